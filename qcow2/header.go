@@ -218,21 +218,25 @@ func (h *Header) ExtendedL2() bool { return h.IncompatibleFeatures.Has(IncompatE
 // as zeros"; it is reserved in version 2 and with extended L2 entries.
 func (h *Header) ZeroFlag() bool { return h.Version != 2 && !h.ExtendedL2() }
 
-// Geometry gives the image's geometry; ok is false when cluster_bits or
-// refcount_order are outside of what QEMU or the specification allow, so that
-// nothing beyond the header can be located. Extended L2 entries with too small
-// clusters still give a geometry.
+// Geometry gives the image's geometry; ok is false when cluster_bits is outside
+// of what QEMU or the specification allow, so that nothing beyond the header can
+// be located. Extended L2 entries with too small clusters still give a geometry,
+// and so does a refcount_order above 6: RefcountOrder is then 0, and
+// [Header.RefcountOrderOK] tells that no refcount can be decoded.
 func (h *Header) Geometry() (g Geometry, ok bool) {
 	if h.ClusterBits < MinClusterBits || h.ClusterBits > MaxClusterBits {
 		return Geometry{}, false
 	}
 	g = Geometry{ClusterBits: uint(h.ClusterBits), ExtendedL2: h.ExtendedL2()}
-	if h.RefcountOrder > MaxRefcountOrder {
-		return g, false
+	if h.RefcountOrderOK() {
+		g.RefcountOrder = uint(h.RefcountOrder)
 	}
-	g.RefcountOrder = uint(h.RefcountOrder)
 	return g, true
 }
+
+// RefcountOrderOK tells whether refcount_order is one that the specification
+// allows: 0 to 6.
+func (h *Header) RefcountOrderOK() bool { return h.RefcountOrder <= MaxRefcountOrder }
 
 // L1Needed is the number of L1 entries that the virtual size takes.
 func (h *Header) L1Needed(g Geometry) uint64 { return g.L1EntriesFor(h.Size) }

@@ -67,7 +67,7 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	img.Header = h
 	img.head = sector
 	img.Geometry, img.GeometryOK = h.Geometry()
-	if img.Geometry.ClusterBits == 0 {
+	if !img.GeometryOK {
 		return img, nil
 	}
 	head := make([]byte, img.Geometry.ClusterSize())
