@@ -1,0 +1,189 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Options says what to check and how. The zero value checks everything that can
+// be checked from the image file alone.
+type Options struct {
+	// Jobs is how many goroutines read at once. The default is GOMAXPROCS.
+	Jobs int
+	// MemoryLimit bounds the reference counts, in bytes; beyond it the check
+	// ends as incomplete. The default is no limit but what the file justifies.
+	MemoryLimit int64
+	// MaxFindings is how many findings of one code are listed one by one; the
+	// rest is counted. The default is DefaultMaxFindings.
+	MaxFindings int
+	// Require lists bitmaps that must be there. The default is none.
+	Require []BitmapRequirement
+	// Untrusted refuses, as unmet requirements, what an image from a stranger
+	// must not have: see [Untrusted]. The default is false.
+	Untrusted bool
+	// OpenSibling opens another file that the image names. The default is nil:
+	// no other file is looked at, and nothing is said about it.
+	OpenSibling func(kind SiblingKind, name, format string) (Sibling, error)
+	// Live tells that another process has the image open for writing, so that
+	// findings are provisional. The default is false.
+	Live bool
+	// Progress is told how far the check has come, from one goroutine at a
+	// time. The default is nil.
+	Progress func(Progress)
+}
+
+// SiblingKind tells what the image uses another file for.
+type SiblingKind string
+
+// The kinds of other files.
+const (
+	SiblingDataFile    SiblingKind = "data-file"
+	SiblingBackingFile SiblingKind = "backing-file"
+)
+
+// Sibling is another file that belongs to the image.
+type Sibling interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64 // bytes
+}
+
+// Progress tells how far a check has come.
+type Progress struct {
+	Pass  string
+	Done  uint64 // bytes of metadata read in this pass
+	Total uint64 // bytes of metadata to read in this pass, as far as known
+}
+
+// run is the state of one check.
+type run struct {
+	ctx  context.Context
+	img  *qcow2.Image
+	h    *qcow2.Header
+	g    qcow2.Geometry
+	opts Options
+	res  *Result
+	*funnel
+
+	meta   []metaClaim // every metadata structure, in the order of claiming
+	owners []Owner
+	doubts []Doubt
+
+	snapshots []qcow2.Snapshot    // the entries that could be read
+	bitmaps   []qcow2.BitmapEntry // the entries that could be read
+}
+
+// A pass looks at one kind of structure. Each opens its file with what it tests,
+// what it relies on and what it leaves behind.
+type pass struct {
+	name string
+	run  func(*run) error
+	// geometry tells that the pass needs to know the cluster size.
+	geometry bool
+}
+
+// passes is the check, in order.
+var passes = []pass{
+	{"header", (*run).checkHeader, false},
+	{"extensions", (*run).checkExtensions, true},
+	{"encryption", (*run).checkCrypto, true},
+	{"data file", (*run).checkDataFile, true},
+	{"snapshots", (*run).checkSnapshots, true},
+	{"bitmaps", (*run).checkBitmaps, true},
+	{"mapping", (*run).checkMapping, true},
+	{"refcounts", (*run).checkRefcounts, true},
+	{"copied", (*run).checkCopied, true},
+	{"qemu", (*run).predictOpen, false},
+	{"requirements", (*run).checkRequirements, false},
+}
+
+// Run checks an image. It never writes. The result is never nil; the error tells
+// what kept the check from going on to its end (the context's error, or a
+// [*PassError] for a fault of our own), and the verdict is then
+// [VerdictIncomplete].
+func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
+	if opts.Jobs <= 0 {
+		opts.Jobs = runtime.GOMAXPROCS(0)
+	}
+	c := &run{
+		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
+		res: &Result{Provisional: opts.Live}, funnel: newFunnel(opts.MaxFindings),
+	}
+	err := c.runPasses()
+	c.res.Findings = c.finish()
+	c.res.settle()
+	if err != nil {
+		c.res.Verdict = VerdictIncomplete
+	}
+	return c.res, err
+}
+
+func (c *run) runPasses() error {
+	for _, p := range passes {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if p.geometry && !c.img.GeometryOK {
+			continue
+		}
+		c.progress(p.name, 0, 0)
+		if err := c.runPass(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *run) progress(pass string, done, total uint64) {
+	if c.opts.Progress != nil {
+		c.opts.Progress(Progress{Pass: pass, Done: done, Total: total})
+	}
+}
+
+// PassError is a fault of the checker itself: a pass that panicked.
+type PassError struct {
+	Pass  string
+	Cause any
+	Stack []byte
+}
+
+func (e *PassError) Error() string {
+	return fmt.Sprintf("the %s pass failed by a fault of the checker itself: %v", e.Pass, e.Cause)
+}
+
+func (c *run) runPass(p pass) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = &PassError{Pass: p.name, Cause: r, Stack: debug.Stack()}
+		}
+	}()
+	return p.run(c)
+}
+
+// trouble reports that bytes could not be read. Whatever the structure could own
+// is in doubt from then on.
+func (c *run) trouble(o Owner, x qcow2.Extent, err error) {
+	c.report(troubleFinding(o, x, err))
+	c.doubt(o, "it could not be read")
+}
+
+func troubleFinding(o Owner, x qcow2.Extent, err error) Finding {
+	if re, ok := errors.AsType[*qcow2.ReadError](err); ok {
+		x = qcow2.Extent{Offset: re.Offset, Length: re.Length}
+		err = re.Err
+	}
+	return Finding{
+		Code: IOE001, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Bitmap: o.Bitmap, Path: o.Path,
+		Message: fmt.Sprintf("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
+	}
+}
+
+// count adds references to clusters; it is the only place that does for
+// metadata.
+func (c *run) count(first qcow2.HostCluster, n, times uint64) {}

@@ -1,0 +1,79 @@
+package check
+
+import (
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Owner names a structure that clusters of the file belong to.
+type Owner struct {
+	Structure Structure
+	Path      string // "l1[3]", "refcount table[7]"; may be empty
+	Snapshot  string // ID, escaped; empty for the active disk
+	Bitmap    string // name, escaped
+}
+
+// String names the owner as messages do: "the header", "the L2 table at l1[3]
+// of snapshot 1", "the bitmap table of bitmap b0".
+func (o Owner) String() string {
+	s := "the " + ownerNames[o.Structure]
+	if o.Path != "" {
+		s += " at " + o.Path
+	}
+	if o.Snapshot != "" {
+		s += fmt.Sprintf(" of snapshot %s", o.Snapshot)
+	}
+	if o.Bitmap != "" {
+		s += fmt.Sprintf(" of bitmap %s", o.Bitmap)
+	}
+	return s
+}
+
+var ownerNames = map[Structure]string{
+	StructFile: "file", StructHeader: "header", StructExtension: "header extension",
+	StructCryptoHeader: "encryption header", StructDataFile: "data file", StructBackingFile: "backing file",
+	StructSnapshotTable: "snapshot table", StructL1Table: "L1 table", StructL2Table: "L2 table",
+	StructDataCluster: "data cluster", StructRefcountTable: "refcount table", StructRefcountBlock: "refcount block",
+	StructBitmapExtension: "bitmaps extension", StructBitmapDirectory: "bitmap directory",
+	StructBitmapTable: "bitmap table", StructBitmapData: "bitmap data",
+}
+
+// metaClaim is a run of clusters that a metadata structure takes. All of them
+// are remembered, so that an overlap can be told with both owners.
+type metaClaim struct {
+	first qcow2.HostCluster
+	n     uint64
+	times uint64 // references from structures that may share it (L2 tables)
+	owner uint32 // index into run.owners
+}
+
+// claim notes that a metadata structure takes the clusters that x touches, and
+// counts a reference to each. It returns false, and claims nothing, when x
+// reaches past the end of the file by a cluster or more; to say so is the
+// caller's work.
+func (c *run) claim(o Owner, x qcow2.Extent) bool {
+	if x.Length == 0 {
+		return true
+	}
+	if c.g.PastEnd(x.Offset, x.Length, c.img.Size()) {
+		return false
+	}
+	first, n := c.g.ClusterSpan(x.Offset, x.Length)
+	c.owners = append(c.owners, o)
+	c.meta = append(c.meta, metaClaim{first: first, n: n, times: 1, owner: uint32(len(c.owners) - 1)})
+	c.count(first, n, 1)
+	return true
+}
+
+// Doubt names a structure that may own clusters and could not be read whole and
+// sound. While there is one, no unreferenced cluster is called a leak.
+type Doubt struct {
+	Owner Owner
+	Why   string
+}
+
+// doubt notes that a structure may own clusters that nobody could find.
+func (c *run) doubt(o Owner, why string) {
+	c.doubts = append(c.doubts, Doubt{Owner: o, Why: why})
+}

@@ -1,0 +1,163 @@
+package check
+
+import "github.com/qcheck/qcheck/qcow2"
+
+// Verdict sums a result up in one word.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictClean       Verdict = "clean"
+	VerdictWarnings    Verdict = "warnings"
+	VerdictLeaks       Verdict = "leaks"
+	VerdictCorrupt     Verdict = "corrupt"
+	VerdictIncomplete  Verdict = "incomplete"
+	VerdictUnsupported Verdict = "unsupported"
+)
+
+// Totals counts what the findings say, in units (see [Finding.Count]).
+type Totals struct {
+	Corruptions uint64
+	Leaks       uint64
+	Warnings    uint64
+	Notes       uint64
+	Errors      uint64 // what could not be looked at
+}
+
+// Result is all that a check has learned of an image.
+type Result struct {
+	Verdict  Verdict
+	Totals   Totals
+	Findings []Finding
+
+	// The figures of `qemu-img check --output=json`, with its meaning.
+	ImageEndOffset     uint64 // bytes: the end of the last cluster in use
+	TotalClusters      uint64 // clusters of the virtual disk
+	AllocatedClusters  uint64 // of the active disk
+	FragmentedClusters uint64
+	CompressedClusters uint64
+
+	Snapshots []SnapshotInfo
+	Bitmaps   []BitmapInfo
+	QEMUOpen  QEMUOpen
+	// Unmet lists the requirements that the image does not meet.
+	Unmet []string
+	// Provisional tells that a writer had the image open meanwhile, so that
+	// findings may come from reading it in the middle of a change.
+	Provisional bool
+	// MemoryPeak is what the reference counts took at most, in bytes.
+	MemoryPeak int64
+}
+
+// SnapshotInfo describes an internal snapshot.
+type SnapshotInfo struct {
+	ID, Name      string // as in the image, not escaped
+	Offset        qcow2.HostOffset
+	L1TableOffset qcow2.HostOffset
+	L1Size        uint32 // entries
+	DiskSize      uint64 // bytes
+	VMStateSize   uint64 // bytes
+	DateSec       uint32 // seconds since the Epoch
+	DateNsec      uint32
+	VMClockNsec   uint64
+}
+
+// BitmapState is what QEMU does with a bitmap when it opens the image.
+type BitmapState string
+
+// The states of a bitmap.
+const (
+	BitmapEnabled      BitmapState = "enabled"      // records writes
+	BitmapDisabled     BitmapState = "disabled"     // kept as it is
+	BitmapInconsistent BitmapState = "inconsistent" // in_use: can only be removed
+	BitmapUnusable     BitmapState = "unusable"
+)
+
+// BitmapInfo describes a persistent bitmap.
+type BitmapInfo struct {
+	Name            string // as in the image, not escaped
+	GranularityBits uint8
+	Type            uint8
+	Flags           qcow2.BitmapFlags
+	State           BitmapState
+	Why             string // why it is unusable
+	EntryOffset     qcow2.HostOffset
+	TableOffset     qcow2.HostOffset
+	TableSize       uint32 // entries
+}
+
+// OpenOutcome is what becomes of an attempt of QEMU's to open the image.
+type OpenOutcome string
+
+// The outcomes.
+const (
+	OpenOK           OpenOutcome = "ok"
+	OpenRefused      OpenOutcome = "refused"
+	OpenCrash        OpenOutcome = "crash"
+	OpenDropsBitmaps OpenOutcome = "drops-bitmaps" // opens, and loses every bitmap
+)
+
+// QEMUOpen predicts what QEMU (10.x) does with the image.
+type QEMUOpen struct {
+	ReadOnly  OpenOutcome
+	ReadWrite OpenOutcome
+	Reasons   []string
+}
+
+// settle computes the totals and the verdict from the findings. It is the only
+// place that does.
+func (r *Result) settle() {
+	r.Totals = CountFindings(r.Findings)
+	unsupported := false
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		unsupported = unsupported || (f.Code == HDR002 || f.Code == HDR005) && !f.Fixed
+	}
+	switch t := r.Totals; {
+	case unsupported:
+		r.Verdict = VerdictUnsupported
+	case t.Errors > 0:
+		r.Verdict = VerdictIncomplete
+	case t.Corruptions > 0:
+		r.Verdict = VerdictCorrupt
+	case t.Leaks > 0:
+		r.Verdict = VerdictLeaks
+	case t.Warnings > 0:
+		r.Verdict = VerdictWarnings
+	default:
+		r.Verdict = VerdictClean
+	}
+}
+
+// CountFindings adds up the counts of findings that are not fixed.
+func CountFindings(fs []Finding) (t Totals) {
+	for i := range fs {
+		f := &fs[i]
+		if f.Fixed {
+			continue
+		}
+		switch f.Severity {
+		case Corruption:
+			t.Corruptions += f.Count
+		case Leak:
+			t.Leaks += f.Count
+		case Warning:
+			t.Warnings += f.Count
+		case Note:
+			t.Notes += f.Count
+		case Trouble:
+			t.Errors += f.Count
+		}
+	}
+	return t
+}
+
+// Has tells whether there is a finding of a code.
+func (r *Result) Has(code Code) bool {
+	for i := range r.Findings {
+		if r.Findings[i].Code == code {
+			return true
+		}
+	}
+	return false
+}
