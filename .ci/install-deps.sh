@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs the QEMU programs that the tests compare qcheck with, where that is possible without asking
+# anything: as root, with apt-get. Installs nothing that is there already, and says plainly what is
+# missing and what that means otherwise. Fails only where CI=true.
+set -euo pipefail
+
+# program -> Debian package. The system emulator makes snapshots that hold the state of a virtual
+# machine; the one test that needs it is skipped without it, in CI too.
+needed=(qemu-img:qemu-utils qemu-io:qemu-utils qemu-nbd:qemu-utils qemu-storage-daemon:qemu-system-common)
+wanted=(qemu-system-x86_64:qemu-system-x86)
+
+have() {
+    [ -n "${QCHECK_QEMU_DIR:-}" ] && [ -x "$QCHECK_QEMU_DIR/$1" ] && return
+    command -v "$1" >/dev/null
+}
+
+# missing PROGRAM:PACKAGE...: the packages of the programs that are not there, each once
+missing() {
+    local pair
+    for pair in "$@"; do
+        have "${pair%%:*}" || echo "${pair##*:}"
+    done | sort -u
+}
+
+install() {
+    if [ "$(id -u)" != 0 ]; then
+        echo "install-deps: not root, so nothing is installed" >&2
+        return 1
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "install-deps: no apt-get here, so nothing is installed" >&2
+        return 1
+    fi
+    echo "install-deps: installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq </dev/null &&
+        apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+mapfile -t packages < <(missing "${needed[@]}" "${wanted[@]}")
+[ ${#packages[@]} = 0 ] && exit 0
+install "${packages[@]}" || true
+
+# Together they may have failed because of the emulator alone.
+mapfile -t packages < <(missing "${needed[@]}")
+if [ ${#packages[@]} != 0 ] && [ "$(id -u)" = 0 ]; then
+    install "${packages[@]}" || true
+    mapfile -t packages < <(missing "${needed[@]}")
+fi
+
+if [ ${#packages[@]} != 0 ]; then
+    cat >&2 <<END
+
+    QEMU's tools are missing: every test that compares qcheck with a real QEMU will be SKIPPED.
+    To run them:  apt-get install --no-install-recommends ${packages[*]}
+
+END
+    if [ "${CI:-}" = true ]; then
+        echo "install-deps: and with CI=true that is a failure" >&2
+        exit 1
+    fi
+elif [ -n "$(missing "${wanted[@]}")" ]; then
+    echo "install-deps: no ${wanted[0]%%:*} (package ${wanted[0]##*:}): snapshots with the state of a virtual machine are not tested against QEMU" >&2
+fi

@@ -1,0 +1,50 @@
+# What a person types. Everything works in a fresh checkout with nothing but Go, make and a shell;
+# `make help` lists the targets.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# Where goroutines share memory, or tests run them against each other.
+RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|cmd|qemutest)(/|$$)')
+
+.DEFAULT_GOAL := build
+.PHONY: build test deps lint fmt-check vet staticcheck generate generate-check race demo clean help
+
+build: ## build bin/qcheck
+	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
+
+test: deps ## install what the tests need (as root, with apt-get) and run all of them
+	$(GO) test -timeout 8m ./...
+
+deps: ## install what the tests need, or say what is missing
+	@./.ci/install-deps.sh
+
+lint: fmt-check vet staticcheck ## gofmt, go vet, staticcheck
+
+fmt-check:
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(GO) tool staticcheck ./...
+
+generate: ## make again what is generated (docs/findings.md and others)
+	$(GO) generate ./...
+
+generate-check: ## fail if what is generated is not up to date
+	@GO='$(GO)' ./.ci/generate-check.sh
+
+race: ## the race detector on the packages that run goroutines (-short: fewer images)
+	$(GO) test -race -short -timeout 8m $(RACE_PACKAGES)
+
+demo: build ## make a healthy and three broken images in ./demo and check them
+	@./.ci/demo.sh
+
+clean: ## remove what the other targets made
+	rm -rf bin demo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
