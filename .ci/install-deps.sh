@@ -23,14 +23,6 @@ missing() {
 }
 
 install() {
-    if [ "$(id -u)" != 0 ]; then
-        echo "install-deps: not root, so nothing is installed" >&2
-        return 1
-    fi
-    if ! command -v apt-get >/dev/null; then
-        echo "install-deps: no apt-get here, so nothing is installed" >&2
-        return 1
-    fi
     echo "install-deps: installing $*"
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq </dev/null &&
@@ -39,14 +31,17 @@ install() {
 
 mapfile -t packages < <(missing "${needed[@]}" "${wanted[@]}")
 [ ${#packages[@]} = 0 ] && exit 0
-install "${packages[@]}" || true
-
-# Together they may have failed because of the emulator alone.
-mapfile -t packages < <(missing "${needed[@]}")
-if [ ${#packages[@]} != 0 ] && [ "$(id -u)" = 0 ]; then
-    install "${packages[@]}" || true
+if [ "$(id -u)" != 0 ]; then
+    echo "install-deps: not root, so nothing is installed" >&2
+elif ! command -v apt-get >/dev/null; then
+    echo "install-deps: no apt-get here, so nothing is installed" >&2
+elif ! install "${packages[@]}"; then
+    # The emulator alone may be what cannot be had.
     mapfile -t packages < <(missing "${needed[@]}")
+    [ ${#packages[@]} = 0 ] || install "${packages[@]}" || true
 fi
+
+mapfile -t packages < <(missing "${needed[@]}")
 
 if [ ${#packages[@]} != 0 ]; then
     cat >&2 <<END

@@ -203,3 +203,18 @@ func TestDaemonDiesWithTheTestBinary(t *testing.T) {
 	}
 	require.Eventually(t, ended, 10*time.Second, 10*time.Millisecond)
 }
+
+func TestSaveVM(t *testing.T) {
+	t.Parallel()
+	Require(t, QemuSystem)
+	path := newImage(t, "1M")
+	d := StartSystem(t, 8)
+	d.Open(Disk, path, nil)
+	d.SaveVM("first")
+	d.SaveVM("second")
+	d.Quit()
+	snapshots := Info(t, path).Snapshots
+	require.Len(t, snapshots, 2)
+	assert.Positive(t, snapshots[0].VMStateSize)
+	assert.Equal(t, 0, Check(t, path).RC)
+}
