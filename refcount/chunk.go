@@ -26,20 +26,28 @@ const (
 // plane is one bit for each cluster of a chunk.
 type plane [chunkWords]uint64
 
-// said is what references have said about the COPIED flag of a cluster.
-type said uint8
+// Marks tell more of a reference than that it is there. Each becomes a bit
+// plane of its own where it is used.
+type Marks uint8
 
 const (
-	saidCopied said = 1 << iota
-	saidNotCopied
-)
+	// MarkCopied and MarkNotCopied: the reference has the COPIED flag set, or
+	// clear.
+	MarkCopied Marks = 1 << iota
+	MarkNotCopied
+	// MarkCompressed: the reference is to compressed data, which may share its
+	// clusters with other compressed data.
+	MarkCompressed
+	// MarkShared is what a cluster gets that was claimed with MarkSole or
+	// MarkCompressed and has another reference already; see [Counts.Shared].
+	MarkShared
+	// MarkSole asks that the reference be the only one to its clusters. Those
+	// that have one already are marked as shared.
+	MarkSole
 
-func sayCopied(copied bool) said {
-	if copied {
-		return saidCopied
-	}
-	return saidNotCopied
-}
+	planeKinds = 4 // all but MarkSole
+	marksKept  = MarkSole - 1
+)
 
 // chunk counts the references to 64 Ki clusters. It begins as a list of runs,
 // which a few claims, however long, fit in; after sparseClaims claims it turns
@@ -50,8 +58,8 @@ type chunk struct {
 	// one is the plane of clusters with a reference; nil while the chunk is a
 	// list of runs. Its words are changed by atomic OR, without the lock.
 	one atomic.Pointer[plane]
-	// copied and notCopied are planes like it, each made when first needed.
-	copied, notCopied atomic.Pointer[plane]
+	// marked holds planes like it, one for each mark, made when first needed.
+	marked [planeKinds]atomic.Pointer[plane]
 
 	mu     sync.Mutex // for what follows, and to change the pointers above
 	runs   runList
@@ -62,34 +70,39 @@ type chunk struct {
 func (ch *chunk) first() qcow2.HostCluster { return qcow2.HostCluster(ch.index * chunkClusters) }
 
 // claim counts the clusters lo to hi-1 of the chunk, lo < hi.
-func (ch *chunk) claim(b *budget, lo, hi int, times uint64, says said) error {
+func (ch *chunk) claim(b *budget, lo, hi int, times uint64, marks Marks) error {
 	one := ch.one.Load()
 	if one == nil {
 		var err error
-		if one, err = ch.claimSparse(b, lo, hi, times, says); one == nil || err != nil {
+		if one, err = ch.claimSparse(b, lo, hi, times, marks); one == nil || err != nil {
 			return err
 		}
 	}
-	if says != 0 {
-		if err := ch.say(b, lo, hi, says); err != nil {
+	if kept := marks & marksKept &^ MarkCompressed; kept != 0 {
+		if err := ch.mark(b, lo, hi, kept); err != nil {
 			return err
 		}
 	}
-	if hi-lo == 1 && times == 1 { // worth a way of its own: shuffled mappings
+	if hi-lo == 1 && times == 1 && marks&MarkCompressed == 0 { // worth a way of its own: shuffled mappings
 		bit := uint64(1) << (lo % 64)
 		if atomic.OrUint64(&one[lo/64], bit)&bit == 0 {
 			return nil
+		}
+		if marks&MarkSole != 0 {
+			if err := ch.mark(b, lo, hi, MarkShared); err != nil {
+				return err
+			}
 		}
 		ch.mu.Lock()
 		defer ch.mu.Unlock()
 		return ch.extra.add(b, lo/64, bit, 1)
 	}
-	return ch.claimDense(b, one, lo, hi, times)
+	return ch.claimDense(b, one, lo, hi, times, marks)
 }
 
 // claimSparse counts a claim in the list of runs. Where the chunk has bit
 // planes, or gets them now, it counts nothing and returns the first of them.
-func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, says said) (*plane, error) {
+func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, marks Marks) (*plane, error) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if one := ch.one.Load(); one != nil {
@@ -101,14 +114,14 @@ func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, says said) (*p
 			return one, nil
 		}
 	}
-	return nil, ch.runs.add(b, lo, hi, times, says)
+	return nil, ch.runs.add(b, lo, hi, times, marks)
 }
 
 // densify turns the list of runs into bit planes; the lock is held. It returns
 // nil, and changes nothing, when the memory does not suffice.
 func (ch *chunk) densify(b *budget) *plane {
 	var (
-		planes [3]*plane // one, copied, notCopied
+		planes [1 + planeKinds]*plane // one, and the marks
 		more   extra
 		used   int64
 		failed bool
@@ -128,11 +141,10 @@ func (ch *chunk) densify(b *budget) *plane {
 	}
 	for _, r := range ch.runs.list {
 		set(0, r)
-		if r.says&saidCopied != 0 {
-			set(1, r)
-		}
-		if r.says&saidNotCopied != 0 {
-			set(2, r)
+		for kind := range planeKinds {
+			if r.marks>>kind&1 != 0 {
+				set(1+kind, r)
+			}
 		}
 		for w, mask := range words(int(r.first), int(r.last)+1) {
 			failed = failed || more.add(b, w, mask, r.refs-1) != nil
@@ -145,40 +157,41 @@ func (ch *chunk) densify(b *budget) *plane {
 	b.give(ch.runs.bytes())
 	ch.runs = runList{}
 	ch.extra = more
-	ch.copied.Store(planes[1])
-	ch.notCopied.Store(planes[2])
+	for kind := range planeKinds {
+		ch.marked[kind].Store(planes[1+kind])
+	}
 	ch.one.Store(planes[0]) // last: it is what tells others that planes are in use
 	return planes[0]
 }
 
-// say records what references to the clusters lo to hi-1 said of COPIED.
-func (ch *chunk) say(b *budget, lo, hi int, says said) error {
-	at := &ch.copied
-	if says == saidNotCopied {
-		at = &ch.notCopied
-	}
-	p := at.Load()
-	if p == nil {
-		var err error
-		if p, err = ch.addPlane(b, at); err != nil {
+// mark records marks of the clusters lo to hi-1.
+func (ch *chunk) mark(b *budget, lo, hi int, marks Marks) error {
+	for ; marks != 0; marks &= marks - 1 {
+		p, err := ch.plane(b, bits.TrailingZeros8(uint8(marks)))
+		if err != nil {
 			return err
 		}
-	}
-	if hi-lo == 1 {
-		if bit := uint64(1) << (lo % 64); atomic.LoadUint64(&p[lo/64])&bit == 0 {
-			atomic.OrUint64(&p[lo/64], bit)
+		if hi-lo == 1 {
+			if bit := uint64(1) << (lo % 64); atomic.LoadUint64(&p[lo/64])&bit == 0 {
+				atomic.OrUint64(&p[lo/64], bit)
+			}
+			continue
 		}
-		return nil
-	}
-	for w, mask := range words(lo, hi) {
-		if atomic.LoadUint64(&p[w])&mask != mask {
-			atomic.OrUint64(&p[w], mask)
+		for w, mask := range words(lo, hi) {
+			if atomic.LoadUint64(&p[w])&mask != mask {
+				atomic.OrUint64(&p[w], mask)
+			}
 		}
 	}
 	return nil
 }
 
-func (ch *chunk) addPlane(b *budget, at *atomic.Pointer[plane]) (*plane, error) {
+// plane gives the plane of a mark, made if need be.
+func (ch *chunk) plane(b *budget, kind int) (*plane, error) {
+	at := &ch.marked[kind]
+	if p := at.Load(); p != nil {
+		return p, nil
+	}
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	if p := at.Load(); p != nil {
@@ -195,7 +208,14 @@ func (ch *chunk) addPlane(b *budget, at *atomic.Pointer[plane]) (*plane, error) 
 // claimDense counts a run in the bit planes, a word at a time. Whoever sets a
 // bit of the first plane has the first reference; every other reference is an
 // extra one, counted under the lock.
-func (ch *chunk) claimDense(b *budget, one *plane, lo, hi int, times uint64) error {
+func (ch *chunk) claimDense(b *budget, one *plane, lo, hi int, times uint64, marks Marks) error {
+	var compressed *plane
+	if marks&MarkCompressed != 0 {
+		var err error
+		if compressed, err = ch.plane(b, bits.TrailingZeros8(uint8(MarkCompressed))); err != nil {
+			return err
+		}
+	}
 	locked := false
 	defer func() {
 		if locked {
@@ -206,6 +226,21 @@ func (ch *chunk) claimDense(b *budget, one *plane, lo, hi int, times uint64) err
 		again := atomic.LoadUint64(&one[w]) & mask
 		if again != mask {
 			again = atomic.OrUint64(&one[w], mask) & mask
+		}
+		strange := uint64(0) // clusters that this reference may not share
+		switch {
+		case compressed != nil:
+			// Whoever comes second to a cluster that two compressed claims
+			// reach at once may take the first for a stranger: a cluster marked
+			// as shared is to be looked at again, it is not a verdict.
+			strange = again &^ atomic.OrUint64(&compressed[w], mask)
+		case marks&MarkSole != 0:
+			strange = again
+		}
+		if strange != 0 {
+			if err := ch.markWord(b, w, strange, &locked); err != nil {
+				return err
+			}
 		}
 		if again == 0 && times == 1 {
 			continue
@@ -224,8 +259,22 @@ func (ch *chunk) claimDense(b *budget, one *plane, lo, hi int, times uint64) err
 	return nil
 }
 
-// get gives the references to cluster i of the chunk, and what they said.
-func (ch *chunk) get(i int) (refs uint64, says said) {
+// markWord marks the clusters of a word as shared. The lock, where it is held,
+// is let go of, since a new plane takes it.
+func (ch *chunk) markWord(b *budget, w int, mask uint64, locked *bool) error {
+	if *locked {
+		ch.mu.Unlock()
+		*locked = false
+	}
+	p, err := ch.plane(b, bits.TrailingZeros8(uint8(MarkShared)))
+	if err == nil {
+		atomic.OrUint64(&p[w], mask)
+	}
+	return err
+}
+
+// get gives the references to cluster i of the chunk, and their marks.
+func (ch *chunk) get(i int) (refs uint64, marks Marks) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
 	one := ch.one.Load()
@@ -236,13 +285,12 @@ func (ch *chunk) get(i int) (refs uint64, says said) {
 	if atomic.LoadUint64(&one[w])&bit != 0 {
 		refs = satAdd(1, ch.extra.get(i))
 	}
-	if p := ch.copied.Load(); p != nil && atomic.LoadUint64(&p[w])&bit != 0 {
-		says |= saidCopied
+	for kind := range planeKinds {
+		if p := ch.marked[kind].Load(); p != nil && atomic.LoadUint64(&p[w])&bit != 0 {
+			marks |= 1 << kind
+		}
 	}
-	if p := ch.notCopied.Load(); p != nil && atomic.LoadUint64(&p[w])&bit != 0 {
-		says |= saidNotCopied
-	}
-	return refs, says
+	return refs, marks
 }
 
 // highest is the highest cluster of the chunk with a reference, or -1.

@@ -68,7 +68,7 @@ func (c *Counts) Claim(first qcow2.HostCluster, n, times uint64) error {
 // the active L1 table and below, and Claim for all others.
 func (c *Counts) ClaimCopied(first qcow2.HostCluster, n, times uint64, copied bool) error {
 	k := Claimer{counts: c}
-	return k.claim(uint64(first), n, times, sayCopied(copied))
+	return k.claim(uint64(first), n, times, copiedMark(copied))
 }
 
 // Claimer makes a handle for one goroutine. It remembers the place of its last
@@ -89,10 +89,22 @@ func (k *Claimer) Claim(first qcow2.HostCluster, n, times uint64) error {
 
 // ClaimCopied is [Counts.ClaimCopied].
 func (k *Claimer) ClaimCopied(first qcow2.HostCluster, n, times uint64, copied bool) error {
-	return k.claim(uint64(first), n, times, sayCopied(copied))
+	return k.claim(uint64(first), n, times, copiedMark(copied))
 }
 
-func (k *Claimer) claim(first, n, times uint64, says said) error {
+// ClaimMarked is Claim for references of which more is known; see [Marks].
+func (k *Claimer) ClaimMarked(first qcow2.HostCluster, n, times uint64, marks Marks) error {
+	return k.claim(uint64(first), n, times, marks)
+}
+
+func copiedMark(copied bool) Marks {
+	if copied {
+		return MarkCopied
+	}
+	return MarkNotCopied
+}
+
+func (k *Claimer) claim(first, n, times uint64, marks Marks) error {
 	c := k.counts
 	if !qcow2.RangeFits(first, n, c.limit) {
 		return fmt.Errorf("%w: %d from %d on, limit %d", ErrRange, n, first, c.limit)
@@ -111,7 +123,7 @@ func (k *Claimer) claim(first, n, times uint64, says said) error {
 			}
 			k.last = ch
 		}
-		if err := ch.claim(&c.memory, lo, lo+int(part), times, says); err != nil {
+		if err := ch.claim(&c.memory, lo, lo+int(part), times, marks); err != nil {
 			return err
 		}
 		first += part
@@ -138,8 +150,8 @@ func (c *Counts) Said(cluster qcow2.HostCluster) (copied, notCopied bool) {
 	if ch == nil {
 		return false, false
 	}
-	_, says := ch.get(int(uint64(cluster) % chunkClusters))
-	return says&saidCopied != 0, says&saidNotCopied != 0
+	_, marks := ch.get(int(uint64(cluster) % chunkClusters))
+	return marks&MarkCopied != 0, marks&MarkNotCopied != 0
 }
 
 // Memory is what Counts holds, in bytes; planes, tables and lists are counted

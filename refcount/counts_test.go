@@ -1,6 +1,7 @@
 package refcount
 
 import (
+	"iter"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -15,18 +16,21 @@ import (
 
 // model is Counts as anybody would write it first.
 type model struct {
-	refs map[uint64]uint64
-	says map[uint64]said
+	refs  map[uint64]uint64
+	marks map[uint64]Marks
 }
 
 func newModel() *model {
-	return &model{refs: map[uint64]uint64{}, says: map[uint64]said{}}
+	return &model{refs: map[uint64]uint64{}, marks: map[uint64]Marks{}}
 }
 
-func (m *model) claim(first, n, times uint64, says said) {
+func (m *model) claim(first, n, times uint64, marks Marks) {
 	for c := first; times > 0 && c < first+n; c++ {
+		if m.refs[c] > 0 && (marks&MarkSole != 0 || marks&MarkCompressed != 0 && m.marks[c]&MarkCompressed == 0) {
+			m.marks[c] |= MarkShared
+		}
 		m.refs[c] = satAdd(m.refs[c], times)
-		m.says[c] |= says
+		m.marks[c] |= marks & marksKept
 	}
 }
 
@@ -55,21 +59,55 @@ func (m *model) check(t *testing.T, c *Counts) {
 	for cluster, refs := range m.refs {
 		require.Equal(t, refs, c.Get(qcow2.HostCluster(cluster)), "cluster %d", cluster)
 		copied, not := c.Said(qcow2.HostCluster(cluster))
-		require.Equal(t, m.says[cluster]&saidCopied != 0, copied, "cluster %d", cluster)
-		require.Equal(t, m.says[cluster]&saidNotCopied != 0, not, "cluster %d", cluster)
+		require.Equal(t, m.marks[cluster]&MarkCopied != 0, copied, "cluster %d", cluster)
+		require.Equal(t, m.marks[cluster]&MarkNotCopied != 0, not, "cluster %d", cluster)
 		highest, ok = max(highest, cluster), true
 	}
 	for _, atLeast := range []uint64{0, 1, 2, 3, 300} {
 		require.Equal(t, m.runs(max(1, atLeast)), slices.Collect(c.Runs(atLeast)), "at least %d", atLeast)
 	}
+	contradictions := map[uint64]bool{}
+	for cluster, refs := range m.refs {
+		if copied := m.marks[cluster]&MarkCopied != 0; copied && refs != 1 || m.marks[cluster]&MarkNotCopied != 0 && refs == 1 {
+			contradictions[cluster] = true
+		}
+	}
+	require.Equal(t, contradictions, spread(t, c.Contradictions()))
 	got, gotOK := c.Highest()
 	require.Equal(t, ok, gotOK)
 	require.Equal(t, highest, uint64(got))
 }
 
+// shared gives the clusters that the model marks as shared.
+func (m *model) shared() map[uint64]bool {
+	set := map[uint64]bool{}
+	for cluster, marks := range m.marks {
+		if marks&MarkShared != 0 {
+			set[cluster] = true
+		}
+	}
+	return set
+}
+
+// spread makes a set of runs, which must ascend and not touch.
+func spread(t *testing.T, runs iter.Seq2[qcow2.HostCluster, uint64]) map[uint64]bool {
+	t.Helper()
+	set := map[uint64]bool{}
+	end := uint64(0)
+	for first, n := range runs {
+		require.NotZero(t, n)
+		require.True(t, len(set) == 0 || uint64(first) > end, "runs ascend and do not touch")
+		for i := range n {
+			set[uint64(first)+i] = true
+		}
+		end = uint64(first) + n
+	}
+	return set
+}
+
 type claimArgs struct {
 	first, n, times uint64
-	says            said
+	marks           Marks
 }
 
 // randomClaims makes claims of the kinds that images make, in a small space so
@@ -88,7 +126,7 @@ func randomClaims(rng *rand.Rand, n int) []claimArgs {
 		case 1:
 			a.times = 1 << rng.IntN(40)
 		}
-		a.says = said(rng.IntN(3))
+		a.marks = []Marks{0, MarkCopied, MarkNotCopied, MarkSole, MarkSole | MarkCopied, MarkCompressed}[rng.IntN(6)]
 		all = append(all, a)
 	}
 	return all
@@ -101,10 +139,12 @@ func TestCountsAgainstModel(t *testing.T) {
 		k := c.Claimer()
 		// Few claims stay runs, many become planes.
 		for _, a := range randomClaims(rng, 20<<seed/(1+int(seed)/2)) {
-			require.NoError(t, k.claim(a.first, a.n, a.times, a.says))
-			m.claim(a.first, a.n, a.times, a.says)
+			require.NoError(t, k.claim(a.first, a.n, a.times, a.marks))
+			m.claim(a.first, a.n, a.times, a.marks)
 		}
 		m.check(t, c)
+		// Which claim came second matters, so this holds for one goroutine only.
+		require.Equal(t, m.shared(), spread(t, c.Shared()))
 	}
 }
 
@@ -117,7 +157,7 @@ func TestCountsConcurrentClaims(t *testing.T) {
 		wg.Go(func() {
 			k := c.Claimer()
 			for i, a := range part {
-				assert.NoError(t, k.claim(a.first, a.n, a.times, a.says))
+				assert.NoError(t, k.claim(a.first, a.n, a.times, a.marks))
 				if i%50 == 0 && a.n > 0 && a.times > 0 { // reading alongside is allowed
 					assert.NotZero(t, c.Get(qcow2.HostCluster(a.first)))
 				}
@@ -126,7 +166,7 @@ func TestCountsConcurrentClaims(t *testing.T) {
 	}
 	wg.Wait()
 	for _, a := range claims {
-		m.claim(a.first, a.n, a.times, a.says)
+		m.claim(a.first, a.n, a.times, a.marks)
 	}
 	m.check(t, c)
 }

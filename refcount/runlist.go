@@ -10,7 +10,7 @@ import (
 type run struct {
 	refs        uint64 // at least 1
 	first, last uint16
-	says        said
+	marks       Marks
 }
 
 const runBytes = int64(unsafe.Sizeof(run{}))
@@ -28,24 +28,24 @@ func (l *runList) find(i int) int {
 	return sort.Search(len(l.list), func(k int) bool { return int(l.list[k].last) >= i })
 }
 
-func (l *runList) get(i int) (uint64, said) {
+func (l *runList) get(i int) (uint64, Marks) {
 	k := l.find(i)
 	if k == len(l.list) || int(l.list[k].first) > i {
 		return 0, 0
 	}
-	return l.list[k].refs, l.list[k].says
+	return l.list[k].refs, l.list[k].marks
 }
 
 // add counts times references to the clusters lo to hi-1.
-func (l *runList) add(b *budget, lo, hi int, times uint64, says said) error {
+func (l *runList) add(b *budget, lo, hi int, times uint64, marks Marks) error {
 	var (
 		room  [8]run
 		fresh = room[:0]
-		push  = func(first, end int, refs uint64, says said) {
+		push  = func(first, end int, refs uint64, marks Marks) {
 			if first >= end {
 				return
 			}
-			r := run{refs: refs, first: uint16(first), last: uint16(end - 1), says: says}
+			r := run{refs: refs, first: uint16(first), last: uint16(end - 1), marks: marks}
 			if n := len(fresh); n > 0 && fresh[n-1].joins(r) {
 				fresh[n-1].last = r.last
 				return
@@ -60,22 +60,22 @@ func (l *runList) add(b *budget, lo, hi int, times uint64, says said) error {
 	if from > 0 {
 		from--
 		r := l.list[from]
-		push(int(r.first), int(r.last)+1, r.refs, r.says)
+		push(int(r.first), int(r.last)+1, r.refs, r.marks)
 	}
 	at := lo
 	for ; to < len(l.list) && int(l.list[to].first) < hi; to++ {
 		r := l.list[to]
 		first, end := int(r.first), int(r.last)+1
-		push(first, lo, r.refs, r.says)
-		push(at, first, times, says)
-		push(max(first, lo), min(end, hi), satAdd(r.refs, times), r.says|says)
-		push(hi, end, r.refs, r.says)
+		push(first, lo, r.refs, r.marks)
+		push(at, first, times, marks&marksKept)
+		push(max(first, lo), min(end, hi), satAdd(r.refs, times), r.marks|marks.over(r))
+		push(hi, end, r.refs, r.marks)
 		at = end
 	}
-	push(at, hi, times, says)
+	push(at, hi, times, marks&marksKept)
 	if to < len(l.list) {
 		r := l.list[to]
-		push(int(r.first), int(r.last)+1, r.refs, r.says)
+		push(int(r.first), int(r.last)+1, r.refs, r.marks)
 		to++
 	}
 
@@ -91,5 +91,16 @@ func (l *runList) add(b *budget, lo, hi int, times uint64, says said) error {
 }
 
 func (r run) joins(next run) bool {
-	return int(r.last)+1 == int(next.first) && r.refs == next.refs && r.says == next.says
+	return int(r.last)+1 == int(next.first) && r.refs == next.refs && r.marks == next.marks
+}
+
+// over gives the marks that a claim with marks m leaves on clusters that have
+// references already.
+func (m Marks) over(r run) Marks {
+	strange := m&MarkSole != 0 || m&MarkCompressed != 0 && r.marks&MarkCompressed == 0
+	m &= marksKept
+	if strange {
+		m |= MarkShared
+	}
+	return m
 }
