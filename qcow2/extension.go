@@ -46,43 +46,65 @@ func (e Extension) Overruns() bool { return uint64(e.Length) > uint64(len(e.Data
 
 // ExtensionArea gives the bytes in which the header extensions must lie: from
 // the header's end to the backing file name, or to the end of the first
-// cluster. It is empty when the header claims to be longer than that; QEMU then
-// ignores every extension.
+// cluster. It is empty when the backing file name starts within the header; QEMU
+// then ignores every extension.
+//
+// Where header_length is one that cannot be (below 104, not a multiple of 8,
+// beyond the first cluster), the header is taken to have the length that QEMU
+// writes, so that one wrong field does not hide the extensions.
 func (h *Header) ExtensionArea(g Geometry) Extent {
 	end := g.ClusterSize()
 	if h.BackingFileOffset != 0 && uint64(h.BackingFileOffset) < end {
 		end = uint64(h.BackingFileOffset)
 	}
 	start := uint64(h.HeaderLength)
+	if !h.HeaderLengthOK(g) {
+		start = HeaderLengthCompression
+	}
 	if start >= end {
 		return Extent{Offset: HostOffset(min(start, end))}
 	}
 	return Extent{Offset: HostOffset(start), Length: end - start}
 }
 
+// HeaderLengthOK tells whether header_length is one that the specification
+// allows: 72 in version 2, else at least 104, a multiple of 8, and within the
+// first cluster.
+func (h *Header) HeaderLengthOK(g Geometry) bool {
+	if h.Version == 2 {
+		return h.HeaderLength == HeaderLengthV2
+	}
+	return h.HeaderLength >= HeaderLengthV3 && h.HeaderLength%8 == 0 && uint64(h.HeaderLength) <= g.ClusterSize()
+}
+
 // DecodeExtensions walks the header extensions in area, which starts at offset
 // base of the file. It ends at the end marker, at the end of the area, or at
 // an extension that overruns it, which is the last one returned. complete
-// tells whether the walk ended in order; a walk that cannot fit another head
-// before the area's end is in order too, as QEMU reads it.
+// tells whether the walk ended in order: neither overrun, nor with a rest of the
+// area (1 to 7 bytes) that is too short for the head of another extension.
 func DecodeExtensions(area []byte, base HostOffset) (exts []Extension, complete bool) {
 	at := uint64(0)
 	for RangeFits(at, extensionHead, uint64(len(area))) {
 		typ := ExtensionType(binary.BigEndian.Uint32(area[at:]))
 		length := binary.BigEndian.Uint32(area[at+4:])
-		if typ == ExtEnd {
-			return exts, true
-		}
 		ext := Extension{Type: typ, Offset: base + HostOffset(at), Length: length}
 		rest := area[at+extensionHead:]
 		ext.Data = rest[:min(uint64(length), uint64(len(rest)))]
+		if typ == ExtEnd && !ext.Overruns() {
+			return exts, true
+		}
 		exts = append(exts, ext)
 		if ext.Overruns() {
 			return exts, false
 		}
-		at += extensionHead + (uint64(length)+extensionPaddingUnits-1)&^(extensionPaddingUnits-1)
+		at = uint64(ext.End() - base)
 	}
-	return exts, true
+	return exts, at >= uint64(len(area))
+}
+
+// End is where the next extension starts, if the area goes that far.
+func (e Extension) End() HostOffset {
+	return e.DataOffset() + HostOffset((uint64(e.Length)+extensionPaddingUnits-1)&^(extensionPaddingUnits-1))
 }
 
 // EncodeExtension gives the bytes of an extension, head and padding included.
