@@ -12,6 +12,9 @@ type Owner struct {
 	Path      string // "l1[3]", "refcount table[7]"; may be empty
 	Snapshot  string // ID, escaped; empty for the active disk
 	Bitmap    string // name, escaped
+	// Ref is the bytes of the file that say where the structure is: a header
+	// field, a table entry. Empty where nothing does.
+	Ref qcow2.Extent
 }
 
 // String names the owner as messages do: "the header", "the L2 table at l1[3]
