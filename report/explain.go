@@ -1,0 +1,55 @@
+package report
+
+import (
+	"io"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// Words that say what a repair can do, in full.
+var repairSentences = map[check.Repair]string{
+	check.RepairNone:     "none",
+	check.RepairSafe:     "safe: no guest data and no trustworthy bitmap is lost",
+	check.RepairPolicy:   "by policy: what becomes of a bitmap that cannot be trusted is for the user to choose",
+	check.RepairLossy:    "lossy: guest data may be lost, so it must be asked for",
+	check.RepairReattach: "by reattaching the table, where the evidence allows it; it must be asked for",
+}
+
+// Explain writes a row of the catalogue for people. Its paragraphs are broken at
+// the terminal's width, or at 80 columns where that is not known, and never
+// above 100.
+func Explain(w io.Writer, r check.Rule, opts Options) error {
+	width := min(opts.Width, 100)
+	if width <= 0 {
+		width = 80
+	}
+	p := &printer{w: w, width: width, style: newStyle(opts.Color)}
+	code := string(r.Code)
+	p.wrapped(p.severity(r.Severity).Sprint(code+":")+" ", len(code)+2, r.Title, len(code)+2)
+	p.line("")
+	f := &fields{printer: p, width: 15}
+	f.add("severity", r.Severity.String())
+	f.add("structure", structureTitle(r.Structure))
+	f.add("repair", repairSentences[r.Repair])
+	f.add("specification", r.Spec)
+	for _, part := range []struct{ name, text string }{{"What it means", r.Why}, {"What to do", r.Do}} {
+		p.line("")
+		p.line(p.bold.Sprint(part.name))
+		p.wrapped("", 0, part.text, 0)
+	}
+	return p.err
+}
+
+// ExplainJSON writes a row of the catalogue as one object.
+func ExplainJSON(w io.Writer, r check.Rule) error {
+	return writeJSON(w, struct {
+		Code      check.Code      `json:"code"`
+		Severity  string          `json:"severity"`
+		Structure check.Structure `json:"structure"`
+		Title     string          `json:"title"`
+		Repair    string          `json:"repair"`
+		Spec      string          `json:"specification"`
+		Why       string          `json:"why"`
+		Do        string          `json:"do"`
+	}{r.Code, r.Severity.String(), r.Structure, r.Title, r.Repair.String(), r.Spec, r.Why, r.Do})
+}

@@ -1,0 +1,341 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// listed is how many findings of one code and structure are written one by one.
+const listed = 20
+
+// Human writes reports for people: the verdict in one line, what is wrong in
+// groups by structure, the worst first, and in the last line what to type next.
+//
+// An image without a result gets no line: why it could not be opened is for the
+// caller to say, in its own voice.
+type Human struct {
+	printer
+	opts   Options
+	images int
+	seen   map[check.Verdict]int
+	unmet  int    // images that do not meet the requirements
+	hint   string // for the worst image so far
+	worst  int    // its rank
+	block  bool   // the last image took more than a line
+}
+
+// NewHuman gives a reporter that writes to w.
+func NewHuman(w io.Writer, opts Options) *Human {
+	return &Human{printer: printer{w: w, width: opts.Width, style: newStyle(opts.Color)},
+		opts: opts, seen: make(map[check.Verdict]int)}
+}
+
+// severest lists the verdicts, the worst first, as the exit code ranks them.
+var severest = []check.Verdict{check.VerdictIncomplete, check.VerdictUnsupported, check.VerdictCorrupt,
+	check.VerdictLeaks, check.VerdictWarnings, check.VerdictClean}
+
+// verdictWords say a verdict of some images out of several.
+var verdictWords = map[check.Verdict]string{
+	check.VerdictIncomplete: "not checked to the end", check.VerdictUnsupported: "not supported", check.VerdictCorrupt: "corrupt",
+	check.VerdictLeaks: "with leaks", check.VerdictWarnings: "with warnings", check.VerdictClean: "clean",
+}
+
+// Image writes about one image.
+func (h *Human) Image(img Image) error {
+	h.images++
+	h.seen[img.verdict()]++
+	r := img.Result
+	if r == nil {
+		return h.err
+	}
+	if len(r.Unmet) > 0 {
+		h.unmet++
+	}
+	if h.opts.Quiet && r.Verdict == check.VerdictClean && len(r.Unmet) == 0 {
+		return h.err
+	}
+	shown := slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return !h.shows(&f) })
+	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean
+	if h.images > 1 && (block || h.block) {
+		h.line("")
+	}
+	h.block = block
+
+	h.headline(&img)
+	if r.Provisional {
+		h.wrapped("", 0, "Something is writing to this image now, so these findings are provisional: "+
+			"they may come from reading it in the middle of a change.", 0)
+	}
+	for _, u := range r.Unmet {
+		h.wrapped(h.bad.Sprint("requirement not met:")+" ", 21, printable(u), 2)
+	}
+	h.predict(&r.QEMUOpen)
+	code := h.findings(shown)
+
+	rank := len(severest) - slices.Index(severest, r.Verdict)
+	if hint := next(&img, code); hint != "" && rank > h.worst {
+		h.hint, h.worst = hint, rank
+	}
+	return h.err
+}
+
+// shows tells whether a finding is worth a person's time. Notes are not, but
+// for the one that breaks the next backup: a bitmap that was not closed.
+func (h *Human) shows(f *check.Finding) bool {
+	return f.Severity != check.Note || h.opts.Verbose || f.Code == check.BMD012
+}
+
+func (h *Human) headline(img *Image) {
+	r := img.Result
+	text := string(r.Verdict)
+	if r.Verdict == check.VerdictWarnings {
+		text = "sound, but" // no word of a verdict: the count says "warning" again
+	}
+	t := r.Totals
+	var parts []string
+	if r.Verdict == check.VerdictUnsupported {
+		// What is new is not called corrupt: the finding speaks for itself.
+		t, parts = apart(r.Findings)
+	}
+	parts = append(parts, totals(t, img.ClusterSize)...)
+	if img.Err != nil {
+		parts = slices.Insert(parts, 0, printable(img.Err.Error()))
+	}
+	line := h.bold.Sprint(printable(img.Name)+":") + " " + h.verdict(r.Verdict).Sprint(text)
+	switch {
+	case r.Verdict == check.VerdictClean:
+		h.line(line + figures(r))
+		return
+	case r.Verdict == check.VerdictWarnings:
+		line += " " + strings.Join(parts, ", ")
+	case len(parts) > 0:
+		line += ": " + strings.Join(parts, ", ")
+	}
+	h.line(line)
+	if h.opts.Verbose {
+		h.line("figures" + figures(r))
+	}
+}
+
+// apart takes out of the findings those of a version or a feature that is not
+// known, and counts the others.
+func apart(fs []check.Finding) (others check.Totals, messages []string) {
+	rest := slices.DeleteFunc(slices.Clone(fs), func(f check.Finding) bool {
+		unknown := f.Code == check.HDR002 || f.Code == check.HDR005
+		if unknown {
+			messages = append(messages, printable(f.Message))
+		}
+		return unknown
+	})
+	return check.CountFindings(rest), messages
+}
+
+// totals puts totals in words; what is zero is left out. Notes are not counted:
+// they are nothing to worry about.
+func totals(t check.Totals, clusterSize uint64) (parts []string) {
+	if t.Errors > 0 {
+		parts = append(parts, plural(t.Errors, "part could not be looked at", "parts could not be looked at"))
+	}
+	if t.Corruptions > 0 {
+		parts = append(parts, plural(t.Corruptions, "corruption", "corruptions"))
+	}
+	if t.Leaks > 0 {
+		s := plural(t.Leaks, "leaked cluster", "leaked clusters")
+		if clusterSize > 0 && t.Leaks <= (1<<63)/clusterSize {
+			s += " (" + size(t.Leaks*clusterSize) + ")"
+		}
+		parts = append(parts, s)
+	}
+	if t.Warnings > 0 {
+		parts = append(parts, plural(t.Warnings, "warning", "warnings"))
+	}
+	return parts
+}
+
+// figures writes the figures that `qemu-img check` ends with.
+func figures(r *check.Result) string {
+	s := fmt.Sprintf(" (%d/%d clusters = %s allocated", r.AllocatedClusters, r.TotalClusters,
+		percent(r.AllocatedClusters, r.TotalClusters))
+	if r.AllocatedClusters > 0 {
+		s += fmt.Sprintf(", %s fragmented, %s compressed",
+			percent(r.FragmentedClusters, r.AllocatedClusters), percent(r.CompressedClusters, r.AllocatedClusters))
+	}
+	return s + fmt.Sprintf("; image end 0x%x)", r.ImageEndOffset)
+}
+
+// predict says what QEMU will do with the image where that is not plainly to
+// open it.
+func (h *Human) predict(q *check.QEMUOpen) {
+	text := openText(q)
+	if text == "" {
+		return
+	}
+	if len(q.Reasons) == 1 {
+		text += ": " + printable(q.Reasons[0])
+	}
+	h.wrapped(h.bad.Sprint("QEMU")+" ", 5, text, 2)
+	if len(q.Reasons) > 1 {
+		for _, reason := range q.Reasons {
+			h.wrapped("  - ", 4, printable(reason), 4)
+		}
+	}
+}
+
+var openWords = map[check.OpenOutcome]string{
+	check.OpenOK:           "opens it",
+	check.OpenRefused:      "refuses to open it",
+	check.OpenCrash:        "crashes when it opens it",
+	check.OpenDropsBitmaps: "loses every bitmap when it opens it",
+}
+
+// openText puts a prediction in words; it is empty when QEMU opens the image,
+// or when nothing was predicted.
+func openText(q *check.QEMUOpen) string {
+	ro, rw := openWords[q.ReadOnly], openWords[q.ReadWrite]
+	switch {
+	case q.ReadOnly == check.OpenOK && q.ReadWrite == check.OpenOK, ro == "" || rw == "":
+		return ""
+	case ro == rw:
+		return ro
+	}
+	return fmt.Sprintf("%s read-only, but %s read-write", ro, rw)
+}
+
+// findings writes the findings in groups by structure and returns the code of
+// the worst.
+func (h *Human) findings(fs []check.Finding) check.Code {
+	place := make(map[check.Structure]int)
+	for i, s := range check.Structures() {
+		place[s] = i
+	}
+	row := make(map[check.Code]int)
+	for i, r := range check.Catalog() {
+		row[r.Code] = i
+	}
+	// The passes' order is kept within a code: it is that of the file.
+	slices.SortStableFunc(fs, func(a, b check.Finding) int {
+		return cmp.Or(
+			cmp.Compare(place[a.Structure], place[b.Structure]),
+			cmp.Compare(b.Severity, a.Severity),
+			cmp.Compare(row[a.Code], row[b.Code]))
+	})
+	var worst check.Severity
+	var code check.Code
+	for i := 0; i < len(fs); {
+		if i == 0 || fs[i].Structure != fs[i-1].Structure {
+			h.line("")
+			h.line(h.bold.Sprint(structureTitle(fs[i].Structure)))
+		}
+		if fs[i].Severity > worst {
+			worst, code = fs[i].Severity, fs[i].Code
+		}
+		n := i + 1
+		for n < len(fs) && fs[n].Structure == fs[i].Structure && fs[n].Severity == fs[i].Severity && fs[n].Code == fs[i].Code {
+			n++
+		}
+		h.sameCode(fs[i:n])
+		i = n
+	}
+	return code
+}
+
+// sameCode writes findings of one code, and sums up those that are too many.
+func (h *Human) sameCode(fs []check.Finding) {
+	var left, written uint64
+	for i := range fs {
+		if f := &fs[i]; f.Rest || !h.opts.Verbose && written >= listed {
+			left += f.Count
+		} else {
+			h.finding(f)
+			written++
+		}
+	}
+	if left == 0 {
+		return
+	}
+	more := "more"
+	if written == 0 {
+		more = "of these"
+	}
+	r, _ := check.Lookup(fs[0].Code)
+	h.wrapped("  "+h.faint.Sprintf("%s %v:", fs[0].Code, fs[0].Severity)+" ",
+		len(fs[0].Code)+len(fs[0].Severity.String())+5, fmt.Sprintf("%d %s, not listed: %s", left, more, r.Title), 9)
+}
+
+var repairWords = map[check.Repair]string{
+	check.RepairNone:     "no repair",
+	check.RepairSafe:     "repair: safe",
+	check.RepairPolicy:   "repair: as the bitmap policy says",
+	check.RepairLossy:    "repair: loses data",
+	check.RepairReattach: "repair: by reattaching",
+}
+
+func (h *Human) finding(f *check.Finding) {
+	h.wrapped("  "+h.severity(f.Severity).Sprintf("%s %v:", f.Code, f.Severity)+" ",
+		len(f.Code)+len(f.Severity.String())+5, printable(f.Message), 9)
+
+	var where []string
+	if f.Snapshot != "" {
+		where = append(where, "snapshot "+f.Snapshot)
+	}
+	if f.Bitmap != "" {
+		where = append(where, "bitmap "+f.Bitmap)
+	}
+	if f.Path != "" {
+		where = append(where, f.Path)
+	}
+	if f.GuestOffset != nil {
+		where = append(where, fmt.Sprintf("guest offset %v", *f.GuestOffset))
+	}
+	if f.Extent.Length > 0 {
+		where = append(where, fmt.Sprintf("at %v, %s", f.Extent.Offset, plural(f.Extent.Length, "byte", "bytes")))
+	}
+	if f.Count > 1 {
+		where = append(where, fmt.Sprintf("counts as %d", f.Count))
+	}
+	parts := []string{strings.Join(where, ", ")}
+	switch {
+	case f.Value != "" && f.Expected != "":
+		parts = append(parts, fmt.Sprintf("is %s, should be %s", f.Value, f.Expected))
+	case f.Value != "":
+		parts = append(parts, "is "+f.Value)
+	case f.Expected != "":
+		parts = append(parts, "should be "+f.Expected)
+	}
+	if f.Fixed {
+		parts = append(parts, "repaired")
+	} else if f.Severity > check.Note {
+		parts = append(parts, repairWords[f.Repair])
+	}
+	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+	if len(parts) > 0 {
+		h.wrapped("         ", 9, printable(strings.Join(parts, "; ")), 9)
+	}
+}
+
+// Close sums up several images, and says what to type next.
+func (h *Human) Close() error {
+	if h.images > 1 && !h.opts.Quiet {
+		var parts []string
+		for _, v := range severest {
+			if n := h.seen[v]; n > 0 {
+				parts = append(parts, fmt.Sprintf("%d %s", n, verdictWords[v]))
+			}
+		}
+		if h.unmet > 0 {
+			parts = append(parts, fmt.Sprintf("%d not as required", h.unmet))
+		}
+		h.line("")
+		h.linef("%d images: %s", h.images, strings.Join(parts, ", "))
+	}
+	if h.hint != "" && !h.opts.Quiet {
+		h.line("")
+		h.wrapped(h.bold.Sprint("next:")+" ", 6, h.hint, 6)
+	}
+	return h.err
+}

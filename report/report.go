@@ -1,0 +1,95 @@
+// Package report writes what a check has found: for people ([FormatHuman]), as
+// JSON and as JSON Lines.
+//
+//	r, err := report.New(report.FormatHuman, os.Stdout, report.Options{})
+//	for … { err = r.Image(report.Image{Name: path, Result: res}) }
+//	err = r.Close()
+//
+// It also writes what `qcheck info`, `qcheck bitmaps` and `qcheck explain` show.
+//
+// The package knows no files, no terminal and no command line: it writes to an
+// io.Writer what it is told. All that comes from an image is made safe for a
+// terminal, in JSON too, where whatever is not printable becomes an escape of
+// JSON's.
+//
+// Counts are never kept here: every total is the result's, and a result's totals
+// are counted from its findings (see [check.CountFindings]).
+package report
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// Format names a way to write a report.
+type Format string
+
+// The formats of the report of a check.
+const (
+	FormatHuman     Format = "human"
+	FormatJSON      Format = "json"  // one object; an array when there are several images
+	FormatJSONLines Format = "jsonl" // one object a line for each image, as each ends
+)
+
+// Formats lists the formats that [New] knows.
+func Formats() []Format { return []Format{FormatHuman, FormatJSON, FormatJSONLines} }
+
+// Options says how to write. The zero value is right for a file or a pipe. Only
+// the human format looks at it.
+type Options struct {
+	// Color uses the colours of a terminal. The default is false.
+	Color bool
+	// Verbose shows notes and figures, and lists every finding that the result
+	// has. The default is false: at most 20 findings of one code.
+	Verbose bool
+	// Quiet says nothing about clean images and gives no hints. The default is
+	// false.
+	Quiet bool
+	// Width is the width of the terminal in columns; longer lines are broken
+	// between words. The default is 0: lines are never broken.
+	Width int
+}
+
+// Image is one image with the outcome of its check.
+type Image struct {
+	Name string // as the user gave it
+	// ClusterSize is the image's cluster size in bytes, 0 where it is not known.
+	ClusterSize uint64
+	// Result is nil when the image could not even be opened.
+	Result *check.Result
+	// Err is what kept the check from its end, nil for a complete check.
+	Err error
+}
+
+// verdict is the result's, or incomplete for an image without one.
+func (i *Image) verdict() check.Verdict {
+	if i.Result == nil {
+		return check.VerdictIncomplete
+	}
+	return i.Result.Verdict
+}
+
+// Reporter writes the outcome of checking images, one after the other.
+type Reporter interface {
+	// Image writes about one image, once its check has ended. The error is the
+	// writer's.
+	Image(Image) error
+	// Close writes what comes after the last image. It must be called once; it
+	// does not close the writer.
+	Close() error
+}
+
+// New gives the reporter of a format that writes to w.
+func New(format Format, w io.Writer, opts Options) (Reporter, error) {
+	switch format {
+	case FormatHuman:
+		return NewHuman(w, opts), nil
+	case FormatJSON:
+		return NewJSON(w), nil
+	case FormatJSONLines:
+		return NewJSONLines(w), nil
+	}
+	return nil, fmt.Errorf("unknown output format %q", format)
+}

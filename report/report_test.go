@@ -1,0 +1,265 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+func TestGolden(t *testing.T) {
+	clean := result(check.VerdictClean)
+	empty := &check.Result{Verdict: check.VerdictClean, QEMUOpen: clean.QEMUOpen}
+	inUse := result(check.VerdictClean, check.Finding{Code: check.BMD012, Bitmap: "b0",
+		Message: "bitmap b0 is in use: it was not closed cleanly", Extent: extent(0x6000c, 4)})
+	leaks := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
+		Extent: extent(0x20024, 4), Count: 2})
+	warnings := result(check.VerdictWarnings, check.Finding{Code: check.HDR017, Message: "the header's padding is not zero", Extent: extent(105, 7)})
+	warnings.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenDropsBitmaps, Reasons: []string{"first", "second"}}
+	live := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "cluster 18 has refcount 1, but nothing refers to it"})
+	live.Provisional = true
+	unmet := result(check.VerdictClean)
+	unmet.Unmet = []string{"there is no bitmap backup-8"}
+	unsupported := result(check.VerdictUnsupported, check.Finding{Code: check.HDR005, Message: "incompatible feature bit 17 is not known", Extent: extent(72, 8)})
+	incomplete := result(check.VerdictIncomplete, check.Finding{Code: check.IOE001, Message: "512 bytes cannot be read", Extent: extent(0x200, 512)})
+	cases := []struct {
+		name   string
+		opts   Options
+		images []Image
+	}{
+		{"clean", Options{}, []Image{{Name: "disk.qcow2", Result: clean}}},
+		{"empty", Options{}, []Image{{Name: "disk.qcow2", Result: empty}}},
+		{"clean-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: clean}, {Name: "other.qcow2", Result: inUse}}},
+		{"in-use", Options{}, []Image{{Name: "disk.qcow2", Result: inUse}}},
+		{"leaks", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, ClusterSize: 65536}}},
+		{"warnings", Options{}, []Image{{Name: "disk.qcow2", Result: warnings}}},
+		{"live", Options{}, []Image{{Name: "my disk.qcow2", Result: live}}},
+		{"unmet", Options{}, []Image{{Name: "disk.qcow2", Result: unmet}}},
+		{"unsupported", Options{}, []Image{{Name: "it's.qcow2", Result: unsupported}}},
+		{"incomplete", Options{}, []Image{{Name: "disk.qcow2", Result: incomplete, Err: errors.New("interrupted")}}},
+		{"unreadable", Options{}, []Image{{Name: "disk.qcow2", Err: errors.New("permission denied")}}},
+		{"corrupt", Options{}, []Image{{Name: "disk.qcow2", Result: corrupt(), ClusterSize: 65536}}},
+		{"corrupt-verbose", Options{Verbose: true}, []Image{{Name: "disk.qcow2", Result: corrupt(), ClusterSize: 65536}}},
+		{"corrupt-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
+		{"corrupt-color", Options{Color: true, Width: 60}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
+		{"flood", Options{}, []Image{{Name: "disk.qcow2", Result: flood()}}},
+		{"hostile", Options{Verbose: true}, []Image{{Name: "\x1b[31mdisk\xff", Result: hostile()}}},
+		{"several", Options{}, []Image{{Name: "a.qcow2", Result: clean}, {Name: "b.qcow2", Result: leaks},
+			{Name: "c.qcow2", Err: errors.New("no such file")}, {Name: "d.qcow2", Result: warnings}, {Name: "e.qcow2", Result: unmet}}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			golden(t, "human-"+c.name, write(t, FormatHuman, c.opts, c.images...))
+			if !strings.Contains(c.name, "-") || c.name == "in-use" {
+				golden(t, "json-"+c.name, write(t, FormatJSON, Options{}, c.images...))
+			}
+		})
+	}
+	golden(t, "jsonl", write(t, FormatJSONLines, Options{}, Image{Name: "a.qcow2", Result: inUse}, Image{Name: "b.qcow2", Err: errors.New("no such file")}))
+}
+
+func TestNoImages(t *testing.T) {
+	assert.Empty(t, write(t, FormatHuman, Options{}))
+	assert.Empty(t, write(t, FormatJSONLines, Options{}))
+	assert.Equal(t, "[]\n", string(write(t, FormatJSON, Options{})))
+	_, err := New("xml", nil, Options{})
+	assert.Error(t, err)
+}
+
+// counted is what a reader of the JSON adds up.
+type counted struct {
+	Corruptions, Leaks, Warnings, Notes uint64
+	CheckErrors                         uint64 `json:"check-errors"`
+	CorruptionsFixed                    uint64 `json:"corruptions-fixed"`
+	LeaksFixed                          uint64 `json:"leaks-fixed"`
+	Findings                            []struct {
+		Severity string
+		Count    uint64
+		Fixed    bool
+	}
+}
+
+// randomResult has findings of every kind, in any order.
+func randomResult(r *rand.Rand) *check.Result {
+	rows := check.Catalog()
+	var fs []check.Finding
+	for range r.IntN(200) {
+		fs = append(fs, check.Finding{
+			Code: rows[r.IntN(len(rows))].Code, Severity: check.Severity(r.IntN(6)), Count: r.Uint64N(100),
+			Fixed: r.IntN(8) == 0, Rest: r.IntN(20) == 0, Message: "x", Extent: extent(r.Uint64N(1<<40), r.Uint64N(9)),
+		})
+	}
+	return result(check.VerdictCorrupt, fs...)
+}
+
+func TestTotalsAgreeWithTheList(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 100 {
+		res := randomResult(r)
+		var c counted
+		require.NoError(t, json.Unmarshal(write(t, FormatJSON, Options{}, Image{Name: "x", Result: res}), &c))
+		want := c
+		want.Corruptions, want.Leaks, want.Warnings, want.Notes, want.CheckErrors = 0, 0, 0, 0, 0
+		want.CorruptionsFixed, want.LeaksFixed = 0, 0
+		for _, f := range c.Findings {
+			at := map[string]*uint64{"corruption": &want.Corruptions, "leak": &want.Leaks, "warning": &want.Warnings,
+				"note": &want.Notes, "error": &want.CheckErrors}[f.Severity]
+			if f.Fixed {
+				at = map[string]*uint64{"corruption": &want.CorruptionsFixed, "leak": &want.LeaksFixed}[f.Severity]
+			}
+			if at != nil {
+				*at += f.Count
+			}
+		}
+		assert.Equal(t, want, c)
+	}
+}
+
+var (
+	findingLine = regexp.MustCompile(`^  [A-Z]{3}\d{3} (\w+):( (\d+) (more|of these), not listed:)?`)
+	countsAs    = regexp.MustCompile(`counts as (\d+)`)
+	headCount   = regexp.MustCompile(`(\d+) (parts? could not|corruptions?|leaked clusters?|warnings?)`)
+)
+
+// What a person reads adds up as well, with and without the bound on how many
+// findings are written.
+func TestHumanTotalsAgreeWithTheList(t *testing.T) {
+	number := func(s string) uint64 {
+		n, err := strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+		return n
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 100 {
+		res := randomResult(r)
+		for i := range res.Findings {
+			res.Findings[i].Fixed = false
+		}
+		res.Totals = check.CountFindings(res.Findings)
+		for _, opts := range []Options{{}, {Verbose: true}} {
+			listed, said := map[string]uint64{}, map[string]uint64{}
+			var last string
+			for n, line := range strings.Split(string(write(t, FormatHuman, opts, Image{Name: "x", Result: res})), "\n") {
+				if n == 0 {
+					for _, m := range headCount.FindAllStringSubmatch(line, -1) {
+						word := map[byte]string{'p': "error", 'c': "corruption", 'l': "leak", 'w': "warning"}[m[2][0]]
+						said[word] = number(m[1])
+					}
+				} else if m := findingLine.FindStringSubmatch(line); m != nil {
+					last = m[1]
+					if m[3] != "" {
+						listed[last] += number(m[3])
+					} else {
+						listed[last]++
+					}
+				} else if m := countsAs.FindStringSubmatch(line); m != nil {
+					listed[last] += number(m[1]) - 1
+				}
+			}
+			delete(listed, "note")
+			assert.Equal(t, listed, said)
+		}
+	}
+}
+
+// Whatever an image holds, no control character reaches a terminal, and JSON
+// still says exactly what stands in the image where that can be said.
+func TestHostileStrings(t *testing.T) {
+	img := Image{Name: "\x1b[31mdisk\u009b\u202e", Result: hostile(), Err: errors.New("\x1b]0;x\x07")}
+	for _, format := range Formats() {
+		for _, opts := range []Options{{}, {Verbose: true, Width: 40}} {
+			harmless(t, write(t, format, opts, img))
+		}
+	}
+	var out struct{ Filename string }
+	require.NoError(t, json.Unmarshal(write(t, FormatJSON, Options{}, img), &out))
+	assert.Equal(t, img.Name, out.Filename)
+}
+
+func harmless(t *testing.T, text []byte) {
+	t.Helper()
+	assert.True(t, utf8.Valid(text))
+	assert.Equal(t, -1, bytes.IndexFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }), "%q", text)
+}
+
+func TestJSONPrintable(t *testing.T) {
+	for _, s := range []string{"", "abc", "é", "\u009b", "\u007f", "\U000e0041", "\u2028", "a\u202eb", "\U0001f600"} {
+		b, err := marshal(s, "", "")
+		require.NoError(t, err)
+		harmless(t, b)
+		var back string
+		require.NoError(t, json.Unmarshal(b, &back))
+		assert.Equal(t, s, back)
+	}
+}
+
+// Several images make an array, one makes an object, and JSON Lines an object a
+// line, all of the same.
+func TestShapes(t *testing.T) {
+	images := []Image{{Name: "a", Result: corrupt()}, {Name: "b", Result: flood()}, {Name: "c", Err: errors.New("gone")}}
+	var array []any
+	require.NoError(t, json.Unmarshal(write(t, FormatJSON, Options{}, images...), &array))
+	var lines []any
+	for line := range bytes.Lines(write(t, FormatJSONLines, Options{}, images...)) {
+		var v any
+		require.NoError(t, json.Unmarshal(line, &v))
+		lines = append(lines, v)
+	}
+	assert.Len(t, array, 3)
+	assert.Equal(t, array, lines)
+	for i, img := range images {
+		var one any
+		require.NoError(t, json.Unmarshal(write(t, FormatJSON, Options{}, img), &one))
+		assert.Equal(t, array[i], one)
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+func TestWriterErrors(t *testing.T) {
+	for _, format := range Formats() {
+		r, err := New(format, brokenWriter{}, Options{})
+		require.NoError(t, err)
+		err = r.Image(Image{Name: "a", Result: corrupt()})
+		err = errors.Join(err, r.Close())
+		assert.ErrorContains(t, err, "disk full", format)
+	}
+}
+
+func TestWidth(t *testing.T) {
+	text := write(t, FormatHuman, Options{Width: 60, Verbose: true}, Image{Name: "disk.qcow2", Result: corrupt()})
+	for n, line := range strings.Split(string(text), "\n") {
+		if n > 1 { // the headline and the figures are one line each
+			assert.LessOrEqual(t, utf8.RuneCountInString(line), 60, line)
+		}
+	}
+}
+
+func TestTyped(t *testing.T) {
+	for name, want := range map[string]string{
+		"disk.qcow2": "disk.qcow2", "/a/b c.qcow2": "'/a/b c.qcow2'", "it's": "IMAGE", "-r": "IMAGE", "a\nb": "IMAGE", "": "IMAGE",
+		"$(rm)": "'$(rm)'",
+	} {
+		assert.Equal(t, want, typed(name), name)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 bytes", 1: "1 byte", 1023: "1023 bytes", 1024: "1 KiB", 1536: "1.5 KiB",
+		1 << 40: "1 TiB", 1<<64 - 1: "16.0 EiB"} {
+		assert.Equal(t, want, size(n))
+	}
+}
