@@ -42,6 +42,8 @@ var mappingRules = []Rule{
 		Title: "entries beyond the virtual size in the active L1 that no VM state explains (warning where QEMU tolerates it)"},
 	{Code: MAP020, Severity: Warning, Structure: StructL2Table, Repair: RepairReattach,
 		Title: "a lost L2 table: an unreferenced cluster that reads as one, beside a hole or bad entry of an L1 (says where it belongs, and the evidence)"},
+	{Code: MAP021, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+		Title: "a cluster that an L1 entry names as its L2 table does not hold one"},
 	{Code: CMP001, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy,
 		Title: "(--data) a compressed cluster does not decompress to one cluster"},
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
 )
 
 // Options says what to check and how. The zero value checks everything that can
@@ -71,9 +72,21 @@ type run struct {
 	res  *Result
 	*funnel
 
-	meta   []metaClaim // every metadata structure, in the order of claiming
-	owners []Owner
-	doubts []Doubt
+	counts    *refcount.Counts
+	uncounted bool        // some references could not be counted
+	meta      []metaClaim // metadata structures but L2 tables and refcount blocks, in the order of claiming
+	owners    []Owner
+	places    []place // all metadata, in the order of the file
+	doubts    []Doubt
+
+	l1s           []l1table           // number 0 is the active one
+	tables        []l2table           // in the order of the file
+	blank         []uint32            // some of the tables without a single entry
+	blocks        []refBlock          // in the order of the refcount table
+	badBlocks     []uint64            // entries of the refcount table that name no block that could be read
+	refTableHoles []span              // entries of the refcount table that could not be read
+	sharedData    []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
+	dataFileEnd   uint64              // bytes of the external data file that are mapped
 
 	snapshots []qcow2.Snapshot    // the entries that could be read
 	bitmaps   []qcow2.BitmapEntry // the entries that could be read
@@ -96,6 +109,7 @@ var passes = []pass{
 	{"data file", (*run).checkDataFile, true},
 	{"snapshots", (*run).checkSnapshots, true},
 	{"bitmaps", (*run).checkBitmaps, true},
+	{"refcount table", (*run).checkRefTable, true},
 	{"mapping", (*run).checkMapping, true},
 	{"refcounts", (*run).checkRefcounts, true},
 	{"copied", (*run).checkCopied, true},
@@ -114,9 +128,11 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 	c := &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
 		res: &Result{Provisional: opts.Live}, funnel: newFunnel(opts.MaxFindings),
+		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
 	err := c.runPasses()
 	c.res.Findings = c.finish()
+	c.res.MemoryPeak = c.counts.Memory()
 	c.res.settle()
 	if err != nil {
 		c.res.Verdict = VerdictIncomplete
@@ -183,7 +199,3 @@ func troubleFinding(o Owner, x qcow2.Extent, err error) Finding {
 		Message: fmt.Sprintf("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
 	}
 }
-
-// count adds references to clusters; it is the only place that does for
-// metadata.
-func (c *run) count(first qcow2.HostCluster, n, times uint64) {}

@@ -57,6 +57,7 @@ const (
 	MAP018 Code = "MAP018"
 	MAP019 Code = "MAP019"
 	MAP020 Code = "MAP020"
+	MAP021 Code = "MAP021"
 
 	CMP001 Code = "CMP001"
 

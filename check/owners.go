@@ -47,7 +47,6 @@ var ownerNames = map[Structure]string{
 type metaClaim struct {
 	first qcow2.HostCluster
 	n     uint64
-	times uint64 // references from structures that may share it (L2 tables)
 	owner uint32 // index into run.owners
 }
 
@@ -64,7 +63,7 @@ func (c *run) claim(o Owner, x qcow2.Extent) bool {
 	}
 	first, n := c.g.ClusterSpan(x.Offset, x.Length)
 	c.owners = append(c.owners, o)
-	c.meta = append(c.meta, metaClaim{first: first, n: n, times: 1, owner: uint32(len(c.owners) - 1)})
+	c.meta = append(c.meta, metaClaim{first: first, n: n, owner: uint32(len(c.owners) - 1)})
 	c.count(first, n, 1)
 	return true
 }
@@ -76,7 +75,16 @@ type Doubt struct {
 	Why   string
 }
 
+// maxDoubts and maxBlank bound what is remembered for messages and for the
+// search for lost tables.
+const (
+	maxDoubts = 64
+	maxBlank  = 64
+)
+
 // doubt notes that a structure may own clusters that nobody could find.
 func (c *run) doubt(o Owner, why string) {
-	c.doubts = append(c.doubts, Doubt{Owner: o, Why: why})
+	if len(c.doubts) < maxDoubts {
+		c.doubts = append(c.doubts, Doubt{Owner: o, Why: why})
+	}
 }

@@ -1,13 +1,18 @@
 package check
 
+import "github.com/qcheck/qcheck/qcow2"
+
 func (c *run) checkHeader() error       { return nil }
 func (c *run) checkExtensions() error   { return nil }
 func (c *run) checkCrypto() error       { return nil }
 func (c *run) checkDataFile() error     { return nil }
 func (c *run) checkSnapshots() error    { return nil }
 func (c *run) checkBitmaps() error      { return nil }
-func (c *run) checkMapping() error      { return nil }
 func (c *run) checkRefcounts() error    { return nil }
-func (c *run) checkCopied() error       { return nil }
 func (c *run) predictOpen() error       { return nil }
 func (c *run) checkRequirements() error { return nil }
+
+func (c *run) l1Usable() bool                          { return true }
+func (c *run) refTableUsable() bool                    { return true }
+func (c *run) snapshotL1Usable(s *qcow2.Snapshot) bool { return true }
+func (c *run) checkDataFileSize()                      {}

@@ -1,0 +1,232 @@
+package check
+
+import (
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
+)
+
+// l2fault is a set of things that are wrong with an L2 entry.
+type l2fault uint16
+
+const (
+	faultReserved       l2fault = 1 << iota // MAP005
+	faultMisaligned                         // MAP006
+	faultPastEnd                            // MAP007
+	faultCopiedClear                        // MAP008, with an external data file
+	faultCopied                             // MAP009
+	faultCompressed                         // MAP010
+	faultCompressedData                     // MAP011
+	faultConflict                           // MAP012
+	faultNoOffset                           // MAP013
+	faultBitmap                             // MAP013, compressed
+	faultCopiedNothing                      // MAP014
+	faultDataFile                           // MAP015
+	faultBeyond                             // MAP019
+)
+
+// judgement is what is to be said of an L2 entry.
+type judgement struct {
+	entry      qcow2.L2Entry
+	bitmap     qcow2.SubclusterBitmap
+	descriptor qcow2.CompressedDescriptor
+	faults     l2fault
+	allocated  bool // has a host cluster of its own
+	compressed bool
+	// The clusters to claim, if any.
+	first qcow2.HostCluster
+	n     uint64
+	marks refcount.Marks
+
+	dataFileEnd uint64 // bytes of the external data file that it needs
+}
+
+// judge looks at entry i of a table from every side. It reports nothing.
+func (s *scanner) judge(ts *tableScan, i int) judgement {
+	j := judgement{entry: qcow2.L2Entry(be64(ts.raw, i*s.entrySize))}
+	if s.entrySize == 16 {
+		j.bitmap = qcow2.SubclusterBitmap(be64(ts.raw, i*16+8))
+	}
+	if j.entry.Compressed() {
+		s.judgeCompressed(&j)
+	} else {
+		s.judgeStandard(ts, i, &j)
+	}
+	if i >= ts.end && (j.allocated || j.compressed) {
+		j.faults |= faultBeyond
+	}
+	return j
+}
+
+func (s *scanner) judgeCompressed(j *judgement) {
+	c := s.c
+	j.compressed = true
+	j.descriptor = c.g.Compressed(j.entry)
+	if j.entry.Copied() {
+		j.faults |= faultCopied
+	}
+	if j.bitmap != 0 {
+		j.faults |= faultBitmap
+	}
+	if c.h.HasDataFile() {
+		j.faults |= faultCompressedData
+		return
+	}
+	d := j.descriptor
+	if uint64(d.Offset) >= s.fileSize || d.Offset>>56 != 0 || c.g.PastEnd(d.Offset, d.Length(), c.img.Size()) {
+		j.faults |= faultCompressed
+		return
+	}
+	j.first, j.n = c.g.ClusterSpan(d.Offset, d.Length())
+	j.marks = refcount.MarkCompressed
+}
+
+func (s *scanner) judgeStandard(ts *tableScan, i int, j *judgement) {
+	c, e, off := s.c, j.entry, j.entry.Offset()
+	if e.Reserved(s.zeroFlag) != 0 {
+		j.faults |= faultReserved
+	}
+	if j.bitmap.Conflicts() != 0 {
+		j.faults |= faultConflict
+	}
+	if c.h.HasDataFile() {
+		s.judgeDataFile(ts, i, j)
+		return
+	}
+	if off == 0 {
+		if e.Copied() {
+			j.faults |= faultCopiedNothing
+		}
+		if j.bitmap.Allocated() != 0 {
+			j.faults |= faultNoOffset
+		}
+		return
+	}
+	j.allocated = true
+	switch {
+	case !c.g.Aligned(off):
+		j.faults |= faultMisaligned
+	case uint64(off) >= s.fileSize:
+		j.faults |= faultPastEnd
+	default:
+		j.first, j.n = c.g.HostCluster(off), 1
+		j.marks = s.copiedMark(ts, e) | refcount.MarkSole
+	}
+}
+
+// judgeDataFile judges a standard entry of an image with an external data file:
+// every cluster lies where the guest sees it, and has an implicit refcount of
+// one.
+func (s *scanner) judgeDataFile(ts *tableScan, i int, j *judgement) {
+	e, off := j.entry, j.entry.Offset()
+	if off == 0 && !e.Copied() {
+		if j.bitmap.Allocated() != 0 {
+			j.faults |= faultNoOffset
+		}
+		return
+	}
+	j.allocated = true
+	if !e.Copied() && ts.t.active() {
+		j.faults |= faultCopiedClear
+	}
+	guest := s.c.g.GuestOffset(qcow2.GuestCluster(ts.start + uint64(i)))
+	if uint64(off) != uint64(guest) {
+		j.faults |= faultDataFile
+		return
+	}
+	// A cluster that reads as zeros needs nothing of the data file.
+	if s.entrySize == 16 && j.bitmap.Allocated() == 0 || s.zeroFlag && e.Zero() {
+		return
+	}
+	j.dataFileEnd = min(uint64(off)+s.c.g.ClusterSize(), s.c.h.Size)
+}
+
+// reportEntries reports every fault of a table's entries.
+func (s *scanner) reportEntries(ts *tableScan) {
+	for i := range ts.entries {
+		if be64(ts.raw, i*s.entrySize) == 0 && (s.entrySize == 8 || be64(ts.raw, i*s.entrySize+8) == 0) {
+			continue
+		}
+		if j := s.judge(ts, i); j.faults != 0 {
+			s.reportEntry(ts, i, &j)
+		}
+	}
+}
+
+// reportGarbage reports a table that is none: most of its entries make no sense,
+// so that none of them is to be believed.
+func (s *scanner) reportGarbage(ts *tableScan) {
+	o := s.c.tableOwner(ts.t)
+	s.out.funnel.report(Finding{
+		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Extent: at(ts.t.offset, len(ts.raw)),
+		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
+		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense", o, ts.bad, ts.seen),
+	})
+	s.doubt(o, "its content is not an L2 table")
+}
+
+// entryFinding begins a finding about an L2 entry: the whole of it, or one of its
+// two words.
+func (c *run) entryFinding(t *l2table, i int) Finding {
+	size := c.g.L2EntrySize()
+	l := &c.l1s[t.l1]
+	guest := c.g.GuestOffset(qcow2.GuestCluster(uint64(t.window)*c.g.L2Entries() + uint64(i)))
+	return Finding{
+		Path: fmt.Sprintf("l1[%d] → l2[%d]", t.window, i), Snapshot: l.snapshot,
+		Extent: at(t.offset+qcow2.HostOffset(uint64(i)*size), 8), GuestOffset: ptr(guest),
+	}
+}
+
+func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
+	c := s.c
+	base := c.entryFinding(ts.t, i)
+	base.Value = hex(j.entry)
+	bitmap := base
+	bitmap.Extent.Offset += 8
+	bitmap.Value = hex(j.bitmap)
+	off := j.entry.Offset()
+	lost := false // the entry does not lead to its data
+
+	say := func(fault l2fault, f Finding, code Code, expected string, format string, args ...any) {
+		if j.faults&fault == 0 {
+			return
+		}
+		f.Code, f.Expected = code, expected
+		f.Message = base.Path + " " + fmt.Sprintf(format, args...)
+		s.out.funnel.report(f)
+	}
+	reserved := base
+	reserved.Value = hex(j.entry.Reserved(s.zeroFlag))
+	say(faultReserved, reserved, MAP005, "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(j.entry), j.entry.Reserved(s.zeroFlag))
+	misaligned := base
+	if s.zeroFlag && j.entry.Zero() {
+		misaligned.Repair = RepairSafe // nothing is read from there
+	} else if j.faults&faultMisaligned != 0 {
+		lost = true
+	}
+	say(faultMisaligned, misaligned, MAP006, fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names data at %v, which is not the start of a cluster", off)
+	say(faultPastEnd, base, MAP007, "", "names data at %v, but the file ends at 0x%x", off, s.fileSize)
+	clear := base
+	clear.Value = "clear"
+	say(faultCopiedClear, clear, MAP008, "set", "has COPIED clear; with an external data file every cluster is the only one of its kind")
+	set := base
+	set.Value = "set"
+	say(faultCopied, set, MAP009, "clear", "is compressed and has COPIED set")
+	say(faultCompressed, base, MAP010, "", "names compressed data at %v, %d bytes, but the file ends at 0x%x",
+		j.descriptor.Offset, j.descriptor.Length(), s.fileSize)
+	say(faultCompressedData, base, MAP011, "", "is compressed, which an image with an external data file cannot have")
+	say(faultConflict, bitmap, MAP012, "", "has %d subclusters that are both allocated and zero (mask 0x%08x)", j.bitmap.ConflictCount(), j.bitmap.Conflicts())
+	say(faultNoOffset, bitmap, MAP013, "", "has allocated subclusters (mask 0x%08x) but no place for them", j.bitmap.Allocated())
+	bitmap.Repair = RepairSafe
+	say(faultBitmap, bitmap, MAP013, "0x0", "is compressed, so its subcluster bitmap must be zero, but is 0x%016x", uint64(j.bitmap))
+	say(faultCopiedNothing, base, MAP014, "", "has COPIED set but names no cluster")
+	say(faultDataFile, base, MAP015, base.GuestOffset.String(), "maps guest offset %v to %v of the data file; the two must be the same", *base.GuestOffset, off)
+	beyond := base
+	beyond.Severity = Warning // QEMU goes on, but a larger disk would show the data
+	say(faultBeyond, beyond, MAP019, "", "maps guest offset %v, past the end of the disk at 0x%x", *base.GuestOffset, c.h.Size)
+
+	if lost || j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 {
+		s.doubt(Owner{Structure: StructDataCluster, Path: base.Path, Snapshot: base.Snapshot}, "its L2 entry does not lead to data")
+	}
+}

@@ -1,0 +1,349 @@
+package check
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
+)
+
+// scanner reads L2 tables for one worker.
+type scanner struct {
+	c       *run
+	claimer *refcount.Claimer
+	buf     []byte
+	runs    []dataRun
+	out     scanResult
+
+	entrySize  int
+	zeroFlag   bool
+	oddBits    uint64 // bits that an ordinary entry does not have
+	offsetBits uint64
+	fileSize   uint64
+	// guestEnd is the first guest cluster past the end of the disk.
+	guestEnd uint64
+	vmState  bool // a snapshot has VM state, so the active L1 may reach further
+}
+
+// scanResult is what a batch of tables gave.
+type scanResult struct {
+	funnel                            *funnel
+	bytes                             uint64
+	allocated, fragmented, compressed uint64
+	dataFileEnd                       uint64
+	doubts                            []Doubt
+	blank                             []uint32 // tables without a single entry
+	garbage                           []uint32 // tables that are none
+	err                               error    // a claim that failed
+}
+
+// dataRun is a run of clusters that consecutive entries of a table name.
+type dataRun struct {
+	first qcow2.HostCluster
+	n     uint64
+	marks refcount.Marks
+}
+
+func newScanner(c *run) *scanner {
+	s := &scanner{
+		c: c, claimer: c.counts.Claimer(), entrySize: int(c.g.L2EntrySize()), zeroFlag: c.h.ZeroFlag(),
+		fileSize: uint64(c.img.Size()), guestEnd: c.g.Clusters(c.h.Size),
+	}
+	s.offsetBits = uint64(qcow2.NewL2Entry(^qcow2.HostOffset(0), false, false))
+	s.oddBits = ^(s.offsetBits | uint64(qcow2.NewL2Entry(0, true, s.zeroFlag))) | s.offsetBits&(c.g.ClusterSize()-1)
+	for i := range c.snapshots {
+		s.vmState = s.vmState || c.snapshots[i].VMState() > 0
+	}
+	return s
+}
+
+// batch scans the tables order[b.from:b.to].
+func (s *scanner) batch(order []uint32, b span) scanResult {
+	s.out = scanResult{funnel: newFunnel(s.c.opts.MaxFindings)}
+	cs := int(s.c.g.ClusterSize())
+	var versions [][]byte
+	for i := b.from; i < b.to; {
+		// Tables that follow each other in the file are read at once.
+		n := s.adjacent(order, i, b.to)
+		if need := n * cs; cap(s.buf) < need {
+			s.buf = make([]byte, need)
+		}
+		buf := s.buf[:n*cs]
+		failed := s.read(order, i, n, buf)
+		for k := range n {
+			idx := tableAt(order, i+k)
+			t := &s.c.tables[idx]
+			if t.skip || failed != nil && failed[k] {
+				continue
+			}
+			raw := buf[k*cs : (k+1)*cs]
+			if i+k > b.from && s.c.tables[tableAt(order, i+k-1)].window != t.window {
+				versions = versions[:0]
+			}
+			s.table(idx, t, raw, versions)
+			if order != nil && i+k+1 < b.to && s.c.tables[tableAt(order, i+k+1)].window == t.window && len(versions) < versionsKept {
+				versions = append(versions, append([]byte(nil), raw...))
+			}
+		}
+		i += n
+	}
+	return s.out
+}
+
+func tableAt(order []uint32, i int) uint32 {
+	if order == nil {
+		return uint32(i)
+	}
+	return order[i]
+}
+
+// adjacent is the number of tables from i on that follow each other in the file,
+// at least one, and at most a batch's bytes.
+func (s *scanner) adjacent(order []uint32, i, to int) int {
+	cs := qcow2.HostOffset(s.c.g.ClusterSize())
+	n := 1
+	for i+n < to && (uint64(n)+1)*uint64(cs) <= batchBytes &&
+		s.c.tables[tableAt(order, i+n)].offset == s.c.tables[tableAt(order, i+n-1)].offset+cs {
+		n++
+	}
+	return n
+}
+
+// read fills buf with n adjacent tables. When that fails it reads them one by
+// one and tells which could not be read.
+func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
+	img := s.c.img
+	cs := s.c.g.ClusterSize()
+	s.out.bytes += uint64(n) * cs
+	if img.ReadAt(buf, s.c.tables[tableAt(order, i)].offset) == nil {
+		return nil
+	}
+	failed = make([]bool, n)
+	for k := range n {
+		t := &s.c.tables[tableAt(order, i+k)]
+		if err := img.ReadAt(buf[uint64(k)*cs:uint64(k+1)*cs], t.offset); err != nil {
+			failed[k] = true
+			o := s.c.tableOwner(t)
+			s.out.funnel.report(troubleFinding(o, at(t.offset, cs), err))
+			s.doubt(o, "it could not be read")
+		}
+	}
+	return failed
+}
+
+// tableOwner names an L2 table.
+func (c *run) tableOwner(t *l2table) Owner {
+	l := &c.l1s[t.l1]
+	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Ref: l.entry(uint64(t.window))}
+}
+
+func (s *scanner) doubt(o Owner, why string) {
+	if len(s.out.doubts) < maxDoubts {
+		s.out.doubts = append(s.out.doubts, Doubt{Owner: o, Why: why})
+	}
+}
+
+// tableScan is the state of scanning one table.
+type tableScan struct {
+	t        *l2table
+	raw      []byte
+	versions [][]byte // tables of the same part of the disk, read before
+	entries  int
+	end      int    // the first entry past the end of the disk
+	start    uint64 // guest cluster of the first entry
+	seen     int    // entries that are not zero
+	bad      int    // entries with a fault
+
+	next                                           qcow2.HostOffset // where the next cluster would not be fragmented
+	allocated, fragmented, compressed, dataFileEnd uint64
+}
+
+// garbageEntries is how many bad entries a table must have, and half of all its
+// entries, to be taken for something that is no L2 table.
+const garbageEntries = 16
+
+// table scans one table: judges its entries and claims what they name.
+func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
+	ts := s.begin(t, raw, versions)
+	s.runs = s.runs[:0]
+	s.entries(ts)
+	if ts.seen == 0 {
+		if len(s.out.blank) < maxBlank {
+			s.out.blank = append(s.out.blank, idx)
+		}
+		return
+	}
+	if ts.bad > garbageEntries && ts.bad > ts.seen/2 {
+		s.reportGarbage(ts)
+		s.out.garbage = append(s.out.garbage, idx)
+		return
+	}
+	if ts.bad > 0 {
+		s.reportEntries(ts)
+	}
+	if t.active() {
+		s.out.allocated += ts.allocated
+		s.out.fragmented += ts.fragmented
+		s.out.compressed += ts.compressed
+	}
+	s.out.dataFileEnd = max(s.out.dataFileEnd, ts.dataFileEnd)
+	for _, r := range s.runs {
+		if err := s.claimer.ClaimMarked(r.first, r.n, uint64(t.times), r.marks); err != nil && s.out.err == nil {
+			s.out.err = err
+		}
+	}
+}
+
+func (s *scanner) begin(t *l2table, raw []byte, versions [][]byte) *tableScan {
+	ts := &tableScan{t: t, raw: raw, versions: versions, entries: len(raw) / s.entrySize}
+	ts.start = uint64(t.window) * uint64(ts.entries)
+	ts.end = ts.entries
+	if t.active() {
+		switch {
+		case ts.start < s.guestEnd:
+			ts.end = int(min(uint64(ts.entries), s.guestEnd-ts.start))
+		case !s.vmState:
+			ts.end = 0
+		}
+	}
+	return ts
+}
+
+// entries walks the entries of a table. Runs of ordinary ones are taken
+// together; everything else goes through judge.
+func (s *scanner) entries(ts *tableScan) {
+	step := s.c.g.ClusterSize()
+	ordinary := s.entrySize == 8 && !s.c.h.HasDataFile()
+	for i := 0; i < ts.entries; {
+		e := be64(ts.raw, i*s.entrySize)
+		if e == 0 && (s.entrySize == 8 || be64(ts.raw, i*s.entrySize+8) == 0) {
+			i++
+			continue
+		}
+		if off := e & s.offsetBits; ordinary && i < ts.end && e&s.oddBits == 0 && off != 0 && off < s.fileSize {
+			// Each next cluster of a run has the entry of the one before plus
+			// a cluster, and must lie within the file too.
+			limit := min(uint64(ts.end-i), (s.fileSize-off-1)/step+1)
+			n := uint64(1)
+			for want := e + step; n < limit && be64(ts.raw, (i+int(n))*8) == want; want += step {
+				n++
+			}
+			s.take(ts, i, n, qcow2.L2Entry(e))
+			i += int(n)
+			continue
+		}
+		s.odd(ts, i)
+		i++
+	}
+}
+
+func be64(b []byte, at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }
+
+// take accounts for n ordinary entries that name consecutive clusters.
+func (s *scanner) take(ts *tableScan, i int, n uint64, e qcow2.L2Entry) {
+	ts.seen += int(n)
+	off := e.Offset()
+	s.allocated(ts, off, n)
+	first := s.c.g.HostCluster(off)
+	marks := s.copiedMark(ts, e)
+	if len(ts.versions) == 0 {
+		s.runs = append(s.runs, dataRun{first, n, marks | refcount.MarkSole})
+		return
+	}
+	for k := range n {
+		m := marks
+		if !ts.known(i+int(k), s.entrySize) {
+			m |= refcount.MarkSole
+		}
+		if last := len(s.runs) - 1; k > 0 && s.runs[last].marks == m {
+			s.runs[last].n++
+			continue
+		}
+		s.runs = append(s.runs, dataRun{first + qcow2.HostCluster(k), 1, m})
+	}
+}
+
+func (s *scanner) allocated(ts *tableScan, off qcow2.HostOffset, n uint64) {
+	ts.allocated += n
+	if ts.next != 0 && off != ts.next {
+		ts.fragmented++
+	}
+	ts.next = off + qcow2.HostOffset(n*s.c.g.ClusterSize())
+}
+
+func (s *scanner) copiedMark(ts *tableScan, e qcow2.L2Entry) refcount.Marks {
+	switch {
+	case !ts.t.active():
+		return 0
+	case e.Copied():
+		return refcount.MarkCopied
+	}
+	return refcount.MarkNotCopied
+}
+
+// known tells whether a version of the table that was scanned before has the
+// same entry in the same place: it is then the same use of the cluster, kept by
+// a snapshot.
+func (ts *tableScan) known(i, entrySize int) bool {
+	const copied = uint64(1) << 63
+	e := be64(ts.raw, i*entrySize)
+	for _, v := range ts.versions {
+		if (be64(v, i*entrySize)^e)&^copied == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// odd takes one entry that is not ordinary.
+func (s *scanner) odd(ts *tableScan, i int) {
+	ts.seen++
+	j := s.judge(ts, i)
+	if j.faults != 0 {
+		ts.bad++
+	}
+	switch {
+	case j.compressed:
+		ts.allocated++
+		ts.compressed++
+		ts.fragmented++ // as QEMU counts: compressed clusters always are
+	case j.allocated:
+		s.allocated(ts, j.entry.Offset(), 1)
+	}
+	ts.dataFileEnd = max(ts.dataFileEnd, j.dataFileEnd)
+	if j.n > 0 {
+		if ts.known(i, s.entrySize) {
+			j.marks &^= refcount.MarkSole
+		}
+		s.runs = append(s.runs, dataRun{j.first, j.n, j.marks})
+	}
+}
+
+// load reads a table a second time, to name entries; ok is false when it is not
+// one or cannot be read, which has been reported.
+func (s *scanner) load(idx uint32) (ts *tableScan, ok bool) {
+	t := &s.c.tables[idx]
+	if t.skip {
+		return nil, false
+	}
+	cs := int(s.c.g.ClusterSize())
+	if cap(s.buf) < cs {
+		s.buf = make([]byte, cs)
+	}
+	raw := s.buf[:cs]
+	if s.c.img.ReadAt(raw, t.offset) != nil {
+		return nil, false
+	}
+	return s.begin(t, raw, nil), true
+}
+
+// again judges an entry of a loaded table; ok is false when it names no clusters
+// of the file.
+func (s *scanner) again(ts *tableScan, i int) (j judgement, ok bool) {
+	if be64(ts.raw, i*s.entrySize) == 0 {
+		return j, false
+	}
+	j = s.judge(ts, i)
+	return j, j.n > 0
+}

@@ -1,0 +1,102 @@
+package check
+
+import (
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// The copied pass tests that COPIED is set in the L1 and L2 entries of the active
+// disk where there is exactly one reference to what they name, and nowhere else
+// (MAP004, MAP008). Set wrongly, it makes a write of the guest go into a cluster
+// that a snapshot shares; clear wrongly, it costs a copy.
+//
+// It relies on the counts with what the references said, and measures the flags
+// by the references that there are: a refcount that disagrees with them is
+// another finding, and its repair must not make this one come up.
+//
+// It leaves nothing behind.
+
+// checkCopied runs the pass.
+func (c *run) checkCopied() error {
+	if c.uncounted || len(c.l1s) == 0 {
+		return nil
+	}
+	c.checkL1Copied()
+	for range c.counts.Contradictions() {
+		return c.nameContradictions()
+	}
+	return nil
+}
+
+func (c *run) checkL1Copied() {
+	l := &c.l1s[0]
+	for i, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
+		offset := e.Offset()
+		if offset == 0 || !c.g.Aligned(offset) {
+			continue
+		}
+		refs := c.counts.Get(c.g.HostCluster(offset))
+		if refs == 0 || e.Copied() == (refs == 1) {
+			continue
+		}
+		path := fmt.Sprintf("l1[%d]", i)
+		f := c.copiedFinding(e.Copied())
+		f.Code, f.Path, f.Extent, f.GuestOffset = MAP004, path, l.entry(i), ptr(c.windowStart(uint32(i)))
+		f.Cluster = ptr(c.g.HostCluster(offset))
+		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", path, f.Value, references(refs), offset)
+		c.report(f)
+	}
+}
+
+// references words a number of references: "there is 1 reference".
+func references(n uint64) string {
+	if n == 1 {
+		return "there is 1 reference"
+	}
+	return fmt.Sprintf("there are %d references", n)
+}
+
+func (c *run) copiedFinding(copied bool) Finding {
+	if copied {
+		return Finding{Value: "set", Expected: "clear"}
+	}
+	return Finding{Value: "clear", Expected: "set"}
+}
+
+// nameContradictions reads the L2 tables of the active disk again and reports
+// the entries whose flag is wrong.
+func (c *run) nameContradictions() error {
+	scanners := make([]*scanner, max(1, c.opts.Jobs))
+	n := (len(c.tables) + tablesAtOnce - 1) / tablesAtOnce
+	return inOrder(c.ctx, len(scanners), n, func(worker, i int) *funnel {
+		if scanners[worker] == nil {
+			scanners[worker] = newScanner(c)
+		}
+		s := scanners[worker]
+		found := newFunnel(c.opts.MaxFindings)
+		for idx := i * tablesAtOnce; idx < min((i+1)*tablesAtOnce, len(c.tables)); idx++ {
+			if !c.tables[idx].active() {
+				continue
+			}
+			ts, ok := s.load(uint32(idx))
+			if !ok {
+				continue
+			}
+			for e := range ts.entries {
+				j, ok := s.again(ts, e)
+				if !ok || j.compressed {
+					continue
+				}
+				if refs := c.counts.Get(j.first); j.entry.Copied() != (refs == 1) {
+					f := c.entryFinding(ts.t, e)
+					state := c.copiedFinding(j.entry.Copied())
+					f.Code, f.Value, f.Expected, f.Cluster = MAP008, state.Value, state.Expected, ptr(j.first)
+					f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
+					found.report(f)
+				}
+			}
+		}
+		return found
+	}, func(_ int, found *funnel) { c.absorb(found) })
+}
