@@ -164,7 +164,8 @@ func IO(t testing.TB, path string, commands ...string) string {
 // IOArgs is IO with qemu-io's own arguments, for images that need more than a path.
 func IOArgs(t testing.TB, args []string, commands ...string) string {
 	t.Helper()
-	var line []string
+	// One flush at the end, as a guest's disk has it; qemu-io's default is one after each command.
+	line := []string{"-t", "writeback"}
 	for _, c := range commands {
 		line = append(line, "-c", c)
 	}
