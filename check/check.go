@@ -122,14 +122,7 @@ var passes = []pass{
 // [*PassError] for a fault of our own), and the verdict is then
 // [VerdictIncomplete].
 func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
-	if opts.Jobs <= 0 {
-		opts.Jobs = runtime.GOMAXPROCS(0)
-	}
-	c := &run{
-		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
-		res: &Result{Provisional: opts.Live}, funnel: newFunnel(opts.MaxFindings),
-		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
-	}
+	c := newRun(ctx, img, opts)
 	err := c.runPasses()
 	c.res.Findings = c.finish()
 	c.res.MemoryPeak = c.counts.Memory()
@@ -138,6 +131,17 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 		c.res.Verdict = VerdictIncomplete
 	}
 	return c.res, err
+}
+
+func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
+	if opts.Jobs <= 0 {
+		opts.Jobs = runtime.GOMAXPROCS(0)
+	}
+	return &run{
+		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
+		res: &Result{Provisional: opts.Live}, funnel: newFunnel(opts.MaxFindings),
+		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
+	}
 }
 
 func (c *run) runPasses() error {
