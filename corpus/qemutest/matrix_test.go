@@ -8,14 +8,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What the matrix promises of itself; the tests of the check rest on it.
-func TestMatrix(t *testing.T) {
-	Require(t)
+func TestMatrixNames(t *testing.T) {
+	t.Parallel()
 	seen := map[string]bool{}
-	for _, c := range Matrix() {
+	for _, c := range slices.Concat(Matrix(), Crashed()) {
 		assert.NotContains(t, seen, c.Name)
 		seen[c.Name] = true
 		assert.Regexp(t, `^[A-Za-z0-9.+-]+$`, c.Name)
+	}
+}
+
+// What the matrix promises, on a part of it: the tests of the check build all of it and ask QEMU the same.
+func TestMatrix(t *testing.T) {
+	Require(t)
+	for i, c := range Matrix() {
+		if i%10 != 0 && c.InUse == nil {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			path := c.Build(t, t.TempDir())
