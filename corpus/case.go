@@ -1,0 +1,133 @@
+package corpus
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// Case is a named image: how it is made, what is done to it, and what a check
+// must find.
+type Case struct {
+	// Name is "section/what it is", lower case.
+	Name string
+	// Story says in a sentence how such an image comes about, or why it is here.
+	Story  string
+	Spec   Spec
+	Damage []Damage
+	// Want are the findings that a check must give; each finding must be
+	// wanted. A sound image has none.
+	Want []Want
+	// Missing names files that the image needs and that are not there.
+	Missing []string
+	// Unreadable are places where reading the image fails.
+	Unreadable []Place
+	// MemoryLimit bounds the check's reference counts, in bytes. The default is
+	// no limit.
+	MemoryLimit int64
+	// QEMU is what QEMU does with the image, as far as it is known.
+	QEMU QEMU
+	// Huge images are larger than file systems allow; they exist in memory only.
+	Huge bool
+}
+
+// Want is a finding that a check must give.
+type Want struct {
+	Code check.Code
+	// At are bytes that the finding's extent must cover. The default is
+	// anywhere.
+	At Place
+	// Count is the finding's count. The default is any.
+	Count uint64
+	// Severity is the finding's severity. The default is the catalogue's.
+	Severity check.Severity
+	// Bitmap and Snapshot are the owner that the finding must name. The default
+	// is any.
+	Bitmap, Snapshot string
+}
+
+// QEMU is what QEMU does with an image. The zero value says nothing.
+type QEMU struct {
+	// Check is the exit code of `qemu-img check`; only meaningful when Checked.
+	Check   int
+	Checked bool
+	// ReadOnly and ReadWrite tell whether it opens the image; empty: not known.
+	ReadOnly, ReadWrite check.OpenOutcome
+}
+
+// Filename is the name of the file that the case's image is written to.
+func (c *Case) Filename() string {
+	b := []byte(c.Name + ".qcow2")
+	for i := range b {
+		if b[i] == '/' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}
+
+// Healthy tells that nothing but notes is to be found.
+func (c *Case) Healthy() bool {
+	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.severity() != check.Note })
+}
+
+func (w Want) severity() check.Severity {
+	if w.Severity != 0 {
+		return w.Severity
+	}
+	r, _ := check.Lookup(w.Code)
+	return r.Severity
+}
+
+// Build makes the image and damages it.
+func (c *Case) Build() (*Image, error) {
+	img, err := Build(c.Spec)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Name, err)
+	}
+	for _, d := range c.Damage {
+		if _, err := d.Apply(img); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", c.Name, d, err)
+		}
+	}
+	for _, name := range c.Missing {
+		if img.Siblings[name] == nil {
+			return nil, fmt.Errorf("%s: there is no file %q that could be missing", c.Name, name)
+		}
+		delete(img.Siblings, name)
+	}
+	return img, nil
+}
+
+// sections make the cases, each those of its file.
+var sections = []func() []Case{healthyCases}
+
+// Cases gives all cases, sorted by name.
+func Cases() []Case {
+	var all []Case
+	for _, s := range sections {
+		all = append(all, s()...)
+	}
+	slices.SortFunc(all, func(a, b Case) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Lookup gives the case of a name.
+func Lookup(name string) (Case, bool) {
+	for _, c := range Cases() {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Case{}, false
+}
+
+// clusterBitsOf gives the cluster_bits that a description asks for.
+func (s *Spec) clusterBitsOf() uint32 {
+	if s.ClusterBits == 0 {
+		return 16
+	}
+	return s.ClusterBits
+}
