@@ -1,5 +1,7 @@
 package check
 
+//go:generate go run ./internal/gendocs ../docs/findings.md
+
 import "slices"
 
 // Rule is a row of the catalogue: all that there is to say about a kind of

@@ -3,45 +3,181 @@ package check
 // bitmapDirectoryRules is the part of the catalogue about the bitmaps extension and the bitmap directory.
 var bitmapDirectoryRules = []Rule{
 	{Code: BMP001, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
-		Title: "autoclear bit 0 set without the extension"},
+		Title: "the header claims bitmaps, but there is no bitmaps extension",
+		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension",
+		Why: "Bit 0 of the autoclear features says that the bitmaps extension is up to date, but the header has none. " +
+			"The extension was lost, or the bit was set by damage. There are no bitmaps that anybody could find.",
+		Do: "A repair can clear the bit. If the disk had bitmaps, the next backup must be a full one."},
 	{Code: BMP002, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
-		Title: "extension present, autoclear bit 0 clear: every bitmap is stale (written by software that knows no bitmaps)"},
+		Title: "all bitmaps are stale: the image was written to without them",
+		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension; QEMU: qcow2_read_extensions",
+		Why: "Software that does not know bitmaps clears this bit before it writes. What it wrote is not in the " +
+			"bitmaps, so an incremental backup by them would miss it. QEMU ignores the bitmaps, and drops them when " +
+			"it opens the image for writing.",
+		Do: "Make a full backup and start the chain anew. Do not set the bit again by hand: the bitmaps do not show " +
+			"what was written meanwhile. A repair can keep, drop or fill them, as the bitmap policy says."},
 	{Code: BMP003, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
-		Title: "nb_bitmaps 0, above 65,535, or not the number of entries in the directory"},
+		Title: "the number of bitmaps is wrong",
+		Spec:  "Bitmaps extension, nb_bitmaps; QEMU: qcow2_read_extensions, bitmap_list_load",
+		Why: "The extension says how many entries the bitmap directory has: at least one, at most 65,535 for QEMU. " +
+			"The directory has another number of entries. QEMU refuses to open the image.",
+		Do: "A repair can set the number right where the directory is sound, otherwise it does what the bitmap policy " +
+			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
+			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must " +
+			"be a full one."},
 	{Code: BMP004, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairSafe,
-		Title: "reserved field not zero"},
+		Title: "the reserved field of the bitmaps extension is not zero",
+		Spec:  "Bitmaps extension; QEMU: qcow2_read_extensions",
+		Why: "Bytes 4 to 7 of the extension must be zero. QEMU refuses to open an image in which they are not. Faulty " +
+			"software wrote them, or they are damaged.",
+		Do: "A repair can set them to zero. When the VM must start now and its bitmaps can be given up, take a copy " +
+			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
+			"one."},
 	{Code: BMP005, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
-		Title: "directory offset 0, misaligned, past the end; size 0 or above 64 MiB − 1 KiB"},
+		Title: "the bitmap directory is misplaced or has an impossible size",
+		Spec: "Bitmaps extension, bitmap_directory_offset and bitmap_directory_size; QEMU: qcow2_read_extensions, " +
+			"bitmap_list_load",
+		Why: "The directory names all bitmaps. It must start at a multiple of the cluster size, lie within the file, " +
+			"and have between one entry and just under 64 MiB. Without it no bitmap can be found, and the clusters " +
+			"of the bitmaps are not called leaks. QEMU refuses to open the image.",
+		Do: "If the file was cut off, copy it again. A repair can give the bitmaps up, as the bitmap policy says; the " +
+			"disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy " +
+			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
+			"one."},
 	{Code: BMP006, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
-		Title: "directory size is not the sum of its entries; trailing bytes"},
+		Title: "the size of the bitmap directory does not match its entries",
+		Spec:  "Bitmaps extension, bitmap_directory_size; QEMU: bitmap_list_load",
+		Why: "The directory's size must be the sum of its entries. Here bytes are left over at its end, or an entry " +
+			"is missing. QEMU refuses to open the image.",
+		Do: "A repair can set the size right where the entries are sound, otherwise it does what the bitmap policy " +
+			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
+			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must " +
+			"be a full one."},
 	{Code: BMP007, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
-		Title: "bitmaps extension in a version 2 image"},
+		Title: "a version 2 image has a bitmaps extension",
+		Spec:  "Bitmaps extension; Header, autoclear_features",
+		Why: "Version 2 has no autoclear features, so nothing says whether the bitmaps are up to date. They must " +
+			"count as stale, and QEMU ignores them.",
+		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o compat=1.1`, " +
+			"and add new ones. A repair can drop the old ones, as the bitmap policy says."},
 	{Code: BMD001, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "entry runs past the directory (name, extra data or padding)"},
+		Title: "an entry of the bitmap directory runs past its end",
+		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
+		Why: "The sizes of name and extra data in the entry add up to more than is left of the directory. The entry " +
+			"is damaged, and all that follow it cannot be found. QEMU refuses to open the image, whatever the other " +
+			"bitmaps are like.",
+		Do: "A repair can keep the entries before it and do with this one what the bitmap policy says. The disk " +
+			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD002, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "table offset 0, misaligned or past the end"},
+		Title: "the table of a bitmap is misplaced",
+		Spec:  "Bitmap directory, bitmap_table_offset; QEMU: check_dir_entry",
+		Why: "The table must start at a multiple of the cluster size, not at 0, and lie within the file. The content " +
+			"of the bitmap cannot be found. QEMU refuses to open the image when the offset is not aligned; past the " +
+			"end of the file it may read the bitmap as empty, so that a backup misses data.",
+		Do: "Do not make an incremental backup by this bitmap. A repair can do what the bitmap policy says; the disk " +
+			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD003, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "table size 0, above 2^27 entries or 512 MiB of bitmap data"},
+		Title: "the table of a bitmap is empty or too large",
+		Spec:  "Bitmap directory, bitmap_table_size; QEMU: check_dir_entry",
+		Why: "QEMU takes between one entry and 2^27 entries, and no more than 512 MiB of bitmap data. The entry is " +
+			"damaged. QEMU refuses to open the image.",
+		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
+			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
+			"then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD004, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "table size does not match virtual size and granularity (not in use); note when in use, since a resize explains it"},
+		Title: "the size of a bitmap does not match the virtual disk",
+		Spec:  "Bitmap directory, bitmap_table_size and granularity_bits; QEMU: bitmap_list_load",
+		Why: "Size of the disk, granularity and size of the table belong together. The disk was resized by software " +
+			"that does not know bitmaps, or one of the numbers is damaged. QEMU refuses to open the image. If the " +
+			"bitmap is in use it is only worth a note: its size may be out of date then.",
+		Do: "Do not make an incremental backup by this bitmap: it may speak of other places of the disk than you " +
+			"think. A repair can do what the bitmap policy says. When the VM must start now and its bitmaps can be " +
+			"given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next " +
+			"backup must be a full one."},
 	{Code: BMD005, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe,
-		Title: "reserved flag bits 3–31 set"},
+		Title: "reserved flags of a bitmap are set",
+		Spec:  "Bitmap directory, flags; QEMU: check_dir_entry",
+		Why: "Flags 3 to 31 must be zero. QEMU refuses to open the image, whatever the other bitmaps are like. Newer " +
+			"software set them, or they are damaged.",
+		Do: "A repair can clear them. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD006, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "type not 1 (dirty tracking)"},
+		Title: "the type of a bitmap is not one that exists",
+		Spec:  "Bitmap directory, type; QEMU: check_dir_entry",
+		Why: "There is one type: 1, dirty tracking. QEMU refuses to open the image. Newer software made the bitmap, " +
+			"or the entry is damaged.",
+		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
+			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
+			"then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD007, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "granularity_bits above 63 (spec), or outside 9–31 (QEMU refuses the whole directory: say which of the two)"},
+		Title: "the granularity of a bitmap is out of range",
+		Spec:  "Bitmap directory, granularity_bits; QEMU: check_dir_entry",
+		Why: "One bit of the bitmap stands for 2 to the power of granularity_bits bytes. The format allows 0 to 63; " +
+			"QEMU takes only 9 to 31 (512 bytes to 2 GiB), and refuses to open an image with any other, even a " +
+			"valid one. The finding says which of the two is exceeded.",
+		Do: "If the bitmap comes from other software, use that software. A repair can do with it what the bitmap " +
+			"policy says. When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 " +
+			"of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD008, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "name_size 0 or above 1,023"},
+		Title: "the name of a bitmap is empty or too long",
+		Spec:  "Bitmap directory, name_size; QEMU: check_dir_entry",
+		Why: "A name must not be empty, and QEMU takes no more than 1,023 bytes. QEMU opens an image with an empty " +
+			"name, but the bitmap can be neither used nor removed by name; with too long a name it refuses to open " +
+			"the image.",
+		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. If QEMU " +
+			"refuses the image: when the VM must start now and its bitmaps can be given up, take a copy and clear " +
+			"bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD009, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "two bitmaps of the same name"},
+		Title: "two bitmaps have the same name",
+		Spec:  "Bitmap directory, name; QEMU: qcow2_load_dirty_bitmaps",
+		Why: "Names are how bitmaps are found, so a backup cannot tell which of the two it uses. QEMU refuses to open " +
+			"the image, or ignores one of them if that is in use. Software other than QEMU makes such directories.",
+		Do: "Make a full backup. A repair can rename or drop the second one, as the bitmap policy says; two bitmaps " +
+			"are never merged without a word. When the VM must start now and its bitmaps can be given up, take a " +
+			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
+			"full one."},
 	{Code: BMD010, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
-		Title: "extra data, or the extra_data_compatible flag: made for later versions of the format, kept byte for byte; without the flag the bitmap is unusable; QEMU 10 refuses the image (qemu-open)"},
+		Title: "a bitmap has extra data, made for later versions of the format",
+		Spec:  "Bitmap directory, extra_data_size and flag extra_data_compatible; QEMU: bitmap_list_load",
+		Why: "No extra data is defined today. With the flag extra_data_compatible such a bitmap may be used, without " +
+			"it it must be left alone. QEMU refuses to open an image with either. Newer software made it, or the " +
+			"entry is damaged.",
+		Do: "Use the software that made the bitmap. A repair keeps it byte for byte. When the VM must start now and " +
+			"its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all " +
+			"bitmaps, and the next backup must be a full one."},
 	{Code: BMD011, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairSafe,
-		Title: "non-zero padding"},
+		Title: "the padding of an entry of the bitmap directory is not zero",
+		Spec:  "Bitmap directory, padding",
+		Why: "Entries are filled up to a multiple of 8 bytes, with zeros. Something else stands there. Nothing reads " +
+			"it today; it is a sign of faulty software or of damage nearby.",
+		Do: "A repair can set it to zero. Nothing needs to be done today."},
 	{Code: BMD012, Severity: Note, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "in_use: not closed cleanly; inconsistent, content must not be used"},
+		Title: "a bitmap was not closed cleanly and must not be used",
+		Spec:  "Bitmap directory, flag in_use; QEMU: qcow2_load_dirty_bitmaps",
+		Why: "While an image is open for writing its bitmaps live in memory, and are marked in use on the disk. The " +
+			"mark is left when QEMU is killed or the host crashes: the last writes are not in the bitmap. QEMU " +
+			"shows it as inconsistent, and will only let it be removed. The disk itself is not affected. In an " +
+			"image that is in use right now the mark is normal.",
+		Do: "An incremental backup by this bitmap is not possible: make a full one. `qemu-img bitmap --remove IMAGE " +
+			"NAME` takes it away, once no VM uses the image. A repair can also fill it, so that the next " +
+			"incremental backup copies everything and the chain goes on; the bitmap policy decides."},
 	{Code: BMD013, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "auto set on a type other than dirty tracking"},
+		Title: "a bitmap that does not track writes is marked to record them",
+		Spec:  "Bitmap directory, flag auto and type",
+		Why: "The flag auto makes a bitmap record every write, which only the type \"dirty tracking\" can do. The " +
+			"type or the flag is damaged. QEMU refuses to open the image because of the type.",
+		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
+			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
+			"then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD014, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
-		Title: "name not UTF-8, with control characters, or with a NUL (QEMU then loses every bitmap when it opens the image read-write: qemu-open says drops-bitmaps); always printed escaped"},
+		Title: "the name of a bitmap cannot be typed, or is dangerous for QEMU",
+		Spec:  "Bitmap directory, name; QEMU: update_ext_header_and_dir_in_place",
+		Why: "The name is not UTF-8, or has control characters in it. With a NUL in the name QEMU loses every bitmap " +
+			"of the image when it opens it for writing: it takes the name for shorter than it is, fails to write " +
+			"the directory, and has cleared the bit that makes the bitmaps count before. Names are always shown " +
+			"escaped here.",
+		Do: "With a NUL in the name do not open the image for writing, or give up all bitmaps and make a full backup. " +
+			"Otherwise nothing needs to be done, if your backup software can deal with the name."},
 }

@@ -3,17 +3,59 @@ package check
 // siblingRules is the part of the catalogue about the encryption header, the external data file and the backing chain.
 var siblingRules = []Rule{
 	{Code: CRY001, Severity: Corruption, Structure: StructCryptoHeader, Repair: RepairNone,
-		Title: "crypto header misaligned, past the end or overlapping"},
+		Title: "the encryption header is misplaced",
+		Spec:  "Full disk encryption header pointer; QEMU: qcow2_read_extensions",
+		Why: "The LUKS header must start at a multiple of the cluster size, lie within the file, and overlap nothing. " +
+			"Without it no key can unlock the disk. The pointer is damaged, or the file was cut off.",
+		Do: "Write nothing to the image. If the file was cut off, copy it again; otherwise restore the first cluster " +
+			"from a backup. The header itself may still be in the file: it starts with the bytes " +
+			"\"LUKS\\xba\\xbe\"."},
 	{Code: CRY002, Severity: Corruption, Structure: StructCryptoHeader, Repair: RepairNone,
-		Title: "LUKS header: magic, version or payload geometry wrong"},
+		Title: "the LUKS header is damaged",
+		Spec:  "Full disk encryption header pointer, LUKS; QEMU: qcrypto_block_luks_load_header",
+		Why: "The header does not start as a LUKS header does, or its version or the places of its parts make no " +
+			"sense. It holds the keys of the disk: without it nobody can read the data, even with the right " +
+			"password.",
+		Do: "Restore the LUKS header from a backup (of the header, or of an older state of the image: the keys do not " +
+			"change with the data). Write nothing to the image until then."},
 	{Code: DAT001, Severity: Corruption, Structure: StructDataFile, Repair: RepairNone,
-		Title: "external data file missing, or shorter than the guest clusters mapped into it"},
+		Title: "the external data file is missing or too short",
+		Spec:  "External Data File Name header extension; Header, incompatible_features, bit 2",
+		Why: "The image keeps guest data in another file. That file is not there, cannot be opened, or ends before " +
+			"the clusters that the image maps into it. What lies past its end reads as zeros. Moving the image " +
+			"without its data file, or an incomplete copy, does that.",
+		Do: "Put the data file where the image names it (`qcheck info` shows the name), or copy it again. Do not " +
+			"start a VM before: it would see zeros in place of its data."},
 	{Code: DAT002, Severity: Warning, Structure: StructDataFile, Repair: RepairNone,
-		Title: "name extension missing"},
+		Title: "the image has an external data file, but does not name it",
+		Spec:  "External Data File Name header extension",
+		Why: "The header says that guest data is in another file and not in which one. The format allows it, and " +
+			"whoever opens the image must name the file each time. QEMU cannot open it by itself.",
+		Do: "Name the file whenever you open the image (for QEMU by the option data-file). `qemu-img amend -o " +
+			"data_file=NAME` can record it."},
 	{Code: CHN001, Severity: Corruption, Structure: StructBackingFile, Repair: RepairNone,
-		Title: "(--chain) backing file missing, unreadable, or a loop"},
+		Title: "the backing file is missing, cannot be read, or the chain is a loop",
+		Spec:  "Header, backing_file_offset; QEMU: bdrv_open_backing_file",
+		Why: "All that the image does not hold itself comes from its backing file. Without that QEMU refuses to open " +
+			"the image. In a loop a file is its own backing file, directly or through others: `qemu-img check` " +
+			"never ends on one.",
+		Do: "Put the backing file where the image names it (`qcheck info` shows the name), or tell the image its new " +
+			"place with `qemu-img rebase -u -b FILE -F FORMAT IMAGE`. The file must be the same as before: any " +
+			"other gives the guest wrong data."},
 	{Code: CHN002, Severity: Warning, Structure: StructBackingFile, Repair: RepairSafe,
-		Title: "no backing format recorded (the format would be probed: unsafe)"},
+		Title: "the format of the backing file is not recorded",
+		Spec:  "Header extensions, backing file format name",
+		Why: "Then the format is guessed from the content. A guest that can write a raw backing file could make it " +
+			"look like another format, with a backing file of its choice, and read files of the host. QEMU warns of " +
+			"it, and libvirt refuses.",
+		Do: "Record it with `qemu-img rebase -u -b FILE -F FORMAT IMAGE`, FORMAT being what the file really is (for " +
+			"example raw or qcow2)."},
 	{Code: CHN003, Severity: Corruption, Structure: StructBackingFile, Repair: RepairNone,
-		Title: "(--chain) the recorded backing format is not what the file is"},
+		Title: "the backing file is not of the recorded format",
+		Spec:  "Header extensions, backing file format name",
+		Why: "The image says that its backing file is of one format, and the file is of another. Read as raw, a qcow2 " +
+			"file shows its tables in place of the disk; read as qcow2, a raw disk cannot be opened. The backing " +
+			"file was converted or exchanged, or the record was wrong from the start.",
+		Do: "Find out which of the two is right. `qemu-img rebase -u -b FILE -F FORMAT IMAGE` sets the record; it " +
+			"changes no data, but with a wrong format the guest sees something else than before."},
 }

@@ -3,17 +3,56 @@ package check
 // snapshotRules is the part of the catalogue about the snapshot table.
 var snapshotRules = []Rule{
 	{Code: SNP001, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairLossy,
-		Title: "table truncated or running past its bounds or the file"},
+		Title: "the snapshot table ends before its last entry does",
+		Spec:  "Snapshots; QEMU: qcow2_do_read_snapshots",
+		Why: "The entries of the table follow each other, and each says how long it is. Here one of them runs past " +
+			"the end of the file or past what QEMU takes (64 MiB). It and all that follow are not known, nor which " +
+			"clusters they use. QEMU refuses to open the image.",
+		Do: "If the file was cut off, copy it again. The active disk does not depend on the snapshots. A repair can " +
+			"keep the entries that can be read; what the others hold is then lost, so it must be asked for."},
 	{Code: SNP002, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairLossy,
-		Title: "a snapshot's L1 table misaligned, too large, or past the end"},
+		Title: "the L1 table of a snapshot is misplaced or too large",
+		Spec:  "Snapshots, Snapshot table entry; QEMU: qcow2_validate_table",
+		Why: "The L1 table of a snapshot must start at a multiple of the cluster size, lie within the file and have " +
+			"no more than 32 MiB. The entry is damaged: the snapshot cannot be used, and the clusters that belong " +
+			"to it alone are not called leaks, since they may come back with it.",
+		Do: "The active disk and the other snapshots are not affected. Do not run `qemu-img check -r`: it frees what " +
+			"the snapshot owns. A repair of ours can drop the snapshot; it must be asked for."},
 	{Code: SNP003, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairSafe,
-		Title: "v3 image: extra data shorter than 16 bytes"},
+		Title: "a snapshot of a version 3 image lacks fields that it must have",
+		Spec:  "Snapshots, Snapshot table entry, extra data; QEMU: qcow2_check_read_snapshot_table",
+		Why: "Entries in version 3 images have at least 16 bytes of extra data: the size of the VM state and of the " +
+			"disk. Without them QEMU takes the image's present size for the snapshot's, which is wrong after a " +
+			"resize. Old software, or an upgrade from version 2, leaves such entries.",
+		Do: "A repair can write the entry anew with the fields filled in. If the disk was resized since, note which " +
+			"size it had."},
 	{Code: SNP004, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairLossy,
-		Title: "extra data over 1,024 bytes, name or ID truncated"},
+		Title: "an entry of the snapshot table is oversized or cut off",
+		Spec:  "Snapshots, Snapshot table entry; QEMU: qcow2_do_read_snapshots",
+		Why: "The entry claims more than 1,024 bytes of extra data, which QEMU refuses, or its name or ID runs past " +
+			"the table. The entry is damaged; where the next one starts is then doubtful as well.",
+		Do: "Restore the table from a backup. The active disk does not depend on it. A repair can keep what can be " +
+			"read; it must be asked for."},
 	{Code: SNP005, Severity: Warning, Structure: StructSnapshotTable, Repair: RepairNone,
-		Title: "two snapshots with the same ID; empty ID"},
+		Title: "two snapshots have the same ID, or one has none",
+		Spec:  "Snapshots, Snapshot table entry",
+		Why: "IDs must be unique. With two equal ones `qemu-img snapshot -a` and `-d` take the first that they find, " +
+			"which may not be the one you mean. Software other than QEMU makes such tables.",
+		Do: "Use names in place of IDs, if the names differ. To be sure which snapshot is which, read each from a " +
+			"copy."},
 	{Code: SNP006, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairNone,
-		Title: "snapshots in an image with an external data file"},
+		Title: "an image with an external data file has internal snapshots",
+		Spec:  "Header, incompatible_features, bit 2",
+		Why: "With an external data file clusters have no refcounts, so nothing protects what a snapshot shows from " +
+			"being overwritten. The format does not allow it. Either the feature bit or the number of snapshots in " +
+			"the header is wrong.",
+		Do: "Look at `qcheck info`, and restore the header from a backup. Do not rely on the content of the " +
+			"snapshots."},
 	{Code: SNP007, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairNone,
-		Title: "the snapshot's L1 is too small for its disk size"},
+		Title: "the L1 table of a snapshot is too small for its disk",
+		Spec:  "Snapshots, Snapshot table entry",
+		Why: "The table does not cover the virtual disk as large as it was when the snapshot was taken. The entry is " +
+			"damaged in its size or in the table's. The end of the disk would be missing when the snapshot is used.",
+		Do: "Do not go back to this snapshot. Restore the table from a backup, or read the part that is there from a " +
+			"copy."},
 }

@@ -3,7 +3,18 @@ package check
 // troubleRules is the part of the catalogue about what kept the check from looking; these are not faults of the image.
 var troubleRules = []Rule{
 	{Code: IOE001, Severity: Trouble, Structure: StructFile, Repair: RepairNone,
-		Title: "a part of the file could not be read"},
+		Title: "a part of the file could not be read",
+		Spec:  "not a matter of the format",
+		Why: "The disk or the network that the file lies on gave an error. This says nothing about the image itself. " +
+			"What could not be read was not checked, and whatever it could own is not called a leak; the verdict is " +
+			"\"incomplete\".",
+		Do: "Look at the system's log, and copy the image to a sound disk with a tool that goes on after errors (for " +
+			"example ddrescue). Then check the copy."},
 	{Code: LIM001, Severity: Trouble, Structure: StructFile, Repair: RepairNone,
-		Title: "a limit ended the check before everything was looked at"},
+		Title: "a limit ended the check before everything was looked at",
+		Spec:  "not a matter of the format",
+		Why: "Checking all of the image would take more memory than was allowed, or more than an image of this size " +
+			"can justify. What was not looked at may be bad as well; the verdict is \"incomplete\".",
+		Do: "Allow more memory with `--memory`, or check on a larger machine. If the image is small, the limit was " +
+			"reached because its tables claim what cannot be: the other findings say where."},
 }

@@ -30,7 +30,11 @@ func Explain(w io.Writer, r check.Rule, opts Options) error {
 	f := &fields{printer: p, width: 15}
 	f.add("severity", r.Severity.String())
 	f.add("structure", structureTitle(r.Structure))
-	f.add("repair", repairSentences[r.Repair])
+	repair := repairSentences[r.Repair]
+	if r.Repair != check.RepairNone {
+		repair += " (this version of qcheck does not repair yet)"
+	}
+	f.add("repair", repair)
 	f.add("specification", r.Spec)
 	for _, part := range []struct{ name, text string }{{"What it means", r.Why}, {"What to do", r.Do}} {
 		p.line("")
