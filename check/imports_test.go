@@ -1,0 +1,135 @@
+package check
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/qcheck/qcheck/"
+
+// below says which packages of the project each may import, by the longest
+// folder that matches. A package may always import what lies in its own folder.
+var below = map[string][]string{
+	"qcow2":        nil,
+	"refcount":     {"qcow2"},
+	"check":        {"refcount", "qcow2"},
+	"check/repair": {"check", "refcount", "qcow2"},
+	"report":       {"check", "qcow2"},
+	"corpus":       {"check/repair", "check", "refcount", "qcow2"},
+	"fuzz":         {"corpus", "check/repair", "check", "refcount", "qcow2"},
+	"cmd":          {"report", "fuzz", "corpus", "check/repair", "check", "refcount", "qcow2"},
+	// Tools of the build.
+	"check/internal/gendocs": {"check"},
+}
+
+// noFiles lists the packages that are given readers and writers, and never open
+// anything themselves, print, or know of a command line.
+var noFiles = []string{"qcow2", "refcount", "check", "check/repair", "report"}
+
+var outside = []string{"os", "os/exec", "os/signal", "flag", "log", "net", "path/filepath", "io/ioutil", "syscall"}
+
+// layer finds the row of below for a package.
+func layer(pkg string) (string, bool) {
+	for dir := pkg; dir != "."; dir = path.Dir(dir) {
+		if _, ok := below[dir]; ok {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+// within tells whether a package lies in a folder.
+func within(pkg, dir string) bool { return pkg == dir || strings.HasPrefix(pkg, dir+"/") }
+
+// sources gives every Go file of the project but the tests, with its folder.
+func sources(t *testing.T) map[string][]*ast.File {
+	t.Helper()
+	root := ".."
+	files := make(map[string][]*ast.File)
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && p != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "demo") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(p))
+		files[filepath.ToSlash(dir)] = append(files[filepath.ToSlash(dir)], f)
+		return err
+	})
+	require.NoError(t, err)
+	require.Contains(t, files, "qcow2")
+	return files
+}
+
+// Imports point downwards only, and what knows no files stays so.
+func TestImportsPointDownwards(t *testing.T) {
+	for pkg, files := range sources(t) {
+		row, ok := layer(pkg)
+		if !assert.True(t, ok, "package %s has no place in the order of imports", pkg) {
+			continue
+		}
+		for _, f := range files {
+			for _, spec := range f.Imports {
+				target, err := strconv.Unquote(spec.Path.Value)
+				require.NoError(t, err)
+				if own, inside := strings.CutPrefix(target, module); inside {
+					to, ok := layer(own)
+					assert.True(t, ok && (within(own, pkg) || to == row || slices.Contains(below[row], to)), "%s imports %s", pkg, own)
+				}
+				if slices.Contains(noFiles, row) {
+					assert.NotContains(t, outside, target, "%s imports %s", pkg, target)
+				}
+				if target == "testing" {
+					assert.Equal(t, "corpus/qemutest", pkg, "imports testing")
+				}
+			}
+		}
+	}
+}
+
+// Only a command ends the process, reads its arguments or prints to its output.
+func TestOnlyCommandsTouchTheProcess(t *testing.T) {
+	forbidden := map[string]bool{"os.Exit": true, "os.Args": true, "os.Stdout": true, "os.Stderr": true, "os.Stdin": true,
+		"fmt.Print": true, "fmt.Printf": true, "fmt.Println": true}
+	for pkg, files := range sources(t) {
+		for _, f := range files {
+			if f.Name.Name == "main" {
+				continue
+			}
+			ast.Inspect(f, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.SelectorExpr:
+					if x, ok := n.X.(*ast.Ident); ok {
+						name := x.Name + "." + n.Sel.Name
+						assert.False(t, forbidden[name], "%s uses %s", pkg, name)
+					}
+				case *ast.CallExpr:
+					if fn, ok := n.Fun.(*ast.Ident); ok {
+						assert.False(t, fn.Name == "print" || fn.Name == "println", "%s uses %s", pkg, fn.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
