@@ -54,12 +54,6 @@ func bitmapRows(bs []check.BitmapInfo) [][]string {
 	return rows
 }
 
-// DirtyExtent is a range of the virtual disk that a bitmap calls dirty.
-type DirtyExtent struct {
-	Start  qcow2.GuestOffset
-	Length uint64 // bytes
-}
-
 // BitmapDetail is what `qcheck bitmaps IMAGE NAME` shows.
 type BitmapDetail struct {
 	Name        string // of the image, as the user gave it
@@ -74,7 +68,7 @@ type BitmapDetail struct {
 	Digest string
 	// Extents gives the dirty ranges in the order of the disk. They are
 	// written as they come: a bitmap can have more than memory holds.
-	Extents iter.Seq2[DirtyExtent, error]
+	Extents iter.Seq2[qcow2.DirtyExtent, error]
 }
 
 // JSON writes the bitmap as one object. When reading the extents fails that is

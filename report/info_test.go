@@ -72,15 +72,15 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-func extents(n int, fail error) iter.Seq2[DirtyExtent, error] {
-	return func(yield func(DirtyExtent, error) bool) {
+func extents(n int, fail error) iter.Seq2[qcow2.DirtyExtent, error] {
+	return func(yield func(qcow2.DirtyExtent, error) bool) {
 		for i := range n {
-			if !yield(DirtyExtent{Start: qcow2.GuestOffset(i) << 20, Length: 65536}, nil) {
+			if !yield(qcow2.DirtyExtent{Start: qcow2.GuestOffset(i) << 20, Length: 65536}, nil) {
 				return
 			}
 		}
 		if fail != nil {
-			yield(DirtyExtent{}, fail)
+			yield(qcow2.DirtyExtent{}, fail)
 		}
 	}
 }
