@@ -85,8 +85,12 @@ type run struct {
 	blocks        []refBlock          // in the order of the refcount table
 	badBlocks     []uint64            // entries of the refcount table that name no block that could be read
 	refTableHoles []span              // entries of the refcount table that could not be read
-	sharedData    []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
-	dataFileEnd   uint64              // bytes of the external data file that are mapped
+	badSlots      []l1slot            // some of the L1 entries that lead to no table
+	blankL1s      []uint32            // some of the L1 tables without a single entry
+	unallocated   []qcow2.HostCluster // some of the referenced clusters that have refcount 0
+
+	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
+	dataFileEnd uint64              // bytes of the external data file that are mapped
 
 	snapshots []qcow2.Snapshot    // the entries that could be read
 	bitmaps   []qcow2.BitmapEntry // the entries that could be read

@@ -86,6 +86,14 @@ type BitmapInfo struct {
 	TableSize       uint32 // entries
 }
 
+// Entry gives the directory entry as far as the content depends on it.
+func (b *BitmapInfo) Entry() qcow2.BitmapEntry {
+	return qcow2.BitmapEntry{
+		TableOffset: b.TableOffset, TableSize: b.TableSize, Flags: b.Flags, Type: b.Type,
+		GranularityBits: b.GranularityBits, Name: []byte(b.Name), EntryOffset: b.EntryOffset,
+	}
+}
+
 // OpenOutcome is what becomes of an attempt of QEMU's to open the image.
 type OpenOutcome string
 

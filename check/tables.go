@@ -57,7 +57,9 @@ func (c *run) collectTables() ([]l2table, error) {
 		}
 		l := &c.l1s[n]
 		scan := qcow2.ReadL1(c.img, l.extent.Offset, l.entries)
+		blank := l.entries > 0
 		for i, e := range scan.All() {
+			blank = false
 			offset, ok := c.checkL1Entry(n, i, e)
 			if !ok {
 				continue
@@ -71,6 +73,9 @@ func (c *run) collectTables() ([]l2table, error) {
 			}
 			refs = append(refs, l2ref{offset: offset, index: uint32(i), first: uint32(n), last: uint32(n)})
 			at[i] = uint32(len(refs))
+		}
+		if blank && len(c.blankL1s) < maxBlank {
+			c.blankL1s = append(c.blankL1s, uint32(n))
 		}
 		for _, bad := range scan.Unreadable() {
 			c.trouble(l.owner(), qcow2.Extent{Offset: bad.Offset, Length: bad.Length}, bad)
@@ -165,6 +170,9 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 	}
 	c.report(f)
 	c.doubt(owner, "its L1 entry does not lead to a table")
+	if len(c.badSlots) < maxBlank {
+		c.badSlots = append(c.badSlots, l1slot{l1: uint32(n), index: uint32(i), entry: e})
+	}
 	// A table that the end of the file cuts is still read as far as it goes.
 	cut := f.Code == MAP003 && !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
 	return offset, cut

@@ -71,7 +71,7 @@ type directoryWalk struct {
 
 // zero tells whether n bytes from at on read as zeros.
 func (w *directoryWalk) zero(at HostOffset, n uint64) bool {
-	zero, err := w.img.isZero(Extent{at, n})
+	zero, err := w.img.IsZero(Extent{at, n})
 	return zero && err == nil
 }
 

@@ -142,9 +142,9 @@ func readCause(err error) error {
 	return err
 }
 
-// isZero tells whether a range of the file reads as zeros. Holes are not read,
+// IsZero tells whether a range of the file reads as zeros. Holes are not read,
 // nor is what lies past the end of the file.
-func (img *Image) isZero(x Extent) (bool, error) {
+func (img *Image) IsZero(x Extent) (bool, error) {
 	size := uint64(max(img.size, 0))
 	if uint64(x.Offset) >= size {
 		return true, nil

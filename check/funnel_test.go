@@ -1,0 +1,101 @@
+package check
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+func TestFunnelFillsInTheCatalogue(t *testing.T) {
+	f := newFunnel(0)
+	f.report(Finding{Code: MAP002, Message: "m"})
+	f.report(Finding{Code: BMD004, Severity: Note, Repair: RepairNone, Structure: StructBitmapTable, Count: 3})
+	got := f.finish()
+	require.Len(t, got, 2)
+	r, _ := Lookup(MAP002)
+	assert.Equal(t, r.Severity, got[0].Severity)
+	assert.Equal(t, r.Structure, got[0].Structure)
+	assert.Equal(t, r.Repair, got[0].Repair)
+	assert.EqualValues(t, 1, got[0].Count)
+	assert.Equal(t, Note, got[1].Severity, "a pass may know better")
+	assert.Equal(t, StructBitmapTable, got[1].Structure)
+	assert.EqualValues(t, 3, got[1].Count)
+	assert.Panics(t, func() { f.report(Finding{Code: "XYZ999"}) }, "a code that is not in the catalogue is a fault of ours")
+}
+
+func TestFunnelJoinsNeighbours(t *testing.T) {
+	entry := func(i int, value string) Finding {
+		return Finding{Code: MAP005, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: value}
+	}
+	f := newFunnel(0)
+	for i := range 5 {
+		f.report(entry(i, "0x2"))
+	}
+	f.report(entry(5, "0x4")) // another fault
+	f.report(entry(7, "0x4")) // not adjoining
+	got := f.finish()
+	require.Len(t, got, 3)
+	assert.Equal(t, at(0x1000, 40), got[0].Extent)
+	assert.EqualValues(t, 5, got[0].Count)
+	assert.EqualValues(t, 7, CountFindings(got).Corruptions)
+}
+
+func TestFunnelBoundsTheListNotTheTotals(t *testing.T) {
+	f := newFunnel(10)
+	for i := range 1000 {
+		f.report(Finding{Code: REF006, Extent: at(qcow2.HostOffset(i*100), 2), Count: 2})
+	}
+	f.report(Finding{Code: MAP017})
+	got := f.finish()
+	require.Len(t, got, 12)
+	assert.True(t, got[11].Rest)
+	assert.EqualValues(t, 990*2, got[11].Count)
+	assert.Equal(t, Totals{Leaks: 2000, Warnings: 1}, CountFindings(got))
+}
+
+// However findings are spread over funnels, joining these in order gives the
+// same list and the same totals.
+func TestFunnelAbsorb(t *testing.T) {
+	var all []Finding
+	for i := range 300 {
+		all = append(all, Finding{Code: []Code{MAP005, MAP007, REF005}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
+	}
+	whole := newFunnel(4)
+	for _, x := range all {
+		whole.report(x)
+	}
+	for _, parts := range []int{1, 2, 7, 50} {
+		joined := newFunnel(4)
+		for from := 0; from < len(all); {
+			to := min(from+(len(all)+parts-1)/parts, len(all))
+			part := newFunnel(4)
+			for _, x := range all[from:to] {
+				part.report(x)
+			}
+			joined.absorb(part)
+			from = to
+		}
+		assert.Equal(t, CountFindings(whole.finish()), CountFindings(joined.finish()), "%d parts", parts)
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for in, want := range map[string]string{
+		"backup-7":      "backup-7",
+		"Zürich 東京":     "Zürich 東京",
+		"a\x1b[31mb":    `a\x1b[31mb`,
+		"nul\x00":       `nul\x00`,
+		`back\slash`:    `back\\slash`,
+		`"quoted"`:      `"quoted"`,
+		"\xff\xfe":      `\xff\xfe`,
+		"line\nbreak":   `line\nbreak`,
+		"\u202egnp.exe": `\u202egnp.exe`,
+		"":              "",
+	} {
+		assert.Equal(t, want, Escape(in))
+		assert.Equal(t, want, Escape([]byte(in)))
+	}
+}
