@@ -32,8 +32,9 @@
 // So a check goes along with any reader and keeps writers out; with ForceShare it
 // goes along with writers too, and keeps nobody out; a repair is alone with the
 // image, and even readers that force their way in are refused. An external data
-// file is locked like the image. A backing file is locked as a reader locks, and
-// never opened for writing.
+// file is locked like the image: QEMU claims it for writing only while the image
+// is in use, so the image's own lock is the one to go by. A backing file is locked
+// as a reader locks, and never opened for writing.
 //
 // What locks cannot tell: they are local to the host and to the path's inode (a
 // device node in another container, or a cluster's other node, is not seen);
