@@ -119,7 +119,7 @@ func (e *NotRegularError) Error() string {
 	case t&fs.ModeCharDevice != 0:
 		what = "a character device"
 	}
-	return "is " + what + ", where a regular file or a block device is needed"
+	return "is " + what + "; an image is a regular file or a block device"
 }
 
 // OptionError says that the [Options] contradict each other.
