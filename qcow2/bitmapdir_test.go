@@ -111,10 +111,10 @@ func TestReadBitmapDirectoryLimits(t *testing.T) {
 		f.parts[0x20000] = dir
 		img := f.open(t)
 		ext := qcow2.BitmapsExtension{NbBitmaps: qcow2.MaxBitmaps, DirectorySize: uint64(len(dir)), DirectoryOffset: 0x20000}
-		f.read = 0
+		f.read.Store(0)
 		got := qcow2.ReadBitmapDirectory(img, ext)
 		assert.Equal(t, qcow2.TableStop{Index: qcow2.MaxBitmaps}, got.Stop)
-		assert.Less(t, f.read, int64(len(dir))*2)
+		assert.Less(t, f.read.Load(), int64(len(dir))*2)
 
 		f.parts[0x20000] = append(dir, bitmapEntry("one too many").Encode()...)
 		ext.DirectorySize += 40

@@ -105,10 +105,10 @@ func TestReadSnapshotTableLimits(t *testing.T) {
 	t.Run("claims in a tiny file are cheap", func(t *testing.T) {
 		f := newFile(qcow2.Header{SnapshotsOffset: 64, NbSnapshots: math.MaxUint32}, 100)
 		img := f.open(t)
-		f.read = 0
+		f.read.Store(0)
 		got := qcow2.ReadSnapshotTable(img)
 		assert.True(t, got.Stop.Early())
-		assert.Less(t, f.read, int64(1000))
+		assert.Less(t, f.read.Load(), int64(1000))
 	})
 	t.Run("table over 64 MiB", func(t *testing.T) {
 		s := snapshotEntry("1", 65535)

@@ -62,9 +62,9 @@ func TestReadL1(t *testing.T) {
 		const far = 8 * (qcow2.MaxL1Entries - 1)
 		f.parts[at+far] = words(9)
 		img := f.open(t)
-		f.read = 0
+		f.read.Store(0)
 		assert.Equal(t, map[uint64]uint64{qcow2.MaxL1Entries - 1: 9}, collect(qcow2.ReadL1(img, at, math.MaxUint64)))
-		assert.LessOrEqual(t, f.read, int64(8))
+		assert.LessOrEqual(t, f.read.Load(), int64(8))
 	})
 	t.Run("data extents that are not aligned to entries", func(t *testing.T) {
 		f := newFile(qcow2.Header{}, at+0x10000)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,7 +19,7 @@ type memFile struct {
 	parts map[int64][]byte // must not overlap
 	size  int64
 	bad   []qcow2.Extent
-	read  int64 // bytes read so far
+	read  atomic.Int64 // bytes read so far
 }
 
 var errBadSector = errors.New("bad sector")
@@ -33,7 +35,7 @@ func (m *memFile) ReadAt(p []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	n = int(min(int64(n), m.size-off))
-	m.read += int64(n)
+	m.read.Add(int64(n))
 	clear(p[:n])
 	for at, part := range m.parts {
 		from, to := max(at, off), min(at+int64(len(part)), off+int64(n))
@@ -90,5 +92,14 @@ func words(ws ...uint64) []byte {
 	for _, w := range ws {
 		b = binary.BigEndian.AppendUint64(b, w)
 	}
+	return b
+}
+
+func writeFile(path string, b []byte) error { return os.WriteFile(path, b, 0o600) }
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
 	return b
 }
