@@ -145,7 +145,7 @@ func (c *run) checkFeatureBits() {
 		bit := bits.TrailingZeros64(rest)
 		name := ""
 		if n := c.featureName(qcow2.FeatureIncompatible, bit); n != "" {
-			name = fmt.Sprintf(" (%q in the feature name table)", Escape(n))
+			name = fmt.Sprintf(` ("%s" in the feature name table)`, Escape(n))
 		}
 		c.reportField(Finding{
 			Code: HDR005, Extent: incompat, Value: fmt.Sprintf("bit %d", bit), Expected: "clear",

@@ -126,7 +126,7 @@ func (c *run) checkTablePointers() {
 			c.reportField(f)
 		}
 		if len(faults) > 0 && t.count > 0 {
-			c.doubt(Owner{Structure: t.structure}, "the header does not lead to it")
+			c.doubt(Owner{Structure: t.structure, Ref: t.fields()}, "the header does not lead to it")
 		}
 	}
 }

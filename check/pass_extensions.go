@@ -1,0 +1,220 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// The extensions pass tests the header extensions as such: that their chain ends
+// in order, that none comes twice, that those of a fixed size have it, and that
+// they go with the rest of the header (EXT001 to EXT003, EXT005 to EXT007,
+// CHN002). What the bitmaps extension and the encryption header's pointer say is
+// for their own passes to look at.
+//
+// It relies on the header pass, which reports a header length that cannot be and
+// a backing file name that leaves no room for extensions.
+//
+// It leaves behind a doubt when an extension that may own clusters could not be
+// read.
+
+// checkExtensions runs the pass.
+func (c *run) checkExtensions() error {
+	seen := make(map[qcow2.ExtensionType]bool)
+	for i := range c.img.Extensions {
+		ext := &c.img.Extensions[i]
+		if ext.Overruns() {
+			c.reportOverrun(ext)
+			break // it is the last one
+		}
+		if seen[ext.Type] {
+			c.report(Finding{
+				Code: EXT002, Extent: extensionExtent(ext), Value: hex(ext.Type),
+				Message: fmt.Sprintf("the %s comes again at %v; QEMU goes by the last one", extensionName(ext.Type), ext.Offset),
+			})
+		}
+		seen[ext.Type] = true
+		c.checkExtension(ext)
+	}
+	c.checkExtensionsEnd()
+	c.checkBackingFormat()
+	return nil
+}
+
+// checkExtension tests one extension that lies within the extension area.
+func (c *run) checkExtension(ext *qcow2.Extension) {
+	switch ext.Type {
+	case qcow2.ExtBitmaps:
+		if ext.Length != qcow2.BitmapsExtensionSize {
+			c.reportLength(ext, RepairPolicy, fmt.Sprint(qcow2.BitmapsExtensionSize))
+			c.doubt(Owner{Structure: StructBitmapExtension, Ref: extensionExtent(ext)}, "its length is wrong")
+		}
+	case qcow2.ExtCrypto:
+		if ext.Length != qcow2.CryptoExtensionSize {
+			c.reportLength(ext, RepairNone, fmt.Sprint(qcow2.CryptoExtensionSize))
+			c.doubt(Owner{Structure: StructCryptoHeader, Ref: extensionExtent(ext)}, "the length of the extension that points to it is wrong")
+		}
+	case qcow2.ExtFeatureNames:
+		if ext.Length%qcow2.FeatureNameSize != 0 {
+			c.reportLength(ext, RepairSafe, fmt.Sprintf("a multiple of %d", qcow2.FeatureNameSize))
+		}
+		c.checkFeatureNames(ext)
+	case qcow2.ExtBackingFormat:
+		// Its size is not fixed, but QEMU's limit is as hard.
+		if ext.Length > qcow2.MaxBackingFormat {
+			c.reportLength(ext, RepairNone, fmt.Sprintf("at most %d", qcow2.MaxBackingFormat))
+		}
+		if c.h.BackingFileOffset == 0 {
+			c.report(Finding{
+				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
+				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, excerpt(ext.Data)),
+			})
+		}
+	case qcow2.ExtDataFile:
+		if !c.h.HasDataFile() {
+			c.report(Finding{
+				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
+				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, excerpt(ext.Data)),
+			})
+		}
+	default:
+		c.report(Finding{
+			Code: EXT007, Extent: extensionExtent(ext), Value: hex(ext.Type),
+			Message: fmt.Sprintf("header extension of unknown type 0x%08x with %d bytes of data", uint32(ext.Type), ext.Length),
+		})
+	}
+}
+
+// checkFeatureNames tests the entries of the feature name table.
+func (c *run) checkFeatureNames(ext *qcow2.Extension) {
+	for i, n := range qcow2.DecodeFeatureNames(ext.Data) {
+		entry := ext.DataOffset() + qcow2.HostOffset(i*qcow2.FeatureNameSize)
+		switch {
+		case n.Type > qcow2.FeatureAutoclear:
+			c.report(Finding{
+				Code: EXT006, Extent: at(entry, 1), Value: fmt.Sprint(n.Type), Expected: "0, 1 or 2",
+				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, excerpt(n.Name), n.Type),
+			})
+		case n.Bit > 63:
+			c.report(Finding{
+				Code: EXT006, Extent: at(entry+1, 1), Value: fmt.Sprint(n.Bit), Expected: "0 to 63",
+				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, excerpt(n.Name), n.Bit),
+			})
+		}
+	}
+}
+
+// reportLength reports an extension of the wrong length.
+func (c *run) reportLength(ext *qcow2.Extension, repair Repair, expected string) {
+	c.report(Finding{
+		Code: EXT003, Extent: at(ext.Offset+4, 4), Repair: repair, Value: fmt.Sprint(ext.Length), Expected: expected,
+		Message: fmt.Sprintf("the %s at %v has %d bytes of data, but must have %s", extensionName(ext.Type), ext.Offset, ext.Length, expected),
+	})
+}
+
+// reportOverrun reports an extension that runs out of the extension area. What
+// follows it cannot be found.
+func (c *run) reportOverrun(ext *qcow2.Extension) {
+	c.doubt(Owner{Structure: StructExtension, Ref: extensionExtent(ext)}, "an extension runs past the end of its area, so those behind it cannot be found")
+	if !c.h.HeaderLengthOK(c.g) {
+		return // where extensions start was a guess to begin with
+	}
+	area := c.h.ExtensionArea(c.g)
+	end := area.Offset + qcow2.HostOffset(area.Length)
+	border := "the end of the first cluster"
+	if uint64(end) != c.g.ClusterSize() {
+		border = "the backing file name"
+	}
+	c.report(Finding{
+		Code: EXT001, Extent: at(ext.Offset+4, 4), Value: fmt.Sprint(ext.Length), Expected: fmt.Sprintf("at most %d", end-ext.DataOffset()),
+		Message: fmt.Sprintf("the %s at %v claims %d bytes of data, past %s at %v", extensionName(ext.Type), ext.Offset, ext.Length, border, end),
+	})
+}
+
+// checkExtensionsEnd tests the end of a chain without an end marker: the rest of
+// the area must hold another head or be empty.
+func (c *run) checkExtensionsEnd() {
+	area := c.h.ExtensionArea(c.g)
+	pos, end := area.Offset, area.Offset+qcow2.HostOffset(area.Length)
+	if n := len(c.img.Extensions); n > 0 {
+		last := c.img.Extensions[n-1]
+		if last.Overruns() {
+			return
+		}
+		pos = last.End()
+	}
+	if c.img.ExtensionsComplete || !c.h.HeaderLengthOK(c.g) {
+		return
+	}
+	c.report(Finding{
+		Code: EXT001, Extent: at(pos, uint64(end-pos)), Value: fmt.Sprintf("%d bytes", end-pos), Expected: "an end marker of 8 bytes",
+		Message: fmt.Sprintf("the header extensions end at %v without an end marker, and the %d bytes to the backing file name hold none", pos, end-pos),
+	})
+}
+
+// checkBackingFormat tests that the format of the backing file is recorded. Were
+// it probed, a guest that writes a qcow2 header to its raw disk could have any
+// file of the host read.
+func (c *run) checkBackingFormat() {
+	name, ok := c.img.BackingFileName()
+	if !ok || len(name) == 0 || len(name) > qcow2.MaxBackingFileName || c.extensionsHidden() || !c.img.ExtensionsComplete || namesDriver(name) {
+		return
+	}
+	if ext := c.img.Extension(qcow2.ExtBackingFormat); ext != nil && ext.Length > 0 {
+		return
+	}
+	c.report(Finding{
+		Code: CHN002, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: excerpt(name),
+		Message: fmt.Sprintf(`no format is recorded for the backing file "%s", so it would be guessed from its content`, excerpt(name)),
+	})
+}
+
+// namesDriver tells whether a backing file's name is a JSON description that
+// says which driver opens it.
+func namesDriver(name []byte) bool {
+	const prefix = "json:"
+	if len(name) < len(prefix) || string(name[:len(prefix)]) != prefix {
+		return false
+	}
+	var options struct {
+		Driver string `json:"driver"`
+	}
+	return json.Unmarshal(name[len(prefix):], &options) == nil && options.Driver != ""
+}
+
+// extensionExtent is the place of an extension, without its padding and no
+// further than the extension area.
+func extensionExtent(ext *qcow2.Extension) qcow2.Extent {
+	return at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+uint64(len(ext.Data)))
+}
+
+// excerptBytes is how much of a string from the image is shown in a message.
+const excerptBytes = 1023
+
+// excerpt gives the start of a string from the image, escaped.
+func excerpt[T ~string | ~[]byte](s T) string {
+	if len(s) > excerptBytes {
+		return Escape(s[:excerptBytes]) + "…"
+	}
+	return Escape(s)
+}
+
+// extensionName names an extension in messages.
+func extensionName(typ qcow2.ExtensionType) string {
+	switch typ {
+	case qcow2.ExtEnd:
+		return "end marker of the extensions"
+	case qcow2.ExtBackingFormat:
+		return "backing format extension"
+	case qcow2.ExtFeatureNames:
+		return "feature name table"
+	case qcow2.ExtBitmaps:
+		return "bitmaps extension"
+	case qcow2.ExtCrypto:
+		return "encryption header pointer"
+	case qcow2.ExtDataFile:
+		return "data file name extension"
+	}
+	return fmt.Sprintf("extension of type 0x%08x", uint32(typ))
+}
