@@ -19,6 +19,10 @@ const (
 	// that a chunk's 8 KiB are justified by a kibibyte read.
 	sparseClaims = 128
 
+	// maxRuns is where a list of runs ends in any case: with it a claim takes
+	// microseconds and more memory than most planes.
+	maxRuns = 4096
+
 	chunkBytes = int64(unsafe.Sizeof(chunk{}))
 	planeBytes = int64(unsafe.Sizeof(plane{}))
 )
@@ -58,13 +62,15 @@ type chunk struct {
 	// one is the plane of clusters with a reference; nil while the chunk is a
 	// list of runs. Its words are changed by atomic OR, without the lock.
 	one atomic.Pointer[plane]
-	// marked holds planes like it, one for each mark, made when first needed.
+	// These are planes like it, each made when first needed: two for clusters
+	// with a second reference, and one for each mark.
+	two    atomic.Pointer[plane]
 	marked [planeKinds]atomic.Pointer[plane]
 
 	mu     sync.Mutex // for what follows, and to change the pointers above
 	runs   runList
 	claims int
-	extra  extra
+	more   counters // references beyond the second
 }
 
 func (ch *chunk) first() qcow2.HostCluster { return qcow2.HostCluster(ch.index * chunkClusters) }
@@ -83,20 +89,6 @@ func (ch *chunk) claim(b *budget, lo, hi int, times uint64, marks Marks) error {
 			return err
 		}
 	}
-	if hi-lo == 1 && times == 1 && marks&MarkCompressed == 0 { // worth a way of its own: shuffled mappings
-		bit := uint64(1) << (lo % 64)
-		if atomic.OrUint64(&one[lo/64], bit)&bit == 0 {
-			return nil
-		}
-		if marks&MarkSole != 0 {
-			if err := ch.mark(b, lo, hi, MarkShared); err != nil {
-				return err
-			}
-		}
-		ch.mu.Lock()
-		defer ch.mu.Unlock()
-		return ch.extra.add(b, lo/64, bit, 1)
-	}
 	return ch.claimDense(b, one, lo, hi, times, marks)
 }
 
@@ -109,10 +101,14 @@ func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, marks Marks) (
 		return one, nil
 	}
 	if ch.claims++; ch.claims > sparseClaims {
-		// When there is no memory for planes there may be for another run.
 		if one := ch.densify(b); one != nil {
 			return one, nil
 		}
+		// Where there is no memory for planes there may be for another run.
+		if len(ch.runs.list) >= maxRuns {
+			return nil, ErrMemory
+		}
+		ch.claims -= len(ch.runs.list) // before it is tried again
 	}
 	return nil, ch.runs.add(b, lo, hi, times, marks)
 }
@@ -121,33 +117,40 @@ func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, marks Marks) (
 // nil, and changes nothing, when the memory does not suffice.
 func (ch *chunk) densify(b *budget) *plane {
 	var (
-		planes [1 + planeKinds]*plane // one, and the marks
-		more   extra
 		used   int64
 		failed bool
+		more   counters
 	)
-	set := func(i int, r run) {
-		if planes[i] == nil && !failed {
+	fill := func(p *plane, r run) *plane {
+		if p == nil && !failed {
 			if failed = b.take(planeBytes) != nil; !failed {
 				used += planeBytes
-				planes[i] = new(plane)
+				p = new(plane)
 			}
 		}
 		if !failed {
 			for w, mask := range words(int(r.first), int(r.last)+1) {
-				planes[i][w] |= mask
+				p[w] |= mask
 			}
 		}
+		return p
 	}
+	var one, two *plane
+	var marked [planeKinds]*plane
 	for _, r := range ch.runs.list {
-		set(0, r)
+		one = fill(one, r)
+		if r.refs >= 2 {
+			two = fill(two, r)
+		}
 		for kind := range planeKinds {
 			if r.marks>>kind&1 != 0 {
-				set(1+kind, r)
+				marked[kind] = fill(marked[kind], r)
 			}
 		}
-		for w, mask := range words(int(r.first), int(r.last)+1) {
-			failed = failed || more.add(b, w, mask, r.refs-1) != nil
+		if r.refs > 2 {
+			for w, mask := range words(int(r.first), int(r.last)+1) {
+				failed = failed || more.add(b, w, mask, r.refs-2) != nil
+			}
 		}
 		if failed {
 			b.give(used + more.bytes)
@@ -156,39 +159,36 @@ func (ch *chunk) densify(b *budget) *plane {
 	}
 	b.give(ch.runs.bytes())
 	ch.runs = runList{}
-	ch.extra = more
+	ch.more = more
+	ch.two.Store(two)
 	for kind := range planeKinds {
-		ch.marked[kind].Store(planes[1+kind])
+		ch.marked[kind].Store(marked[kind])
 	}
-	ch.one.Store(planes[0]) // last: it is what tells others that planes are in use
-	return planes[0]
+	ch.one.Store(one) // last: it is what tells others that planes are in use
+	return one
 }
 
 // mark records marks of the clusters lo to hi-1.
 func (ch *chunk) mark(b *budget, lo, hi int, marks Marks) error {
 	for ; marks != 0; marks &= marks - 1 {
-		p, err := ch.plane(b, bits.TrailingZeros8(uint8(marks)))
+		p, err := ch.plane(b, ch.markPlane(marks))
 		if err != nil {
 			return err
 		}
-		if hi-lo == 1 {
-			if bit := uint64(1) << (lo % 64); atomic.LoadUint64(&p[lo/64])&bit == 0 {
-				atomic.OrUint64(&p[lo/64], bit)
-			}
-			continue
-		}
 		for w, mask := range words(lo, hi) {
-			if atomic.LoadUint64(&p[w])&mask != mask {
-				atomic.OrUint64(&p[w], mask)
-			}
+			p.or(w, mask)
 		}
 	}
 	return nil
 }
 
-// plane gives the plane of a mark, made if need be.
-func (ch *chunk) plane(b *budget, kind int) (*plane, error) {
-	at := &ch.marked[kind]
+// markPlane is where the plane of the lowest mark of marks is.
+func (ch *chunk) markPlane(marks Marks) *atomic.Pointer[plane] {
+	return &ch.marked[bits.TrailingZeros8(uint8(marks))%planeKinds]
+}
+
+// plane gives the plane at a place of the chunk, made if need be.
+func (ch *chunk) plane(b *budget, at *atomic.Pointer[plane]) (*plane, error) {
 	if p := at.Load(); p != nil {
 		return p, nil
 	}
@@ -207,90 +207,105 @@ func (ch *chunk) plane(b *budget, kind int) (*plane, error) {
 
 // claimDense counts a run in the bit planes, a word at a time. Whoever sets a
 // bit of the first plane has the first reference; every other reference is an
-// extra one, counted under the lock.
+// extra one.
 func (ch *chunk) claimDense(b *budget, one *plane, lo, hi int, times uint64, marks Marks) error {
 	var compressed *plane
 	if marks&MarkCompressed != 0 {
 		var err error
-		if compressed, err = ch.plane(b, bits.TrailingZeros8(uint8(MarkCompressed))); err != nil {
+		if compressed, err = ch.plane(b, ch.markPlane(MarkCompressed)); err != nil {
 			return err
 		}
 	}
-	locked := false
-	defer func() {
-		if locked {
-			ch.mu.Unlock()
-		}
-	}()
 	for w, mask := range words(lo, hi) {
-		again := atomic.LoadUint64(&one[w]) & mask
-		if again != mask {
-			again = atomic.OrUint64(&one[w], mask) & mask
-		}
+		again := one.or(w, mask)
 		strange := uint64(0) // clusters that this reference may not share
 		switch {
 		case compressed != nil:
 			// Whoever comes second to a cluster that two compressed claims
 			// reach at once may take the first for a stranger: a cluster marked
 			// as shared is to be looked at again, it is not a verdict.
-			strange = again &^ atomic.OrUint64(&compressed[w], mask)
+			strange = again &^ compressed.or(w, mask)
 		case marks&MarkSole != 0:
 			strange = again
 		}
 		if strange != 0 {
-			if err := ch.markWord(b, w, strange, &locked); err != nil {
+			shared, err := ch.plane(b, ch.markPlane(MarkShared))
+			if err != nil {
 				return err
 			}
+			shared.or(w, strange)
 		}
-		if again == 0 && times == 1 {
-			continue
-		}
-		if !locked {
-			ch.mu.Lock()
-			locked = true
-		}
-		if err := ch.extra.add(b, w, mask&^again, times-1); err != nil {
+		if err := ch.claimExtra(b, w, mask&^again, times-1); err != nil {
 			return err
 		}
-		if err := ch.extra.add(b, w, again, times); err != nil {
+		if err := ch.claimExtra(b, w, again, times); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// markWord marks the clusters of a word as shared. The lock, where it is held,
-// is let go of, since a new plane takes it.
-func (ch *chunk) markWord(b *budget, w int, mask uint64, locked *bool) error {
-	if *locked {
-		ch.mu.Unlock()
-		*locked = false
+// claimExtra counts times references to clusters of word w that have a first
+// one already.
+func (ch *chunk) claimExtra(b *budget, w int, mask, times uint64) error {
+	if mask == 0 || times == 0 {
+		return nil
 	}
-	p, err := ch.plane(b, bits.TrailingZeros8(uint8(MarkShared)))
-	if err == nil {
-		atomic.OrUint64(&p[w], mask)
+	two, err := ch.plane(b, &ch.two)
+	if err != nil {
+		return err
 	}
-	return err
+	again := two.or(w, mask)
+	if again == 0 && times == 1 {
+		return nil
+	}
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	if err := ch.more.add(b, w, mask&^again, times-1); err != nil {
+		return err
+	}
+	return ch.more.add(b, w, again, times)
+}
+
+// or sets bits of a word, others doing the same, and gives those that were set
+// before.
+func (p *plane) or(w int, mask uint64) uint64 {
+	if old := atomic.LoadUint64(&p[w]); old&mask == mask {
+		return mask
+	}
+	return atomic.OrUint64(&p[w], mask) & mask
 }
 
 // get gives the references to cluster i of the chunk, and their marks.
 func (ch *chunk) get(i int) (refs uint64, marks Marks) {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	one := ch.one.Load()
-	if one == nil {
+	if ch.one.Load() == nil {
 		return ch.runs.get(i)
 	}
-	w, bit := i/64, uint64(1)<<(i%64)
-	if atomic.LoadUint64(&one[w])&bit != 0 {
-		refs = satAdd(1, ch.extra.get(i))
-	}
 	for kind := range planeKinds {
-		if p := ch.marked[kind].Load(); p != nil && atomic.LoadUint64(&p[w])&bit != 0 {
+		if ch.marked[kind].Load().has(i) {
 			marks |= 1 << kind
 		}
 	}
-	return refs, marks
+	return ch.dense(i), marks
+}
+
+// dense gives the references to cluster i in planes and counters; either the
+// lock is held or no claims are made.
+func (ch *chunk) dense(i int) uint64 {
+	if !ch.one.Load().has(i) {
+		return 0
+	}
+	if !ch.two.Load().has(i) {
+		return 1
+	}
+	return satAdd(2, ch.more.get(i))
+}
+
+// has tells whether bit i is set; a plane that is missing has none.
+func (p *plane) has(i int) bool {
+	return p != nil && atomic.LoadUint64(&p[i/64])>>(i%64)&1 != 0
 }
 
 // highest is the highest cluster of the chunk with a reference, or -1.

@@ -59,53 +59,33 @@ func New(opts Options) *Counts {
 // Claim counts times references to each of the n clusters from first on. It
 // fails with [ErrRange] or [ErrMemory].
 func (c *Counts) Claim(first qcow2.HostCluster, n, times uint64) error {
-	k := Claimer{counts: c}
-	return k.claim(uint64(first), n, times, 0)
+	return c.claim(nil, uint64(first), n, times, 0)
 }
 
 // ClaimCopied is Claim for references that carry a COPIED flag: it records
 // also that the flag was set, or that it was not. Use it for the references of
 // the active L1 table and below, and Claim for all others.
 func (c *Counts) ClaimCopied(first qcow2.HostCluster, n, times uint64, copied bool) error {
-	k := Claimer{counts: c}
-	return k.claim(uint64(first), n, times, copiedMark(copied))
+	return c.claim(nil, uint64(first), n, times, copiedMark(copied))
 }
 
-// Claimer makes a handle for one goroutine. It remembers the place of its last
-// claim, which the next one mostly hits again.
-func (c *Counts) Claimer() *Claimer { return &Claimer{counts: c} }
-
-// Claimer claims clusters for one goroutine; see [Counts.Claimer]. It must not
-// be used from two goroutines at once.
-type Claimer struct {
-	counts *Counts
-	last   *chunk
-}
-
-// Claim is [Counts.Claim].
-func (k *Claimer) Claim(first qcow2.HostCluster, n, times uint64) error {
-	return k.claim(uint64(first), n, times, 0)
-}
-
-// ClaimCopied is [Counts.ClaimCopied].
-func (k *Claimer) ClaimCopied(first qcow2.HostCluster, n, times uint64, copied bool) error {
-	return k.claim(uint64(first), n, times, copiedMark(copied))
-}
-
-// ClaimMarked is Claim for references of which more is known; see [Marks].
-func (k *Claimer) ClaimMarked(first qcow2.HostCluster, n, times uint64, marks Marks) error {
-	return k.claim(uint64(first), n, times, marks)
-}
-
-func copiedMark(copied bool) Marks {
-	if copied {
-		return MarkCopied
+// chunk gives the chunk of that index, made if need be.
+func (c *Counts) chunk(known *nearby, index uint64) (*chunk, error) {
+	if known == nil {
+		return c.dir.obtain(index, &c.memory)
 	}
-	return MarkNotCopied
+	place := &known[index%uint64(len(known))]
+	if ch := *place; ch != nil && ch.index == index {
+		return ch, nil
+	}
+	ch, err := c.dir.obtain(index, &c.memory)
+	if err == nil {
+		*place = ch
+	}
+	return ch, err
 }
 
-func (k *Claimer) claim(first, n, times uint64, marks Marks) error {
-	c := k.counts
+func (c *Counts) claim(known *nearby, first, n, times uint64, marks Marks) error {
 	if !qcow2.RangeFits(first, n, c.limit) {
 		return fmt.Errorf("%w: %d from %d on, limit %d", ErrRange, n, first, c.limit)
 	}
@@ -115,13 +95,9 @@ func (k *Claimer) claim(first, n, times uint64, marks Marks) error {
 	for n > 0 {
 		lo := int(first % chunkClusters)
 		part := min(n, chunkClusters-uint64(lo))
-		ch := k.last
-		if index := first / chunkClusters; ch == nil || ch.index != index {
-			var err error
-			if ch, err = c.dir.obtain(index, &c.memory); err != nil {
-				return err
-			}
-			k.last = ch
+		ch, err := c.chunk(known, first/chunkClusters)
+		if err != nil {
+			return err
 		}
 		if err := ch.claim(&c.memory, lo, lo+int(part), times, marks); err != nil {
 			return err

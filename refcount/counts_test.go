@@ -139,7 +139,7 @@ func TestCountsAgainstModel(t *testing.T) {
 		k := c.Claimer()
 		// Few claims stay runs, many become planes.
 		for _, a := range randomClaims(rng, 20<<seed/(1+int(seed)/2)) {
-			require.NoError(t, k.claim(a.first, a.n, a.times, a.marks))
+			require.NoError(t, k.ClaimMarked(qcow2.HostCluster(a.first), a.n, a.times, a.marks))
 			m.claim(a.first, a.n, a.times, a.marks)
 		}
 		m.check(t, c)
@@ -157,7 +157,7 @@ func TestCountsConcurrentClaims(t *testing.T) {
 		wg.Go(func() {
 			k := c.Claimer()
 			for i, a := range part {
-				assert.NoError(t, k.claim(a.first, a.n, a.times, a.marks))
+				assert.NoError(t, k.ClaimMarked(qcow2.HostCluster(a.first), a.n, a.times, a.marks))
 				if i%50 == 0 && a.n > 0 && a.times > 0 { // reading alongside is allowed
 					assert.NotZero(t, c.Get(qcow2.HostCluster(a.first)))
 				}

@@ -23,8 +23,8 @@ func (c *Counts) Shared() iter.Seq2[qcow2.HostCluster, uint64] {
 func (c *Counts) Contradictions() iter.Seq2[qcow2.HostCluster, uint64] {
 	return c.pick(func(ch *chunk, w int) uint64 {
 		sole := ch.one.Load()[w]
-		if ch.extra.two != nil {
-			sole &^= ch.extra.two[w]
+		if two := ch.two.Load(); two != nil {
+			sole &^= two[w]
 		}
 		return ch.markedWord(MarkCopied, w)&^sole | ch.markedWord(MarkNotCopied, w)&sole
 	}, func(r run) bool {
@@ -33,7 +33,7 @@ func (c *Counts) Contradictions() iter.Seq2[qcow2.HostCluster, uint64] {
 }
 
 func (ch *chunk) markedWord(m Marks, w int) uint64 {
-	if p := ch.marked[bits.TrailingZeros8(uint8(m))].Load(); p != nil {
+	if p := ch.markPlane(m).Load(); p != nil {
 		return p[w]
 	}
 	return 0

@@ -55,15 +55,14 @@ type piece struct {
 
 // pieces gives a chunk from end to end. Neighbours may have equal references.
 func (ch *chunk) pieces() iter.Seq[piece] {
-	one := ch.one.Load()
-	if one == nil {
+	if ch.one.Load() == nil {
 		return ch.runs.pieces()
 	}
 	return func(yield func(piece) bool) {
 		p := piece{}
 		for w := range chunkWords {
 			lo := w * 64
-			if refs, ok := ch.uniform(one, w); ok {
+			if refs, ok := ch.uniform(w); ok {
 				if refs != p.refs {
 					if p.hi > p.lo && !yield(p) {
 						return
@@ -74,7 +73,7 @@ func (ch *chunk) pieces() iter.Seq[piece] {
 				continue
 			}
 			for i := lo; i < lo+64; i++ {
-				refs := ch.dense(one, i)
+				refs := ch.dense(i)
 				if refs != p.refs {
 					if p.hi > p.lo && !yield(p) {
 						return
@@ -108,45 +107,16 @@ func (l *runList) pieces() iter.Seq[piece] {
 
 // uniform tells quickly whether the 64 clusters of word w have 0, 1 or 2
 // references all alike. It may say no where they have.
-func (ch *chunk) uniform(one *plane, w int) (refs uint64, ok bool) {
-	switch one[w] {
+func (ch *chunk) uniform(w int) (refs uint64, ok bool) {
+	switch ch.one.Load()[w] {
 	case 0:
 		return 0, true
 	case ^uint64(0):
-		if ch.extra.two == nil || ch.extra.two[w] == 0 {
+		two := ch.two.Load()
+		if two == nil || two[w] == 0 {
 			return 1, true
 		}
-		return 2, ch.extra.two[w] == ^uint64(0) && ch.extra.none(w)
+		return 2, two[w] == ^uint64(0) && ch.more.none(w)
 	}
 	return 0, false
-}
-
-// none tells that no cluster of word w has more than two references. It may
-// say no where that is so.
-func (x *extra) none(w int) bool {
-	if x.more == nil {
-		return true
-	}
-	c := &x.more[w*64/counterBlock]
-	if len(c.few) > 0 {
-		return false
-	}
-	if c.width == 0 {
-		return true
-	}
-	from := w * 64 % counterBlock * int(c.width) / 64
-	var set uint64
-	for _, word := range c.words[from : from+int(c.width)] {
-		set |= word
-	}
-	return set == 0
-}
-
-// dense is get for a chunk with bit planes while no claims are made: without
-// the lock.
-func (ch *chunk) dense(one *plane, i int) uint64 {
-	if one[i/64]>>(i%64)&1 == 0 {
-		return 0
-	}
-	return satAdd(1, ch.extra.get(i))
 }
