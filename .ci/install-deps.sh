@@ -30,6 +30,10 @@ install() {
 }
 
 mapfile -t packages < <(missing "${needed[@]}" "${wanted[@]}")
+# The race detector, which .ci/run uses, links with a C compiler.
+if [ "${CI:-}" = true ] && ! command -v "${CC:-cc}" >/dev/null; then
+    packages+=(gcc libc6-dev)
+fi
 [ ${#packages[@]} = 0 ] && exit 0
 if [ "$(id -u)" != 0 ]; then
     echo "install-deps: not root, so nothing is installed" >&2
