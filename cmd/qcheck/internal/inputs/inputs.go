@@ -95,11 +95,11 @@ func Paths(args, lists []string, stdin io.Reader) iter.Seq2[string, error] {
 // listed gives the paths of one list.
 func listed(list string, stdin io.Reader) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		fail := func(entry int64, err error) bool {
+		fail := func(entry int64, err error) {
 			if pe, ok := errors.AsType[*fs.PathError](err); ok {
 				err = pe.Err
 			}
-			return yield("", &ListError{List: list, Entry: entry, Err: err})
+			yield("", &ListError{List: list, Entry: entry, Err: err})
 		}
 		if list == Stdin && stdin == nil {
 			fail(0, errNoReader)
