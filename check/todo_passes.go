@@ -2,7 +2,6 @@ package check
 
 import "github.com/qcheck/qcheck/qcow2"
 
-func (c *run) checkCrypto() error       { return nil }
 func (c *run) checkDataFile() error     { return nil }
 func (c *run) checkBitmaps() error      { return nil }
 func (c *run) predictOpen() error       { return nil }
