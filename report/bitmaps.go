@@ -114,8 +114,8 @@ func (d *BitmapDetail) JSON(w io.Writer) error {
 	return err
 }
 
-// Human writes the bitmap for people, with its first extents; with
-// [Options.Verbose] it writes all of them.
+// Human writes the bitmap for people, with its first extents, or with all of them
+// for [Options.Verbose].
 func (d *BitmapDetail) Human(w io.Writer, opts Options) error {
 	p := &printer{w: w, width: opts.Width, style: newStyle(opts.Color)}
 	f := &fields{printer: p, width: 14}
@@ -157,7 +157,7 @@ func (d *BitmapDetail) extentTable(p *printer, all bool) error {
 			p.linef("%-20s %s", "DIRTY FROM", "LENGTH")
 		}
 		if n == listed && !all {
-			p.line("… (-v lists all of them)")
+			p.line("… (--output=json lists all of them)")
 			break
 		}
 		p.linef("%-20v %s", x.Start, size(x.Length))
