@@ -35,6 +35,9 @@ func (c *run) checkMapping() error {
 		c.count(c.g.HostCluster(t.offset), 1, uint64(t.times))
 	}
 	c.checkMetadataOverlaps()
+	if !c.l2FormatKnown() {
+		return nil
+	}
 	if err := c.scanTables(); err != nil {
 		return err
 	}

@@ -9,8 +9,6 @@ func (c *run) checkRequirements() error { return nil }
 
 func (c *run) checkDataFileSize() {}
 
-func (c *run) checkRefcounts() error { return nil }
-
 type l1slot struct {
 	l1    uint32
 	index uint32

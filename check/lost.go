@@ -1,0 +1,282 @@
+package check
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// An unreferenced cluster is a leak only when nothing can own it. Most owners
+// that were lost show: an entry that leads nowhere, a table that cannot be read.
+// Some do not, and are looked for here before anything is called a leak:
+//
+//   - a lost L2 table (MAP020): an unreferenced cluster that reads as one, where
+//     some L1 table has room for it;
+//   - a structure that was wiped, or is looked for in the wrong place: it reads
+//     as zeros, as an empty one does, while unreferenced clusters hold data.
+
+const (
+	// maxProbes bounds the unreferenced clusters whose first sector is read in
+	// search of an L2 table, and maxContent those that are read in search of
+	// data.
+	maxProbes  = 1 << 16
+	maxContent = 1 << 10
+)
+
+// l1slot is an L1 entry that leads to no L2 table.
+type l1slot struct {
+	l1    uint32
+	index uint32
+	entry qcow2.L1Entry // what stands there; 0 for a hole
+}
+
+// unowned is a run of clusters that have a refcount but fewer references.
+type unowned struct {
+	first                qcow2.HostCluster
+	n                    uint64
+	refcount, references uint64
+}
+
+// findLost looks for structures that own what nobody owns, and notes doubts.
+func (c *run) findLost(leaks []unowned, cut bool) error {
+	if len(leaks) == 0 {
+		return nil
+	}
+	if err := c.findLostTables(leaks, cut); err != nil {
+		return err
+	}
+	suspects := c.blankOwners()
+	if len(suspects) == 0 {
+		return nil
+	}
+	if at, found := c.holdsData(leaks, cut); found {
+		c.doubt(suspects[0], fmt.Sprintf("it reads as empty, while unreferenced clusters hold data (%s)", c.clusterRange(at, 1)))
+	}
+	return nil
+}
+
+// blankOwners gives structures that read as zeros where that may be the trace of
+// a loss: empty L2 and L1 tables, and data that lies where no cluster has been
+// allocated.
+func (c *run) blankOwners() []Owner {
+	var owners []Owner
+	for _, idx := range c.blank {
+		owners = append(owners, c.tableOwner(&c.tables[idx]))
+	}
+	for _, n := range c.blankL1s {
+		owners = append(owners, c.l1s[n].owner())
+	}
+	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
+		return owners // refcounts of new clusters are expected to be missing
+	}
+	for _, cl := range c.unallocated {
+		if zero, err := c.img.IsZero(at(c.g.HostOffset(cl), c.g.ClusterSize())); err == nil && zero {
+			owners = append(owners, Owner{Structure: StructDataCluster, Path: c.clusterRange(cl, 1)})
+			break
+		}
+	}
+	return owners
+}
+
+// holdsData looks for an unreferenced cluster with a byte that is not zero.
+// Where too many would have to be read, or one cannot be, it is taken to hold
+// data.
+func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
+	budget := maxContent
+	for _, l := range leaks {
+		if l.references > 0 {
+			continue
+		}
+		for k := range l.n {
+			cl := l.first + qcow2.HostCluster(k)
+			x := at(c.g.HostOffset(cl), c.g.ClusterSize())
+			if c.img.IsHole(x.Offset, x.Length) {
+				// The rest of the run may be a hole as well, and a long one.
+				if c.img.IsHole(x.Offset, (l.n-k)*c.g.ClusterSize()) {
+					break
+				}
+				continue
+			}
+			if budget--; budget < 0 {
+				return cl, true
+			}
+			if zero, err := c.img.IsZero(x); err != nil || !zero {
+				return cl, true
+			}
+		}
+	}
+	if cut && len(leaks) > 0 {
+		return leaks[len(leaks)-1].first, true
+	}
+	return 0, false
+}
+
+// findLostTables searches the unreferenced clusters for L2 tables, when an L1
+// table has a place for one.
+func (c *run) findLostTables(leaks []unowned, cut bool) error {
+	slots := c.openSlots()
+	if len(slots) == 0 || c.h.HasDataFile() {
+		return nil
+	}
+	probes := 0
+	sector := make([]byte, min(qcow2.SectorSize, c.g.ClusterSize()))
+	table := make([]byte, c.g.ClusterSize())
+	s := newScanner(c)
+	strays := 0
+	for i := range c.tables {
+		if c.tables[i].skip {
+			strays++
+		}
+	}
+	for _, l := range leaks {
+		if l.references > 0 {
+			continue
+		}
+		for k := range l.n {
+			cl := l.first + qcow2.HostCluster(k)
+			off := c.g.HostOffset(cl)
+			if probes++; probes > maxProbes {
+				cut = true
+				break
+			}
+			if probes%256 == 0 && c.ctx.Err() != nil {
+				return c.ctx.Err()
+			}
+			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil || !s.plausible(sector) {
+				continue
+			}
+			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+				continue
+			}
+			if n := s.ownsUnowned(table, strays); n > 0 {
+				c.reportLostTable(cl, n, slots)
+			}
+		}
+	}
+	if cut {
+		c.doubt(Owner{Structure: StructL2Table}, "there are too many unreferenced clusters to search them for a lost table")
+	}
+	return nil
+}
+
+// openSlots gives the L1 entries that a lost table may belong to: those that
+// lead nowhere, and holes within the disk. Of the holes there may be many; a few
+// will do.
+func (c *run) openSlots() []l1slot {
+	slots := slices.Clone(c.badSlots)
+	for i := range c.tables {
+		if t := &c.tables[i]; t.skip {
+			slots = append(slots, l1slot{l1: t.l1, index: t.window, entry: qcow2.NewL1Entry(t.offset, false)})
+		}
+	}
+	const holesKept = 2
+	for n := range c.l1s {
+		l := &c.l1s[n]
+		holes, next := 0, uint64(0)
+		needed := min(l.entries, c.h.L1Needed(c.g))
+		hole := func(to uint64) {
+			for ; next < to && holes < holesKept; next++ {
+				slots = append(slots, l1slot{l1: uint32(n), index: uint32(next)})
+				holes++
+			}
+			next = to + 1
+		}
+		for i := range qcow2.ReadL1(c.img, l.extent.Offset, needed).All() {
+			if hole(i); holes == holesKept {
+				break
+			}
+		}
+		hole(needed)
+		if n >= maxBlank {
+			break
+		}
+	}
+	return slots
+}
+
+// plausible tells whether bytes may be part of an L2 table: every entry is one
+// that could be in order.
+func (s *scanner) plausible(b []byte) bool {
+	size := s.c.g.ClusterSize()
+	for i := 0; i+s.entrySize <= len(b); i += s.entrySize {
+		e := qcow2.L2Entry(binary.BigEndian.Uint64(b[i:]))
+		if s.entrySize == 16 && qcow2.SubclusterBitmap(be64(b, i+8)).Conflicts() != 0 {
+			return false
+		}
+		if e.Compressed() {
+			d := s.c.g.Compressed(e)
+			if e.Copied() || uint64(d.Offset) >= s.fileSize || uint64(d.Offset) < size {
+				return false
+			}
+			continue
+		}
+		off := e.Offset()
+		if e.Reserved(s.zeroFlag) != 0 || !s.c.g.Aligned(off) || uint64(off) >= s.fileSize || off == 0 && e.Copied() {
+			return false
+		}
+	}
+	return true
+}
+
+// ownsUnowned gives how many entries of what may be an L2 table name clusters,
+// provided that all of these have a refcount for which no reference was found. A
+// reference from an L1 entry to what is no L2 table is none.
+func (s *scanner) ownsUnowned(table []byte, strays int) (entries int) {
+	ts := s.begin(&l2table{times: 1}, table, nil)
+	for i := range ts.entries {
+		j, ok := s.again(ts, i)
+		if !ok {
+			continue
+		}
+		for k := range j.n {
+			cl := j.first + qcow2.HostCluster(k)
+			if s.c.onDisk(cl) <= s.c.counts.Get(cl) {
+				if strays--; strays < 0 {
+					return 0
+				}
+			}
+		}
+		entries++
+	}
+	return entries
+}
+
+// reportLostTable reports an L2 table that no L1 entry names, with what speaks
+// for the place where it belongs.
+func (c *run) reportLostTable(cl qcow2.HostCluster, entries int, slots []l1slot) {
+	off := c.g.HostOffset(cl)
+	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
+	slot, evidence := placeFor(off, slots)
+	if slot != nil {
+		l := &c.l1s[slot.l1]
+		f.Path, f.Snapshot = fmt.Sprintf("l1[%d]", slot.index), l.snapshot
+		f.GuestOffset = ptr(c.windowStart(slot.index))
+	}
+	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
+		c.clusterRange(cl, 1), entries, evidence)
+	c.report(f)
+	c.doubt(Owner{Structure: StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
+}
+
+// placeFor chooses the L1 entry that a lost table at off belongs to, if one can
+// be told.
+func placeFor(off qcow2.HostOffset, slots []l1slot) (*l1slot, string) {
+	var near []*l1slot
+	for i := range slots {
+		if s := &slots[i]; s.entry != 0 && bits.OnesCount64(uint64(s.entry.Offset())^uint64(off)) == 1 {
+			near = append(near, s)
+		}
+	}
+	switch {
+	case len(near) == 1:
+		return near[0], fmt.Sprintf("it belongs to l1[%d], whose entry differs from its place in one bit", near[0].index)
+	case len(slots) == 1 && slots[0].entry == 0:
+		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that is empty", slots[0].index)
+	case len(slots) == 1:
+		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that leads nowhere", slots[0].index)
+	}
+	return nil, "where it belongs cannot be told from it alone, since several L1 entries have no table"
+}

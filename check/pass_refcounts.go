@@ -1,0 +1,229 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
+)
+
+// The refcounts pass compares the refcount of every cluster with the references
+// that were found (REF005-REF009), and looks for what owns the clusters that
+// nothing seems to (MAP020).
+//
+// It relies on the counts, which every other pass has filled, on the list of
+// refcount blocks, and on the doubts: while one is left nothing is called a leak.
+//
+// It leaves behind the end of the image.
+
+// maxLeakRuns bounds the runs of unreferenced clusters that are remembered until
+// it is known whether they are leaks. There can be more only in an image that is
+// past being told run by run; the rest is counted.
+const maxLeakRuns = 1 << 16
+
+// leaks collects what has more refcount than references.
+type leaks struct {
+	runs []unowned
+	rest uint64 // clusters in runs that were not kept
+}
+
+func (l *leaks) add(u unowned) {
+	if len(l.runs) < maxLeakRuns {
+		l.runs = append(l.runs, u)
+		return
+	}
+	l.rest += u.n
+}
+
+// checkRefcounts runs the pass.
+func (c *run) checkRefcounts() error {
+	if cl, ok := c.counts.Highest(); ok {
+		c.res.ImageEndOffset = uint64(c.g.HostOffset(cl + 1))
+	}
+	c.res.TotalClusters = c.g.Clusters(c.h.SectorAlignedSize())
+	if c.uncounted || !c.refTableUsable() || !c.h.RefcountOrderOK() {
+		return nil
+	}
+	c.table = c.loadTable()
+	var found leaks
+	summary, err := refcount.Compare(c.ctx, c.counts, c.table, refcount.CompareOptions{Jobs: c.opts.Jobs},
+		func(d refcount.Diff) { c.takeDiff(d, &found) })
+	if err != nil {
+		return err
+	}
+	if summary.Used {
+		c.res.ImageEndOffset = uint64(c.g.HostOffset(summary.Highest + 1))
+	}
+	return c.settleLeaks(&found)
+}
+
+// loadTable makes the refcount table of the blocks whose content can be trusted.
+// What the others cover is not compared: nothing is known of it.
+func (c *run) loadTable() *refcount.Table {
+	blocks := make([]refcount.Block, 0, len(c.blocks)+len(c.badBlocks))
+	for _, b := range c.blocks {
+		blocks = append(blocks, refcount.Block{Index: b.index, Offset: b.offset, Bad: b.bad})
+	}
+	for _, i := range c.badBlocks {
+		blocks = append(blocks, refcount.Block{Index: i, Bad: true})
+	}
+	return refcount.NewTable(c.img, blocks)
+}
+
+// onDisk is the refcount of a cluster as the file has it; 0 where that is not
+// known.
+func (c *run) onDisk(cl qcow2.HostCluster) uint64 {
+	if c.table == nil {
+		return 0
+	}
+	n, _ := c.table.Get(cl)
+	return n
+}
+
+// blockAt gives the refcount block of an entry of the refcount table, or nil.
+func (c *run) blockAt(index uint64) *refBlock {
+	i, ok := slices.BinarySearchFunc(c.blocks, index, func(b refBlock, index uint64) int { return cmp.Compare(b.index, index) })
+	if !ok {
+		return nil
+	}
+	return &c.blocks[i]
+}
+
+// takeDiff reports clusters with too low a refcount, and keeps those with too
+// high a one until it is known what to call them.
+func (c *run) takeDiff(d refcount.Diff, found *leaks) {
+	u := unowned{first: d.First, n: d.N, refcount: d.Refcount, references: d.References}
+	switch {
+	case d.Refcount > d.References:
+		found.add(u)
+	case d.Uncovered:
+		f := c.refcountFinding(u)
+		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)
+		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
+		c.report(f)
+	default:
+		if d.Refcount == 0 && len(c.unallocated) < maxBlank {
+			c.unallocated = append(c.unallocated, d.First)
+		}
+		c.eachBlock(u, func(u unowned) {
+			f := c.refcountFinding(u)
+			f.Code = REF005
+			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
+			if most := c.maxRefcount(); u.references > most {
+				f.Code, f.Expected = REF007, ""
+				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
+			}
+			c.report(f)
+		})
+	}
+}
+
+// settleLeaks decides, in one place, whether clusters without an owner are leaks.
+func (c *run) settleLeaks(found *leaks) error {
+	if len(found.runs) == 0 {
+		return nil
+	}
+	for _, cl := range c.sharedData {
+		if c.onDisk(cl) < c.counts.Get(cl) {
+			c.doubt(Owner{Structure: StructDataCluster, Path: c.clusterRange(cl, 1)}, "two L2 entries name it, and one of them may have lost its own")
+			break
+		}
+	}
+	if err := c.findLost(found.runs, found.rest > 0); err != nil {
+		return err
+	}
+	code := REF006
+	if len(c.doubts) > 0 {
+		code = REF009
+	}
+	for _, u := range found.runs {
+		c.eachBlock(u, func(u unowned) {
+			f := c.refcountFinding(u)
+			f.Code = code
+			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
+			if code == REF009 {
+				d := c.doubts[0]
+				f.Expected = ""
+				f.Message += fmt.Sprintf("; not called a leak, since %s may own %s: %s", d.Owner, it(u.n), d.Why)
+			}
+			c.report(f)
+		})
+	}
+	if found.rest > 0 {
+		c.report(Finding{Code: code, Count: found.rest, Rest: true})
+	}
+	return nil
+}
+
+// it is the pronoun for n clusters.
+func it(n uint64) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+// referencesTo words the references to each of a run of clusters.
+func (c *run) referencesTo(u unowned) string {
+	s := "no references"
+	switch u.references {
+	case 0:
+	case 1:
+		s = "1 reference"
+	default:
+		s = fmt.Sprintf("%d references", u.references)
+	}
+	if u.n > 1 {
+		s += " each"
+	}
+	return s
+}
+
+// maxRefcount is the largest refcount that the image's width can hold.
+func (c *run) maxRefcount() uint64 { return qcow2.MaxRefcount(c.g.RefcountOrder) }
+
+// eachBlock cuts a run where one refcount block ends and the next begins, since
+// those are different bytes of the file.
+func (c *run) eachBlock(u unowned, yield func(unowned)) {
+	per := c.g.RefcountBlockEntries()
+	for u.n > 0 {
+		part := u
+		part.n = min(u.n, per-uint64(u.first)%per)
+		yield(part)
+		u.first += qcow2.HostCluster(part.n)
+		u.n -= part.n
+	}
+}
+
+// refcountFinding begins a finding about the refcounts of clusters that one
+// block covers.
+func (c *run) refcountFinding(u unowned) Finding {
+	per := c.g.RefcountBlockEntries()
+	index, entry := uint64(u.first)/per, uint64(u.first)%per
+	f := Finding{
+		Path:    fmt.Sprintf("refcount table[%d] → block[%d]", index, entry),
+		Cluster: ptr(u.first), Count: u.n, Value: fmt.Sprint(u.refcount), Expected: fmt.Sprint(u.references),
+	}
+	if b := c.blockAt(index); b != nil {
+		width := uint64(c.g.RefcountBits())
+		from, to := entry*width/8, ((entry+u.n)*width+7)/8
+		f.Extent = at(b.offset+qcow2.HostOffset(from), to-from)
+	} else {
+		f.Extent = c.missingBlock(u.first, u.n)
+	}
+	return f
+}
+
+// missingBlock is what would have to name the block for clusters that none
+// covers: entries of the refcount table, or its size in the header.
+func (c *run) missingBlock(first qcow2.HostCluster, n uint64) qcow2.Extent {
+	per := c.g.RefcountBlockEntries()
+	from, to := uint64(first)/per, (uint64(first)+n-1)/per+1
+	entries := c.refTableExtent().Length / 8
+	if from >= entries {
+		return at(qcow2.FieldRefcountTableClusters, 4)
+	}
+	return at(c.h.RefcountTableOffset+qcow2.HostOffset(from*8), (min(to, entries)-from)*8)
+}
