@@ -19,6 +19,7 @@ func (c *run) checkVirtualSize() {
 			f.Message += fmt.Sprintf(", more than the %d that QEMU takes", qcow2.MaxL1Entries)
 		}
 		c.reportField(f)
+		c.doubt(Owner{Structure: StructL1Table}, "it may have more entries than l1_size says")
 		return
 	}
 	if needed > qcow2.MaxL1Entries {

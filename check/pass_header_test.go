@@ -74,9 +74,9 @@ func TestHeaderFaults(t *testing.T) {
 		{name: "unknown autoclear bits", off: 88, with: be(1<<40|1<<2, 8), want: []found{{HDR008, 88, 8}}, doubts: doubts{StructFile}},
 		{name: "refcount_order 7", off: 96, with: be(7, 4), want: []found{{HDR009, 96, 4}}},
 		{name: "crypt_method 3", off: 32, with: be(3, 4), want: []found{{HDR010, 32, 4}}},
-		{name: "l1_size 0", off: 36, with: be(0, 4), want: []found{{HDR011, 36, 4}}},
-		{name: "virtual size grown", off: 24, with: be(1<<40, 8), want: []found{{HDR011, 36, 4}}},
-		{name: "virtual size absurd", off: 24, with: be(1<<64-1, 8), want: []found{{HDR011, 36, 4}}},
+		{name: "l1_size 0", off: 36, with: be(0, 4), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
+		{name: "virtual size grown", off: 24, with: be(1<<40, 8), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
+		{name: "virtual size absurd", off: 24, with: be(1<<64-1, 8), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
 		{name: "L1 misaligned", off: 40, with: be(minL1*cs+512, 8), want: []found{{HDR012, 40, 8}}, doubts: doubts{StructL1Table}},
 		{name: "L1 misaligned, no disk", image: minimalImage{header: func(h *qcow2.Header) { h.Size, h.L1Size = 0, 0 }},
 			off: 40, with: be(512, 8), want: []found{{HDR012, 40, 8}}},
@@ -133,7 +133,8 @@ func TestHeaderFaults(t *testing.T) {
 			for _, d := range c.doubts {
 				switch d.Owner.Structure {
 				case StructL1Table:
-					assert.False(t, c.l1Usable())
+					// One that is too short is read as far as it goes.
+					assert.Equal(t, tt.want[0].Code == HDR011 && c.h.L1Size > 0, c.l1Usable())
 				case StructRefcountTable:
 					assert.False(t, c.refTableUsable())
 				case StructSnapshotTable:
