@@ -54,7 +54,7 @@ func TestLUKSHeaderOfQEMU(t *testing.T) {
 		"-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", path, "4M")
 	img, _ := openImage(t, path)
 	ext := qcow2.DecodeCryptoExtension(img.Extension(qcow2.ExtCrypto).Data)
-	b, err := img.ReadExtent(qcow2.Extent{Offset: ext.Offset, Length: ext.Length}, qcow2.LUKSHeaderSize)
+	b, err := img.ReadExtent(qcow2.Extent(ext), qcow2.LUKSHeaderSize)
 	require.NoError(t, err)
 	h := qcow2.DecodeLUKSHeader(b)
 	assert.True(t, h.MagicOK())
