@@ -280,15 +280,18 @@ func (h *Human) finding(f *check.Finding) {
 		len(f.Code)+len(f.Severity.String())+5, printable(f.Message), 9)
 
 	var where []string
+	add := func(text string) { // unless the message has said so
+		if text != "" && !strings.Contains(f.Message, text) {
+			where = append(where, text)
+		}
+	}
 	if f.Snapshot != "" {
-		where = append(where, "snapshot "+f.Snapshot)
+		add("snapshot " + f.Snapshot)
 	}
 	if f.Bitmap != "" {
-		where = append(where, "bitmap "+f.Bitmap)
+		add("bitmap " + f.Bitmap)
 	}
-	if f.Path != "" {
-		where = append(where, f.Path)
-	}
+	add(f.Path)
 	if f.GuestOffset != nil {
 		where = append(where, fmt.Sprintf("guest offset %v", *f.GuestOffset))
 	}
