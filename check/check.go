@@ -92,6 +92,7 @@ type run struct {
 	table       *refcount.Table     // what the file says; nil where it cannot be told
 	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
 	dataFileEnd uint64              // bytes of the external data file that are mapped
+	data        dataFile
 
 	snapshots []qcow2.Snapshot    // the entries that could be read
 	bitmaps   []qcow2.BitmapEntry // the entries that could be read

@@ -89,6 +89,7 @@ func TestSnapshots(t *testing.T) {
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].ID = nil }},
 		{name: "data file", n: 1,
 			header: func(h *qcow2.Header) { h.IncompatibleFeatures |= qcow2.IncompatDataFile },
+			edit:   func(m *testImage, s []qcow2.Snapshot) { m.setExtension(qcow2.ExtDataFile, []byte("disk.raw")) },
 			want:   func(*testImage, []qcow2.Snapshot) []spot { return []spot{{SNP006, qcow2.FieldNbSnapshots, 4}} }},
 		{name: "L1 too small for the disk", n: 1, doubts: 1, want: entry(SNP007, 0, l1Size, 4),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].SetExtra(0, m.h.Size<<10) }},

@@ -1,8 +1,5 @@
 package check
 
-func (c *run) checkDataFile() error     { return nil }
 func (c *run) checkBitmaps() error      { return nil }
 func (c *run) predictOpen() error       { return nil }
 func (c *run) checkRequirements() error { return nil }
-
-func (c *run) checkDataFileSize() {}

@@ -1,0 +1,99 @@
+package check
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// The data file pass tests that an image with an external data file names it,
+// and, where it is given a way to open other files, that the data file is there
+// and large enough (DAT001, DAT002).
+//
+// It relies on the extensions having been decoded. What it does not find stops
+// no other pass: all metadata is in the image itself.
+//
+// It leaves behind what it learned of the data file, for checkDataFileSize, which
+// the mapping pass calls when it knows what is mapped, and for the prediction of
+// what QEMU does.
+
+// dataFile is what is known of the external data file.
+type dataFile struct {
+	name  qcow2.Extent // where its name stands in the image
+	found bool         // it could be opened
+	gone  bool         // it is not there
+	size  uint64       // bytes, if found
+}
+
+// checkDataFile runs the pass.
+func (c *run) checkDataFile() error {
+	if !c.h.HasDataFile() {
+		return nil
+	}
+	ext := c.img.Extension(qcow2.ExtDataFile)
+	var name []byte
+	if ext != nil && !ext.Overruns() {
+		name, _, _ = bytes.Cut(ext.Data, []byte{0}) // QEMU's strings end there
+	}
+	if len(name) == 0 {
+		if c.img.ExtensionsComplete && !c.extensionsHidden() {
+			c.report(Finding{
+				Code: DAT002, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
+				Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",
+			})
+		}
+		return nil
+	}
+	c.data.name = at(ext.DataOffset(), len(ext.Data))
+	c.openDataFile(string(name))
+	return nil
+}
+
+// openDataFile looks whether the data file is there.
+func (c *run) openDataFile(name string) {
+	if c.opts.OpenSibling == nil || hasProtocol(name) {
+		return
+	}
+	s, err := c.opts.OpenSibling(SiblingDataFile, name, "raw")
+	switch {
+	case err == nil:
+		c.data.found, c.data.size = true, uint64(max(s.Size(), 0))
+		// Only its size is of interest: nothing can have been lost in closing.
+		_ = s.Close()
+	case errors.Is(err, fs.ErrNotExist):
+		c.data.gone = true
+		c.report(Finding{
+			Code: DAT001, Extent: c.data.name, Value: excerpt(name),
+			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, excerpt(name)),
+		})
+	default:
+		c.report(Finding{
+			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: excerpt(name),
+			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, excerpt(name), err),
+		})
+	}
+}
+
+// checkDataFileSize tests that the data file holds all that is mapped into it.
+// Like QEMU it takes a last sector that is there in part as a whole one.
+func (c *run) checkDataFileSize() {
+	const mask = qcow2.SectorSize - 1
+	if !c.data.found || c.dataFileEnd <= (c.data.size+mask)&^mask {
+		return
+	}
+	c.report(Finding{
+		Code: DAT001, Extent: c.data.name, Value: fmt.Sprint(c.data.size), Expected: fmt.Sprintf("at least %d", c.dataFileEnd),
+		Message: fmt.Sprintf("the external data file has %d bytes, but guest data is mapped into it up to byte %d", c.data.size, c.dataFileEnd),
+	})
+}
+
+// hasProtocol tells whether QEMU takes a file's name for something else than a
+// path: a colon before the first slash ("nbd://…", "json:{…}").
+func hasProtocol(name string) bool {
+	i := strings.IndexAny(name, ":/")
+	return i >= 0 && name[i] == ':'
+}
