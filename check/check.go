@@ -25,6 +25,13 @@ type Options struct {
 	MaxFindings int
 	// Require lists bitmaps that must be there. The default is none.
 	Require []BitmapRequirement
+	// Strict takes warnings for an unmet requirement. The default is false.
+	Strict bool
+	// BitmapData reads every stored cluster of bitmap data, and so finds
+	// clusters that could be table entries (BMX002) and such that cannot be
+	// read (BMX003). The default is false: only the end of the last cluster of
+	// each bitmap is read.
+	BitmapData bool
 	// Untrusted refuses, as unmet requirements, what an image from a stranger
 	// must not have: see [Untrusted]. The default is false.
 	Untrusted bool
@@ -76,7 +83,8 @@ type run struct {
 	uncounted bool        // some references could not be counted
 	meta      []metaClaim // metadata structures but L2 tables and refcount blocks, in the order of claiming
 	owners    []Owner
-	places    []place // all metadata, in the order of the file
+	places    []place      // all metadata, in the order of the file
+	reserved  []clusterRun // clusters that are no leaks even though nobody refers to them
 	doubts    []Doubt
 
 	l1s           []l1table           // number 0 is the active one

@@ -73,6 +73,13 @@ func (f *funnel) report(x Finding) {
 	f.findings = append(f.findings, x)
 }
 
+// full tells that no more findings of a code are listed one by one, so that
+// their messages need not be made: one with Rest set and a count will do.
+func (f *funnel) full(code Code) bool {
+	s := f.byCode[code]
+	return s != nil && s.listed >= f.max
+}
+
 // continues tells whether b carries on where a ends.
 func continues(a, b *Finding) bool {
 	return a.Extent.Length != 0 && b.Extent.Length != 0 &&
@@ -91,6 +98,7 @@ var joinable = map[Code]bool{
 	MAP013: true, MAP014: true, MAP015: true, MAP019: true,
 	REF001: true, REF002: true, REF003: true,
 	BMT001: true, BMT002: true, BMT003: true, BMT004: true, BMT005: true,
+	BMX002: true, BMX003: true,
 	IOE001: true,
 }
 

@@ -224,8 +224,12 @@ func (s *scanner) plausible(b []byte) bool {
 // ownsUnowned gives how many entries of what may be an L2 table name clusters,
 // provided that all of these have a refcount for which no reference was found. A
 // reference from an L1 entry to what is no L2 table is none.
+//
+// The table of a bitmap reads as an L2 table, too, but for COPIED: while bitmaps
+// may have been lost, a table without a single COPIED flag is taken for theirs.
 func (s *scanner) ownsUnowned(table []byte, strays int) (entries int) {
 	ts := s.begin(&l2table{times: 1}, table, nil)
+	copied := !slices.ContainsFunc(s.c.doubts, func(d Doubt) bool { return d.Owner.isBitmap() })
 	for i := range ts.entries {
 		j, ok := s.again(ts, i)
 		if !ok {
@@ -239,7 +243,11 @@ func (s *scanner) ownsUnowned(table []byte, strays int) (entries int) {
 				}
 			}
 		}
+		copied = copied || j.entry.Copied() || j.entry.Compressed()
 		entries++
+	}
+	if !copied {
+		return 0
 	}
 	return entries
 }

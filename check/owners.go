@@ -62,10 +62,20 @@ func (c *run) claim(o Owner, x qcow2.Extent) bool {
 		return false
 	}
 	first, n := c.g.ClusterSpan(x.Offset, x.Length)
-	c.owners = append(c.owners, o)
-	c.meta = append(c.meta, metaClaim{first: first, n: n, owner: uint32(len(c.owners) - 1)})
-	c.count(first, n, 1)
+	c.claimClusters(c.addOwner(o), first, n)
 	return true
+}
+
+// addOwner gives an owner its number.
+func (c *run) addOwner(o Owner) uint32 {
+	c.owners = append(c.owners, o)
+	return uint32(len(c.owners) - 1)
+}
+
+// claimClusters is claim for clusters that are known to be in the file.
+func (c *run) claimClusters(owner uint32, first qcow2.HostCluster, n uint64) {
+	c.meta = append(c.meta, metaClaim{first: first, n: n, owner: owner})
+	c.count(first, n, 1)
 }
 
 // Doubt names a structure that may own clusters and could not be read whole and

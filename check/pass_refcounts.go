@@ -47,6 +47,7 @@ func (c *run) checkRefcounts() error {
 		return nil
 	}
 	c.table = c.loadTable()
+	c.mergeReserved()
 	var found leaks
 	summary, err := refcount.Compare(c.ctx, c.counts, c.table, refcount.CompareOptions{Jobs: c.opts.Jobs},
 		func(d refcount.Diff) { c.takeDiff(d, &found) })
@@ -97,7 +98,7 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	u := unowned{first: d.First, n: d.N, refcount: d.Refcount, references: d.References}
 	switch {
 	case d.Refcount > d.References:
-		found.add(u)
+		c.unreserved(u, found.add)
 	case d.Uncovered:
 		f := c.refcountFinding(u)
 		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)

@@ -1,5 +1,4 @@
 package check
 
-func (c *run) checkBitmaps() error      { return nil }
 func (c *run) predictOpen() error       { return nil }
 func (c *run) checkRequirements() error { return nil }

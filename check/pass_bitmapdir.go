@@ -1,0 +1,399 @@
+package check
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// The size of a directory entry and their number are told three times over: by
+// nb_bitmaps, by the directory's size, and by the entries. Where they disagree
+// the entries are believed as far as they make sense, and the one field that
+// does not go with them is reported.
+
+// checkDirectory finds the directory's entries.
+func (p *bitmapsPass) checkDirectory() {
+	nb := at(p.extAt+qcow2.BitmapsExtNbBitmaps, 4)
+	size := at(p.extAt+qcow2.BitmapsExtDirectorySize, 8)
+	owner := p.directoryOwner()
+	claimed := uint64(p.ext.NbBitmaps)
+	nbBad := claimed == 0 || claimed > qcow2.MaxBitmaps
+	badCount := func(got int) {
+		f := Finding{Code: BMP003, Extent: nb, Value: fmt.Sprint(claimed)}
+		switch {
+		case claimed == 0:
+			f.Message = "the bitmaps extension says that there are 0 bitmaps; it must not be there then"
+		case claimed > qcow2.MaxBitmaps:
+			f.Message = fmt.Sprintf("the bitmaps extension says that there are %d bitmaps, more than the %d that QEMU takes", claimed, qcow2.MaxBitmaps)
+		default:
+			f.Message = fmt.Sprintf("the bitmaps extension says that there are %d bitmaps, but the directory holds %d", claimed, got)
+		}
+		if got > 0 {
+			f.Expected = fmt.Sprint(got)
+		}
+		p.report(f)
+	}
+	if claimed == 0 && p.ext.DirectorySize == 0 {
+		badCount(0) // an extension that is empty throughout
+		p.doubt(owner, "the bitmaps extension is empty")
+		return
+	}
+	if !p.directoryPlaced() {
+		if nbBad {
+			badCount(0)
+		}
+		p.doubt(owner, "the bitmaps extension does not lead to it")
+		return
+	}
+	sizeBad := p.directorySizeFault()
+	d := p.walkDirectory(nbBad, sizeBad != "")
+	got, end := uint64(len(d.entries)), d.end
+	for i := range d.entries {
+		p.add(d.entries[i], false)
+	}
+	if d.partial != nil {
+		p.add(*d.partial, true)
+	}
+
+	expected := fmt.Sprint(end)
+	missing := !nbBad && got < claimed
+	switch {
+	case sizeBad != "":
+		f := Finding{Code: BMP005, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Message: sizeBad}
+		if p.outside(p.ext.DirectoryOffset, p.ext.DirectorySize) && p.ext.DirectorySize <= qcow2.MaxBitmapDirectorySize {
+			f.Extent = at(size.Offset, size.Length+8)
+		}
+		if !missing && got > 0 {
+			f.Expected = expected
+		}
+		p.report(f)
+	case d.fault != nil:
+		p.report(*d.fault)
+	case end != p.ext.DirectorySize && !(nbBad && got == 0):
+		p.report(Finding{
+			Code: BMP006, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Expected: expected,
+			Message: fmt.Sprintf("the bitmap directory is said to have %d bytes, but its %d entries take %d", p.ext.DirectorySize, got, end),
+		})
+	}
+	if nbBad || got > claimed || missing && sizeBad == "" && d.fault == nil {
+		badCount(int(got))
+	}
+	switch {
+	case d.err != nil:
+		p.trouble(owner, d.stop, d.err)
+	case missing || d.fault != nil:
+		p.doubt(owner, fmt.Sprintf("%d of its %d entries could be read", got, claimed))
+	case d.garbage:
+		p.doubt(owner, "it holds more than its entries")
+	case nbBad && got == 0:
+		p.doubt(owner, "it holds nothing that reads as an entry")
+	}
+	p.claimDirectory(end, sizeBad == "" && (end == p.ext.DirectorySize || d.fault != nil || d.err != nil))
+}
+
+func (p *bitmapsPass) directoryOwner() Owner {
+	return Owner{Structure: StructBitmapDirectory, Ref: at(p.extAt+qcow2.BitmapsExtDirectoryOffset, 8)}
+}
+
+// directoryPlaced tells whether the directory starts where it can be read.
+func (p *bitmapsPass) directoryPlaced() bool {
+	o := p.ext.DirectoryOffset
+	f := Finding{Code: BMP005, Extent: p.directoryOwner().Ref, Value: hex(o)}
+	switch {
+	case o == 0:
+		f.Message = "the bitmap directory is said to be at offset 0, where the header is"
+	case !p.g.Aligned(o):
+		f.Message = fmt.Sprintf("the bitmap directory is said to be at offset %v, which is not the start of a cluster", o)
+	case uint64(o) >= uint64(p.img.Size()):
+		f.Message = fmt.Sprintf("the bitmap directory is said to be at offset %v, but the file ends at 0x%x", o, p.img.Size())
+	default:
+		return true
+	}
+	p.report(f)
+	return false
+}
+
+// directorySizeFault says what is wrong with the directory's size by itself.
+func (p *bitmapsPass) directorySizeFault() string {
+	n := p.ext.DirectorySize
+	switch {
+	case n == 0:
+		return "the bitmap directory is said to have 0 bytes"
+	case n > qcow2.MaxBitmapDirectorySize:
+		return fmt.Sprintf("the bitmap directory is said to have %d bytes, more than the %d that QEMU takes", n, qcow2.MaxBitmapDirectorySize)
+	case p.outside(p.ext.DirectoryOffset, n):
+		return fmt.Sprintf("the bitmap directory is said to have %d bytes at offset %v, but the file ends at 0x%x", n, p.ext.DirectoryOffset, p.img.Size())
+	}
+	return ""
+}
+
+// directoryWalk is what was made of the directory.
+type directoryWalk struct {
+	entries []qcow2.BitmapEntry
+	end     uint64             // bytes that they take
+	partial *qcow2.BitmapEntry // an entry after them, of which only the head is there
+	fault   *Finding           // why the walk ended before its time
+	garbage bool               // what follows the entries is not zero
+	err     error              // the entry at stop could not be read
+	stop    qcow2.Extent
+}
+
+// walkDirectory takes from the directory what can be taken for its entries:
+// the first nb_bitmaps of them whatever they hold, and further ones while they
+// hold what an entry holds.
+func (p *bitmapsPass) walkDirectory(nbBad, sizeBad bool) directoryWalk {
+	ext := p.ext
+	if sizeBad {
+		ext.DirectorySize = qcow2.MaxBitmapDirectorySize
+	}
+	d := qcow2.ReadBitmapDirectory(p.img, ext)
+	sure := int(ext.NbBitmaps)
+	if nbBad {
+		sure = 0
+	}
+	w := directoryWalk{}
+	take := func(e *qcow2.BitmapEntry) {
+		w.entries = append(w.entries, *e)
+		w.end += e.EntrySize()
+	}
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		if i < sure && blankEntry(e) {
+			w.fault = p.entryFault(i, at(e.EntryOffset, p.restOfDirectory(e.EntryOffset)), "is all zeros")
+			return w
+		}
+		if i >= sure && (sizeBad && !nbBad || !p.plausible(e)) {
+			break
+		}
+		take(e)
+	}
+	if len(w.entries) < len(d.Entries) {
+		w.garbage = !sizeBad
+		return w
+	}
+	w.garbage = !d.RestZero && !sizeBad
+	if len(w.entries) >= sure {
+		return w
+	}
+	switch {
+	case d.Stop.Reason == qcow2.StopUnreadable:
+		w.err, w.stop = d.Stop.Err, d.Stop.Extent
+	case sizeBad:
+	default:
+		// Either the size is too small or there is something wrong with this
+		// entry: what follows the directory tells.
+		if more := p.entriesBehind(sure); more != nil {
+			for i := len(w.entries); i < sure; i++ {
+				take(&more[i])
+			}
+			w.garbage = false
+			return w
+		}
+		if d.Stop.Reason == qcow2.StopCut && d.Partial != nil {
+			w.partial = d.Partial
+			w.fault = p.entryFault(len(w.entries), at(d.Partial.EntryOffset+qcow2.BitmapFieldNameSize, 6),
+				fmt.Sprintf("claims %d bytes (%d of extra data, %d of name), more than the directory has left", d.Partial.EntrySize(), d.Partial.ExtraDataSize, d.Partial.NameSize))
+		}
+	}
+	return w
+}
+
+// restOfDirectory is how many bytes of the directory follow from an offset on.
+func (p *bitmapsPass) restOfDirectory(from qcow2.HostOffset) uint64 {
+	return p.ext.DirectorySize - min(p.ext.DirectorySize, uint64(from-p.ext.DirectoryOffset))
+}
+
+// entriesBehind walks the directory as if it went on behind its end, and gives
+// the first n entries if all of those behind the end make sense.
+func (p *bitmapsPass) entriesBehind(n int) []qcow2.BitmapEntry {
+	ext := p.ext
+	ext.DirectorySize = qcow2.MaxBitmapDirectorySize
+	d := qcow2.ReadBitmapDirectory(p.img, ext)
+	if len(d.Entries) < n {
+		return nil
+	}
+	end := p.ext.DirectoryOffset + qcow2.HostOffset(p.ext.DirectorySize)
+	for i := n - 1; i >= 0; i-- {
+		e := &d.Entries[i]
+		if e.EntryOffset+qcow2.HostOffset(e.EntrySize()) <= end {
+			break
+		}
+		if !p.plausible(e) {
+			return nil
+		}
+	}
+	return d.Entries[:n]
+}
+
+// entryFault words that the directory cannot be followed from an entry on.
+func (p *bitmapsPass) entryFault(i int, x qcow2.Extent, what string) *Finding {
+	return &Finding{
+		Code: BMD001, Extent: x, Path: entryPath(i),
+		Message: fmt.Sprintf("entry %d of the bitmap directory %s: it and what follows is lost to readers, %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
+	}
+}
+
+func entryPath(i int) string { return fmt.Sprintf("bitmap directory[%d]", i) }
+
+// blankEntry tells whether an entry is made of zeros, as after its cluster was
+// discarded.
+func blankEntry(e *qcow2.BitmapEntry) bool {
+	return e.TableOffset == 0 && e.TableSize == 0 && e.Flags == 0 && e.Type == 0 && e.GranularityBits == 0 &&
+		e.NameSize == 0 && e.ExtraDataSize == 0
+}
+
+// plausible tells whether bytes that are not sure to be an entry hold what an
+// entry holds.
+func (p *bitmapsPass) plausible(e *qcow2.BitmapEntry) bool {
+	return e.TableOffset != 0 && p.g.Aligned(e.TableOffset) && uint64(e.TableOffset) < uint64(p.img.Size()) &&
+		e.TableSize != 0 && e.TableSize <= qcow2.MaxBitmapTableEntries &&
+		e.Flags&^qcow2.BitmapFlagsKnown == 0 && e.Type == qcow2.BitmapDirtyTracking && e.GranularityBits < 64 &&
+		len(e.Name) > 0 && len(e.Name) <= qcow2.MaxBitmapName && bytes.IndexByte(e.Name, 0) < 0 && allZero(e.Padding)
+}
+
+func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
+
+// claimDirectory claims what the entries take, or the size that the extension
+// gives where that can be right. What it claims beyond may be the directory's.
+func (p *bitmapsPass) claimDirectory(end uint64, whole bool) {
+	x := at(p.ext.DirectoryOffset, p.ext.DirectorySize)
+	if !whole {
+		if !p.outside(x.Offset, x.Length) {
+			p.reserve(x)
+		}
+		x.Length = end
+	}
+	p.directory = x
+	p.addExtent(x, -1, runDirectory)
+}
+
+// add takes an entry up for the rest of the pass.
+func (p *bitmapsPass) add(e qcow2.BitmapEntry, partial bool) {
+	p.bitmaps = append(p.bitmaps, &bitmap{BitmapEntry: e, index: len(p.bitmaps), name: Escape(e.Name), partial: partial, copies: 1})
+}
+
+// checkEntries tests each entry by itself, and that their names differ.
+func (p *bitmapsPass) checkEntries() error {
+	names := make(map[string]*bitmap, len(p.bitmaps))
+	for i, b := range p.bitmaps {
+		if i%ctxStride == 0 && p.ctx.Err() != nil {
+			return p.ctx.Err()
+		}
+		if !b.partial {
+			p.checkFlags(b)
+			p.checkExtraData(b)
+			p.checkName(b, names)
+		}
+		p.checkTablePlace(b)
+	}
+	return nil
+}
+
+// entryFinding makes a finding about a field of the bitmap's entry.
+func (b *bitmap) entryFinding(code Code, field qcow2.HostOffset, n int, value, expected, format string, args ...any) Finding {
+	return Finding{
+		Code: code, Extent: b.field(field, n), Bitmap: b.name, Path: entryPath(b.index), Value: value, Expected: expected,
+		Message: b.label() + ": " + fmt.Sprintf(format, args...),
+	}
+}
+
+// checkFlags tests the flags, the type and the granularity.
+func (p *bitmapsPass) checkFlags(b *bitmap) {
+	bad := func(code Code, field qcow2.HostOffset, n int, value, expected, why string) {
+		p.report(b.entryFinding(code, field, n, value, expected, "%s", why))
+		if b.badEntry == "" {
+			b.badEntry = why
+		}
+	}
+	if r := b.Flags &^ qcow2.BitmapFlagsKnown; r != 0 {
+		bad(BMD005, qcow2.BitmapFieldFlags, 4, hex(b.Flags), hex(b.Flags&qcow2.BitmapFlagsKnown), fmt.Sprintf("reserved flags 0x%x are set", uint32(r)))
+	}
+	switch {
+	case b.Type == qcow2.BitmapDirtyTracking:
+	case b.Flags.Has(qcow2.BitmapAuto):
+		// Not BMD006 as well: this is the same type, and the worse of the two.
+		bad(BMD013, qcow2.BitmapFieldFlags, 5, fmt.Sprint(b.Type), fmt.Sprint(qcow2.BitmapDirtyTracking),
+			fmt.Sprintf("its type is %d, and it is enabled, which only dirty tracking bitmaps (type %d) can be", b.Type, qcow2.BitmapDirtyTracking))
+	default:
+		bad(BMD006, qcow2.BitmapFieldType, 1, fmt.Sprint(b.Type), fmt.Sprint(qcow2.BitmapDirtyTracking),
+			fmt.Sprintf("its type is %d, but dirty tracking (%d) is the only one there is", b.Type, qcow2.BitmapDirtyTracking))
+	}
+	g := b.GranularityBits
+	switch {
+	case g > 63:
+		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "", fmt.Sprintf("granularity_bits is %d; the format allows 0 to 63", g))
+	case !b.granularityOK():
+		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "",
+			fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity))
+	}
+	if b.Flags.Has(qcow2.BitmapInUse) {
+		p.report(b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
+			"it is in use: it was not saved when the image was closed last, and what it holds must not be used"))
+	}
+}
+
+// granularityOK tells whether QEMU takes the granularity.
+func (b *bitmap) granularityOK() bool {
+	return b.GranularityBits >= qcow2.MinBitmapGranularity && b.GranularityBits <= qcow2.MaxBitmapGranularity
+}
+
+// checkExtraData tests for what later versions of the format may add, and the
+// padding.
+func (p *bitmapsPass) checkExtraData(b *bitmap) {
+	compatible := b.Flags.Has(qcow2.BitmapExtraDataCompatible)
+	switch {
+	case b.ExtraDataSize > 0 && !compatible:
+		b.badEntry = cmp.Or(b.badEntry, "it has extra data that must be understood to use it")
+		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldExtraDataSize, 4, fmt.Sprint(b.ExtraDataSize), "0",
+			"it has %d bytes of extra data, without the flag that says that it may be used all the same; QEMU refuses the image", b.ExtraDataSize))
+	case b.ExtraDataSize > 0:
+		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldExtraDataSize, 4, fmt.Sprint(b.ExtraDataSize), "0",
+			"it has %d bytes of extra data, which may be ignored; but QEMU refuses the image", b.ExtraDataSize))
+	case compatible:
+		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldFlags, 4, hex(b.Flags), hex(b.Flags&^qcow2.BitmapExtraDataCompatible),
+			"extra_data_compatible is set although there is no extra data; QEMU refuses the image"))
+	}
+	if !allZero(b.Padding) {
+		padding := b.EntryOffset + qcow2.HostOffset(b.EntrySize()) - qcow2.HostOffset(len(b.Padding))
+		first := len(b.Padding) - len(bytes.TrimLeft(b.Padding, "\x00"))
+		end := len(bytes.TrimRight(b.Padding, "\x00"))
+		p.report(b.entryFinding(BMD011, padding+qcow2.HostOffset(first)-b.EntryOffset, end-first,
+			fmt.Sprintf("%x", b.Padding[first:end]), "zeros", "the padding of its entry is not zero"))
+	}
+}
+
+// checkName tests the name. QEMU takes names up to their first NUL, and so does
+// the comparison.
+func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
+	name := qcow2.HostOffset(qcow2.BitmapHeadSize) + qcow2.HostOffset(b.ExtraDataSize)
+	switch {
+	case b.NameSize == 0:
+		b.badEntry = cmp.Or(b.badEntry, "it has no name")
+		p.report(b.entryFinding(BMD008, qcow2.BitmapFieldNameSize, 2, "0", "at least 1", "a bitmap must have a name"))
+		return
+	case b.NameSize > qcow2.MaxBitmapName:
+		b.badEntry = cmp.Or(b.badEntry, "its name is too long")
+		p.report(b.entryFinding(BMD008, qcow2.BitmapFieldNameSize, 2, fmt.Sprint(b.NameSize), fmt.Sprintf("at most %d", qcow2.MaxBitmapName),
+			"its name has %d bytes, more than the %d that QEMU takes", b.NameSize, qcow2.MaxBitmapName))
+	}
+	control := func(r rune) bool { return unicode.IsControl(r) }
+	switch {
+	case bytes.IndexByte(b.Name, 0) >= 0:
+		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
+	case !utf8.Valid(b.Name):
+		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "its name is not UTF-8"))
+	case bytes.ContainsFunc(b.Name, control):
+		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there are control characters in its name"))
+	}
+	key := cString(b.Name)
+	if first := seen[key]; first != nil {
+		b.badEntry = cmp.Or(b.badEntry, "another bitmap has its name")
+		p.report(b.entryFinding(BMD009, name, len(b.Name), b.name, "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
+		return
+	}
+	seen[key] = b
+}

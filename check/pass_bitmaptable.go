@@ -1,0 +1,364 @@
+package check
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// checkTablePlace tests where an entry says that the bitmap's table is and how
+// large, and decides how many of its entries are to be read (b.entries, 0 for
+// none). An entry that is not whole is tested in silence.
+func (p *bitmapsPass) checkTablePlace(b *bitmap) {
+	bad := func(f Finding) {
+		if b.partial {
+			return
+		}
+		p.report(f)
+		if cmp.Or(f.Severity, Corruption) == Corruption {
+			b.badEntry = cmp.Or(b.badEntry, "its table is not as it must be")
+		}
+	}
+	offset, size := b.TableOffset, uint64(b.TableSize)
+	b.needed, b.sized = 0, false
+	// Of a size that goes with a granularity that cannot be, nothing can be said.
+	knowable := b.granularityOK()
+	if knowable {
+		b.needed = p.g.BitmapTableEntries(qcow2.BitmapBits(p.h.SectorAlignedSize(), uint(b.GranularityBits)))
+		b.sized = b.needed == size
+	}
+	const offsetAt, sizeAt = qcow2.BitmapFieldTableOffset, qcow2.BitmapFieldTableSize
+	value, expected := fmt.Sprint(size), ""
+	if knowable && b.needed > 0 {
+		expected = fmt.Sprint(b.needed)
+	}
+	tooLarge := size > qcow2.MaxBitmapTableEntries || size*p.g.ClusterSize() > qcow2.MaxBitmapPhysicalSize
+	switch {
+	case size == 0:
+		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have 0 entries"))
+	case size > qcow2.MaxBitmapTableEntries:
+		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have %d entries, more than the %d that QEMU takes", size, qcow2.MaxBitmapTableEntries))
+	case tooLarge:
+		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have %d entries, for %d bytes of data, more than the %d that QEMU takes",
+			size, size*p.g.ClusterSize(), qcow2.MaxBitmapPhysicalSize))
+	}
+
+	placed := false
+	switch {
+	case offset == 0:
+		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset 0, where the header is"))
+	case !p.g.Aligned(offset):
+		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, which is not the start of a cluster", offset))
+	case uint64(offset) >= uint64(p.img.Size()):
+		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, but the file ends at 0x%x", offset, p.img.Size()))
+	default:
+		placed = true
+	}
+	if !placed {
+		p.doubt(b.tableOwner(), "its directory entry does not lead to it")
+		return
+	}
+
+	fits := func(n uint64) bool { return n > 0 && !p.outside(offset, n*8) }
+	inUse := b.Flags.Has(qcow2.BitmapInUse)
+	switch {
+	case size == 0 || tooLarge:
+		// What the disk needs is what is there, if anything is.
+		if knowable && fits(b.needed) && b.needed <= qcow2.MaxBitmapTableEntries {
+			b.entries = b.needed
+		}
+		if !b.sized || b.entries == 0 {
+			p.doubt(b.tableOwner(), "its size is not known")
+		}
+	case !fits(size) && (inUse || !knowable || b.sized):
+		bad(b.entryFinding(BMD002, offsetAt, 12, fmt.Sprintf("%d at %v", size, offset), "", "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
+		p.doubt(b.tableOwner(), "it reaches past the end of the file")
+	case knowable && !b.sized && inUse:
+		f := b.entryFinding(BMD004, sizeAt, 4, value, expected, "its table has %d entries where the disk and its granularity need %d, as it is when the disk was resized while the bitmap was in use", size, b.needed)
+		f.Severity = Note
+		bad(f)
+		b.entries = size
+	case knowable && !b.sized:
+		bad(b.entryFinding(BMD004, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
+			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed))
+		p.settleTableSize(b)
+	default:
+		b.entries = size
+	}
+}
+
+// settleTableSize decides how much of a table to read that has not the size that
+// the disk needs: what is there beyond the smaller of the two sizes counts when
+// it reads as table entries.
+func (p *bitmapsPass) settleTableSize(b *bitmap) {
+	lo, hi := min(uint64(b.TableSize), b.needed), max(uint64(b.TableSize), b.needed)
+	if lo == 0 { // a disk of less than a sector, which has no bits for QEMU
+		lo = hi
+	}
+	if p.outside(b.TableOffset, lo*8) {
+		p.doubt(b.tableOwner(), "its size is not known")
+		return
+	}
+	b.entries = lo
+	if p.outside(b.TableOffset, hi*8) {
+		p.doubt(b.tableOwner(), "its size is not known")
+		return
+	}
+	p.reserve(at(b.TableOffset, hi*8))
+	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](p.img, b.TableOffset, hi)
+	for _, e := range scan.From(lo) {
+		if p.entryFaults(e) != 0 {
+			b.entries = lo
+			p.doubt(b.tableOwner(), "its size is not known")
+			return
+		}
+		b.entries = hi
+	}
+}
+
+// The faults that a table entry can have.
+type bitmapFaults uint8
+
+const (
+	badLow       bitmapFaults = 1 << iota // BMT001
+	badHigh                               // BMT002
+	badAllOnes                            // BMT003
+	badAlignment                          // BMT004
+	badPlace                              // BMT005
+)
+
+// entryFaults judges a table entry.
+func (p *bitmapsPass) entryFaults(e qcow2.BitmapTableEntry) bitmapFaults {
+	var f bitmapFaults
+	if e.ReservedLow() != 0 {
+		f |= badLow
+	}
+	if e.ReservedHigh() != 0 {
+		f |= badHigh
+	}
+	o := e.Offset()
+	if o == 0 {
+		return f
+	}
+	if e.AllOnes() {
+		f |= badAllOnes
+	}
+	switch {
+	case !p.g.Aligned(o):
+		f |= badAlignment
+	case p.g.PastEnd(o, p.g.ClusterSize(), p.img.Size()):
+		f |= badPlace
+	}
+	return f
+}
+
+// checkTables reads each table once, however many bitmaps have it, and collects
+// the clusters of the data.
+func (p *bitmapsPass) checkTables() error {
+	var prev *bitmap
+	for _, b := range p.byPlace() {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
+		if b.partial {
+			continue
+		}
+		if p.overlapsEarlier(b, prev) {
+			b.entries = 0
+			continue
+		}
+		prev = b
+		if err := p.scanTable(b); err != nil {
+			return err
+		}
+	}
+	// An entry of which only the head is there gets what nobody else has.
+	if n := len(p.bitmaps); n > 0 && p.bitmaps[n-1].partial && p.bitmaps[n-1].entries > 0 {
+		b := p.bitmaps[n-1]
+		first, k := p.g.ClusterSpan(b.TableOffset, b.entries*8)
+		if !p.taken(uint64(first), k) {
+			return p.scanTable(b)
+		}
+		b.entries = 0
+	}
+	return nil
+}
+
+// overlapsEarlier tells whether a table shares clusters with the directory or
+// with the table before it in the file, and reports it. Such a table is not
+// read: tables that overlap each other would be read over and over.
+func (p *bitmapsPass) overlapsEarlier(b, prev *bitmap) bool {
+	first, n := p.g.ClusterSpan(b.TableOffset, b.entries*8)
+	shared := func(x qcow2.Extent) uint64 {
+		f, m := p.g.ClusterSpan(x.Offset, x.Length)
+		lo, hi := max(f, first), min(f+qcow2.HostCluster(m), first+qcow2.HostCluster(n))
+		return uint64(max(lo, hi) - lo)
+	}
+	f := b.entryFinding(BMT006, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), "", "")
+	f.Structure, f.Cluster = StructBitmapTable, ptr(first)
+	f.Message = fmt.Sprintf("%s: its table at %v", b.label(), b.TableOffset)
+	same := false
+	if f.Count = shared(p.directory); f.Count > 0 {
+		f.Message += " lies where the bitmap directory is"
+	} else {
+		if prev != nil {
+			f.Count = shared(at(prev.TableOffset, prev.entries*8))
+		}
+		if f.Count == 0 {
+			return false
+		}
+		if same = b.TableOffset == prev.TableOffset && b.entries == prev.entries; same {
+			f.Message += fmt.Sprintf(" is that of %s, too", prev.label())
+			prev.copies++
+		} else {
+			f.Message += fmt.Sprintf(" lies where that of %s is", prev.label())
+		}
+		prev.shared = true
+		prev.spoil("another bitmap's table lies where its own is")
+	}
+	p.report(f)
+	b.spoil("its table lies where another structure of the bitmaps is")
+	if !same {
+		p.reserve(at(b.TableOffset, b.entries*8))
+		p.doubt(b.tableOwner(), "it lies where another structure of the bitmaps is")
+	}
+	return true
+}
+
+// A table of which so many entries, and most, are no table entries is taken for
+// something else that lies there.
+const foreignEntries = 8
+
+// scanTable reads a table. Its sound entries become runs of data clusters; the
+// others are reported.
+func (p *bitmapsPass) scanTable(b *bitmap) error {
+	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](p.img, b.TableOffset, b.entries)
+	p.addTable(b)
+	var stored, faulty, n uint64
+	start := len(p.runs)
+	for i, e := range scan.All() {
+		if n++; n%(1<<14) == 0 && p.ctx.Err() != nil {
+			return p.ctx.Err()
+		}
+		faults := p.entryFaults(e)
+		if faults != 0 {
+			faulty++
+		}
+		if e.Offset() == 0 {
+			continue
+		}
+		stored++
+		if faults&^(badLow|badHigh) == 0 {
+			p.addData(b, i, e.Offset())
+		}
+		if i == b.needed-1 && b.sized {
+			b.last = e
+		}
+	}
+	for _, bad := range scan.Unreadable() {
+		b.spoil("its table cannot be read")
+		p.trouble(b.tableOwner(), at(bad.Offset, bad.Length), bad)
+	}
+	switch {
+	case faulty == 0:
+	case faulty >= foreignEntries && faulty*2 > max(stored, faulty):
+		p.runs = p.runs[:start]
+		b.last = 0
+		return p.reportGarbage(b, scan, faulty)
+	default:
+		return p.reportTable(b, scan)
+	}
+	return nil
+}
+
+// reportTable goes through a table again for the sake of what is wrong with it.
+func (p *bitmapsPass) reportTable(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapTableEntry]) error {
+	doubt := false
+	var n uint64
+	for i, e := range scan.All() {
+		if n++; n%ctxStride == 0 && p.ctx.Err() != nil {
+			return p.ctx.Err()
+		}
+		faults := p.entryFaults(e)
+		if faults == 0 {
+			continue
+		}
+		b.spoil("its table has entries that are not as they must be")
+		if !b.partial {
+			p.reportEntry(b, i, e, faults)
+		}
+		o := e.Offset()
+		switch {
+		case faults&badPlace != 0:
+			doubt = true
+		case faults&badAlignment != 0:
+			doubt = true
+			p.reserve(at(o&^qcow2.HostOffset(p.g.ClusterSize()-1), p.g.ClusterSize()))
+		case faults&badAllOnes != 0:
+			// Either bit 0 is wrong or the offset is, and the cluster not its own.
+			p.reserve(at(o, p.g.ClusterSize()))
+		}
+	}
+	if doubt {
+		p.doubt(b.dataOwner(qcow2.Extent{}), "entries of its table do not lead to clusters")
+	}
+	return nil
+}
+
+// reportEntry reports each fault of a table entry.
+func (p *bitmapsPass) reportEntry(b *bitmap, i uint64, e qcow2.BitmapTableEntry, faults bitmapFaults) {
+	bad := func(code Code, expected, format string, args ...any) {
+		if p.full(code) {
+			p.report(Finding{Code: code, Rest: true})
+			return
+		}
+		p.report(Finding{
+			Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name, Path: tablePath(i), Value: hex(e), Expected: expected,
+			Message: fmt.Sprintf("%s: table entry %d is 0x%016x: ", b.label(), i, uint64(e)) + fmt.Sprintf(format, args...),
+		})
+	}
+	sound := uint64(e) &^ (e.ReservedLow() | e.ReservedHigh())
+	if faults&badLow != 0 {
+		bad(BMT001, hex(sound), "reserved bits 0x%x are set", e.ReservedLow())
+	}
+	if faults&badHigh != 0 {
+		bad(BMT002, hex(sound), "reserved bits 0x%x are set", e.ReservedHigh())
+	}
+	if faults&badAllOnes != 0 {
+		bad(BMT003, "", "it names a cluster and has bit 0 set, which says that there is none")
+	}
+	if faults&badAlignment != 0 {
+		bad(BMT004, "", "offset %v is not the start of a cluster", e.Offset())
+	}
+	if faults&badPlace != 0 {
+		bad(BMT005, "", "the cluster at %v is past the end of the file at 0x%x", e.Offset(), p.img.Size())
+	}
+}
+
+func tablePath(i uint64) string { return fmt.Sprintf("bitmap table[%d]", i) }
+
+// reportGarbage reports a table that holds something else, once.
+func (p *bitmapsPass) reportGarbage(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapTableEntry], faulty uint64) error {
+	codes := []Code{BMT001, BMT002, BMT003, BMT004, BMT005}
+	f := Finding{
+		Extent: at(b.TableOffset, b.entries*8), Bitmap: b.name, Count: faulty, Repair: RepairPolicy,
+		Message: fmt.Sprintf("%s: %d of its table's %d entries are no table entries: the table was overwritten or lies elsewhere", b.label(), faulty, b.entries),
+	}
+	for _, e := range scan.All() {
+		if faults := p.entryFaults(e); faults != 0 {
+			for i, code := range codes {
+				if faults&(1<<i) != 0 {
+					f.Code = code
+				}
+			}
+			break
+		}
+	}
+	if !b.partial {
+		p.report(f)
+	}
+	b.spoil("its table was overwritten or lies elsewhere")
+	p.doubt(b.dataOwner(qcow2.Extent{}), "its table does not hold table entries")
+	return p.ctx.Err()
+}
