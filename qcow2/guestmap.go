@@ -152,39 +152,51 @@ func (x GuestExtent) problem(err error, p GuestProblem) error {
 // covers.
 func (d *Disk) lookupL2(table []byte, tableOffset HostOffset, x GuestExtent) (GuestExtent, error) {
 	g := d.img.Geometry
-	first := uint64(x.Start) % g.L2Coverage() >> g.ClusterBits
-	var all GuestExtent
-	for i := first; i < g.L2Entries() && all.Length < x.Length; i++ {
-		b := table[i*g.L2EntrySize():]
-		entry := L2Entry(binary.BigEndian.Uint64(b))
-		sub := SubclusterBitmap(0)
-		if g.ExtendedL2 {
-			sub = SubclusterBitmap(binary.BigEndian.Uint64(b[8:]))
-		}
-		cluster := g.GuestOffset(g.GuestCluster(x.Start)) + GuestOffset((i-first)*g.ClusterSize())
-		from := max(cluster, x.Start)
-		one, problem := d.describe(entry, sub, cluster, from)
-		one.Length = min(one.Length, x.Length-uint64(from-x.Start))
-		if problem != 0 {
-			if i > first {
-				break
-			}
-			one.Host = tableOffset + HostOffset(i*g.L2EntrySize())
-			return one, one.fail(problem, nil)
-		}
-		if i > first && !all.follows(one) {
-			break
-		}
-		if i == first {
-			all = one
-		} else {
-			all.Length += one.Length
-		}
-		if from+GuestOffset(one.Length) != cluster+GuestOffset(g.ClusterSize()) {
-			break
-		}
+	size := GuestOffset(g.ClusterSize())
+	i := uint64(x.Start) % g.L2Coverage() >> g.ClusterBits
+	cluster := x.Start &^ (size - 1)
+	entry, sub := g.l2At(table, i)
+	all, problem := d.describe(entry, sub, cluster, x.Start)
+	if problem != 0 {
+		all.Length = min(all.Length, x.Length)
+		all.Host = tableOffset + HostOffset(i*g.L2EntrySize())
+		return all, all.fail(problem, nil)
 	}
+	for all.Length < x.Length && all.Start+GuestOffset(all.Length) == cluster+size && i+1 < g.L2Entries() {
+		i, cluster = i+1, cluster+size
+		before := entry
+		if entry, sub = g.l2At(table, i); !g.ExtendedL2 && all.continuesWith(before, entry, g) {
+			all.Length += uint64(size)
+			continue
+		}
+		one, problem := d.describe(entry, sub, cluster, cluster)
+		if problem != 0 || !all.follows(one) {
+			break
+		}
+		all.Length += one.Length
+	}
+	all.Length = min(all.Length, x.Length)
 	return all, nil
+}
+
+// l2At takes the entry at index i from an L2 table.
+func (g Geometry) l2At(table []byte, i uint64) (L2Entry, SubclusterBitmap) {
+	b := table[i*g.L2EntrySize():]
+	if !g.ExtendedL2 {
+		return L2Entry(binary.BigEndian.Uint64(b)), 0
+	}
+	return L2Entry(binary.BigEndian.Uint64(b)), SubclusterBitmap(binary.BigEndian.Uint64(b[8:]))
+}
+
+// continuesWith tells, for standard entries, whether next plainly continues the
+// extent that ends with the entry last: the same in all but the host offset,
+// which is the next one. It saves describing each of millions of entries.
+func (x *GuestExtent) continuesWith(last, next L2Entry, g Geometry) bool {
+	if !x.HasHost {
+		return last == next
+	}
+	return !next.Compressed() && next.Offset() == last.Offset()+HostOffset(g.ClusterSize()) &&
+		uint64(next)&^offsetMask == uint64(last)&^offsetMask
 }
 
 // describe tells how the bytes at from are stored, according to the L2 entry of
