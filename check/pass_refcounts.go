@@ -49,13 +49,20 @@ func (c *run) checkRefcounts() error {
 	c.table = c.loadTable()
 	c.mergeReserved()
 	var found leaks
-	summary, err := refcount.Compare(c.ctx, c.counts, c.table, refcount.CompareOptions{Jobs: c.opts.Jobs},
-		func(d refcount.Diff) { c.takeDiff(d, &found) })
+	totals, err := refcount.Compare(c.ctx, c.counts, c.table, refcount.CompareOptions{
+		Jobs: c.opts.Jobs,
+		Diff: func(d refcount.Diff) { c.takeDiff(d, &found) },
+		BlockError: func(b refcount.Block, err error) {
+			o := c.blockOwner(&refBlock{index: b.Index, offset: b.Offset})
+			c.report(troubleFinding(o, at(b.Offset, c.g.ClusterSize()), err))
+		},
+		Progress: func(bytes uint64) { c.progress("refcounts", bytes, uint64(len(c.table.Blocks()))*c.g.ClusterSize()) },
+	})
 	if err != nil {
 		return err
 	}
-	if summary.Used {
-		c.res.ImageEndOffset = uint64(c.g.HostOffset(summary.Highest + 1))
+	if totals.InFile.Any {
+		c.res.ImageEndOffset = uint64(c.g.HostOffset(totals.InFile.Highest + 1))
 	}
 	return c.settleLeaks(&found)
 }
@@ -63,14 +70,22 @@ func (c *run) checkRefcounts() error {
 // loadTable makes the refcount table of the blocks whose content can be trusted.
 // What the others cover is not compared: nothing is known of it.
 func (c *run) loadTable() *refcount.Table {
-	blocks := make([]refcount.Block, 0, len(c.blocks)+len(c.badBlocks))
+	var blocks []refcount.Block
+	var unusable []refcount.Entries
 	for _, b := range c.blocks {
-		blocks = append(blocks, refcount.Block{Index: b.index, Offset: b.offset, Bad: b.bad})
+		if b.bad {
+			unusable = append(unusable, refcount.Entries{First: b.index, N: 1})
+			continue
+		}
+		blocks = append(blocks, refcount.Block{Index: b.index, Offset: b.offset})
 	}
 	for _, i := range c.badBlocks {
-		blocks = append(blocks, refcount.Block{Index: i, Bad: true})
+		unusable = append(unusable, refcount.Entries{First: i, N: 1})
 	}
-	return refcount.NewTable(c.img, blocks)
+	for _, hole := range c.refTableHoles {
+		unusable = append(unusable, refcount.Entries{First: uint64(hole.from), N: uint64(hole.to - hole.from)})
+	}
+	return refcount.NewTable(c.img, c.g, blocks, unusable)
 }
 
 // onDisk is the refcount of a cluster as the file has it; 0 where that is not
@@ -97,9 +112,11 @@ func (c *run) blockAt(index uint64) *refBlock {
 func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	u := unowned{first: d.First, n: d.N, refcount: d.Refcount, references: d.References}
 	switch {
+	case d.Coverage == refcount.Unknown:
+		// Nothing can be said; why has been reported with the block.
 	case d.Refcount > d.References:
 		c.unreserved(u, found.add)
-	case d.Uncovered:
+	case d.Coverage == refcount.Uncovered:
 		f := c.refcountFinding(u)
 		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)
 		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))

@@ -81,3 +81,60 @@ func BenchmarkClaimSinglesNear(b *testing.B) {
 	}
 	perCluster(b, chunkClusters)
 }
+
+// compareScene makes 1 TiB with 16-bit refcounts, all of them 1, in memory.
+func compareScene(b *testing.B, order uint, claim func(k *Claimer)) (*Counts, *Table) {
+	g := qcow2.Geometry{ClusterBits: 16, RefcountOrder: order}
+	c := New(Options{})
+	claim(c.Claimer())
+	raw := make([]byte, g.ClusterSize())
+	rc := g.RefcountBlock(raw)
+	for i := range rc.Len() {
+		rc.Set(i, 1)
+	}
+	f := &memFile{cluster: len(raw), blocks: map[qcow2.HostOffset][]byte{}}
+	var blocks []Block
+	for i := range uint64(tebibyte) / g.RefcountBlockEntries() {
+		offset := qcow2.HostOffset(1+2*i) << 16
+		f.blocks[offset] = raw
+		blocks = append(blocks, Block{Index: i, Offset: offset})
+	}
+	return c, NewTable(f, g, blocks, nil)
+}
+
+func benchmarkCompare(b *testing.B, order uint, claim func(k *Claimer)) {
+	c, table := compareScene(b, order, claim)
+	var totals Totals
+	for b.Loop() {
+		var err error
+		if totals, err = Compare(b.Context(), c, table, CompareOptions{Jobs: 1}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetBytes(int64(totals.Bytes))
+	perCluster(b, tebibyte)
+}
+
+func claimAll(k *Claimer) { _ = k.Claim(0, tebibyte, 1) }
+
+// claimPlanes claims all clusters in so many claims that there are bit planes.
+func claimPlanes(k *Claimer) {
+	for first := qcow2.HostCluster(0); first < tebibyte; first += 256 {
+		_ = k.Claim(first, 256, 1)
+	}
+}
+
+// claimHalf leaves out every other cluster.
+func claimHalf(k *Claimer) {
+	for cluster := qcow2.HostCluster(0); cluster < tebibyte; cluster += 2 {
+		_ = k.Claim(cluster, 1, 1)
+	}
+}
+
+func BenchmarkCompare16(b *testing.B)       { benchmarkCompare(b, 4, claimAll) }
+func BenchmarkCompare16Planes(b *testing.B) { benchmarkCompare(b, 4, claimPlanes) }
+func BenchmarkCompare1Planes(b *testing.B)  { benchmarkCompare(b, 0, claimPlanes) }
+func BenchmarkCompare64Planes(b *testing.B) { benchmarkCompare(b, 6, claimPlanes) }
+
+// Every other cluster a leak: the worst there is.
+func BenchmarkCompare16AllDiffer(b *testing.B) { benchmarkCompare(b, 4, claimHalf) }

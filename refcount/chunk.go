@@ -308,25 +308,36 @@ func (p *plane) has(i int) bool {
 	return p != nil && atomic.LoadUint64(&p[i/64])>>(i%64)&1 != 0
 }
 
-// highest is the highest cluster of the chunk with a reference, or -1.
-func (ch *chunk) highest() int {
+// highestBelow is the highest cluster of the chunk below n with a reference, or
+// -1.
+func (ch *chunk) highestBelow(n int) int {
 	if one := ch.one.Load(); one != nil {
-		return one.highest()
+		return one.highestBelow(n)
 	}
-	if n := len(ch.runs.list); n > 0 {
-		return int(ch.runs.list[n-1].last)
+	list := ch.runs.list
+	k := min(ch.runs.find(n), len(list)-1)
+	if k >= 0 && int(list[k].first) >= n {
+		k--
 	}
-	return -1
+	if k < 0 {
+		return -1
+	}
+	return min(int(list[k].last), n-1)
 }
 
-// highest is the highest bit set, or -1.
-func (p *plane) highest() int {
-	for w := chunkWords - 1; w >= 0; w-- {
-		if p[w] != 0 {
-			return w*64 + bits.Len64(p[w]) - 1
+// highestBelow is the highest bit set below n, or -1.
+func (p *plane) highestBelow(n int) int {
+	best := -1
+	for w := (n - 1) / 64; w >= 0 && best < 0; w-- {
+		set := p[w]
+		if over := (w+1)*64 - n; over > 0 {
+			set &= ^uint64(0) >> over
+		}
+		if set != 0 {
+			best = w*64 + bits.Len64(set) - 1
 		}
 	}
-	return -1
+	return best
 }
 
 // words gives the words of a plane that hold bits lo to hi-1, each with the

@@ -27,9 +27,12 @@ type Options struct {
 	MaxMemory int64
 
 	// Clusters is the first cluster index that may not be claimed. The
-	// default, 0, is no bound.
+	// default, 0, and the most is 2^55, where offsets of 64 bits end.
 	Clusters uint64
 }
+
+// maxClusters is how many clusters of 512 bytes have an offset of 64 bits.
+const maxClusters = 1 << (64 - qcow2.MinClusterBits)
 
 // Counts holds how often each host cluster is referenced, and what the
 // references said about the COPIED flag. Claims may come from several
@@ -47,9 +50,9 @@ type Counts struct {
 
 // New makes an empty Counts.
 func New(opts Options) *Counts {
-	c := &Counts{limit: opts.Clusters}
+	c := &Counts{limit: min(opts.Clusters, maxClusters)}
 	if c.limit == 0 {
-		c.limit = math.MaxUint64
+		c.limit = maxClusters
 	}
 	c.memory.max = opts.MaxMemory
 	c.dir.init(&c.memory)
@@ -139,7 +142,7 @@ func (c *Counts) Memory() int64 { return c.memory.used.Load() }
 func (c *Counts) Highest() (cluster qcow2.HostCluster, ok bool) {
 	chunks := c.dir.sorted()
 	for i := len(chunks) - 1; i >= 0; i-- {
-		if at := chunks[i].highest(); at >= 0 {
+		if at := chunks[i].highestBelow(chunkClusters); at >= 0 {
 			return chunks[i].first() + qcow2.HostCluster(at), true
 		}
 	}

@@ -201,6 +201,8 @@ func TestCountsEmpty(t *testing.T) {
 }
 
 func TestCountsRange(t *testing.T) {
+	require.ErrorIs(t, New(Options{}).Claim(1<<55-1, 2, 1), ErrRange)
+	require.NoError(t, New(Options{}).Claim(1<<55-1, 1, 1))
 	c := New(Options{Clusters: 1000})
 	require.NoError(t, c.Claim(999, 1, 1))
 	require.NoError(t, c.Claim(1000, 0, 1))

@@ -1,0 +1,285 @@
+package refcount
+
+import (
+	"context"
+	"slices"
+	"sort"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// A unit is a range of clusters that is compared by one goroutine in one go:
+// whole chunks, and as many as unitBytes of refcounts cover. A large refcount
+// block is in several units, each of which reads its piece.
+type unit struct {
+	lo, hi uint64   // clusters lo to hi-1, multiples of chunkClusters
+	chunks []*chunk // that lie in it
+	blocks []Block  // that cover some of it
+
+	out chan []event // closed when all is done
+
+	// Valid once out is closed.
+	bytes           uint64
+	inFile, pastEnd int64 // highest cluster in use on either side of the file's end, or -1
+}
+
+// event is a run that differs or, with err set, a block that cannot be read.
+type event struct {
+	diff  Diff
+	block Block
+	err   error
+}
+
+const (
+	unitBytes    = 512 << 10
+	unitClusters = 1 << 20 // at most, with narrow refcounts
+	batchEvents  = 256
+)
+
+// planner cuts what is to be compared into units. Ranges with neither blocks
+// nor chunks are passed over, however long.
+type planner struct {
+	t      *Table
+	chunks []*chunk // those still to come
+	blocks []Block  // those that end after pos
+	pos    uint64
+	size   uint64 // clusters of a unit
+}
+
+func newPlanner(c *Counts, t *Table) *planner {
+	size := uint64(unitBytes) * 8 >> t.g.RefcountOrder
+	return &planner{t: t, chunks: c.dir.sorted(), blocks: t.blocks, size: min(size, unitClusters)}
+}
+
+// next gives the next unit, or nil.
+func (p *planner) next() *unit {
+	lo := ^uint64(0)
+	if len(p.chunks) > 0 {
+		lo = p.chunks[0].index * chunkClusters
+	}
+	for len(p.blocks) > 0 && p.t.end(p.blocks[0]) <= p.pos {
+		p.blocks = p.blocks[1:]
+	}
+	if len(p.blocks) > 0 {
+		lo = min(lo, max(p.pos, p.t.first(p.blocks[0])))
+	}
+	if lo == ^uint64(0) {
+		return nil
+	}
+	lo -= lo % chunkClusters
+	u := &unit{lo: lo, hi: lo + p.size, out: make(chan []event, 2), inFile: -1, pastEnd: -1}
+	n := sort.Search(len(p.chunks), func(i int) bool { return p.chunks[i].index*chunkClusters >= u.hi })
+	u.chunks, p.chunks = p.chunks[:n], p.chunks[n:]
+	n = sort.Search(len(p.blocks), func(i int) bool { return p.t.first(p.blocks[i]) >= u.hi })
+	u.blocks = p.blocks[:n] // the last may go on in the next unit
+	p.pos = u.hi
+	return u
+}
+
+// first is the first cluster that a block covers, end the first after them.
+func (t *Table) first(b Block) uint64 { return b.Index * t.perBlock }
+func (t *Table) end(b Block) uint64   { return t.first(b) + t.perBlock }
+
+// part is what a unit has of a refcount block.
+type part struct {
+	block  Block
+	lo, hi uint64 // clusters
+	from   uint64 // of the block's bytes
+	raw    []byte // nil: all zero, or not read
+	err    error
+}
+
+// worker compares units, one after another.
+type worker struct {
+	ctx          context.Context
+	t            *Table
+	fileClusters uint64
+
+	u     *unit
+	parts []part // by cluster
+	buf   []byte
+	batch []event
+	known dataExtent
+}
+
+func (w *worker) compare(u *unit) {
+	w.u = u
+	defer close(u.out)
+	w.load()
+	parts, chunks := w.parts, u.chunks
+	for base := u.lo; base < u.hi; base += chunkClusters {
+		var ch *chunk
+		if len(chunks) > 0 && chunks[0].index*chunkClusters == base {
+			ch, chunks = chunks[0], chunks[1:]
+		}
+		for len(parts) > 0 && parts[0].hi <= base {
+			parts = parts[1:]
+		}
+		if w.ctx.Err() != nil {
+			return
+		}
+		w.chunk(base, ch, parts)
+	}
+	w.send()
+	u.inFile = w.highest(u.lo, min(u.hi, w.fileClusters))
+	u.pastEnd = w.highest(max(u.lo, w.fileClusters), u.hi)
+}
+
+// chunk compares one chunk, or the clusters of one that is not there; parts
+// begins with the first that reaches into it.
+func (w *worker) chunk(base uint64, ch *chunk, parts []part) {
+	end := base + chunkClusters
+	at := base
+	for i := range parts {
+		p := &parts[i]
+		if p.lo >= end {
+			break
+		}
+		lo, hi := max(p.lo, base), min(p.hi, end)
+		w.gap(base, ch, at, lo)
+		at = hi
+		s := segment{lo: int(lo - base), hi: int(hi - base), coverage: Covered}
+		if p.err != nil {
+			s.coverage = Unknown
+			if lo == p.lo {
+				w.emit(event{block: p.block, err: p.err})
+			}
+		} else if p.raw != nil {
+			s.block = w.t.g.RefcountBlock(p.raw)
+			s.shift = int(base) - int(p.lo)
+		}
+		w.segment(base, ch, s)
+	}
+	w.gap(base, ch, at, end)
+}
+
+// gap compares clusters that no usable block covers.
+func (w *worker) gap(base uint64, ch *chunk, lo, hi uint64) {
+	if ch == nil {
+		return // neither refcounts nor references
+	}
+	t := w.t
+	bad := t.unusable
+	bad = bad[sort.Search(len(bad), func(k int) bool { return bad[k].end()*t.perBlock > lo }):]
+	for ; lo < hi; bad = bad[min(1, len(bad)):] {
+		from, to := hi, hi
+		if len(bad) > 0 {
+			from, to = min(hi, max(lo, bad[0].First*t.perBlock)), min(hi, bad[0].end()*t.perBlock)
+		}
+		w.segment(base, ch, segment{lo: int(lo - base), hi: int(from - base), coverage: Uncovered})
+		w.segment(base, ch, segment{lo: int(from - base), hi: int(to - base), coverage: Unknown})
+		lo = to
+	}
+}
+
+// load reads what the unit needs of the refcount blocks, in the order of the
+// file, and what lies side by side there in one go.
+func (w *worker) load() {
+	u, t := w.u, w.t
+	w.parts = w.parts[:0]
+	size := 0
+	for _, b := range u.blocks {
+		p := part{block: b, lo: max(u.lo, t.first(b)), hi: min(u.hi, t.end(b), t.clusters)}
+		p.from = (p.lo - t.first(b)) << t.g.RefcountOrder / 8
+		w.parts = append(w.parts, p)
+		size += p.length(t)
+	}
+	if cap(w.buf) < size {
+		w.buf = make([]byte, size)
+	}
+	inFile := make([]*part, 0, len(w.parts))
+	for i := range w.parts {
+		inFile = append(inFile, &w.parts[i])
+	}
+	slices.SortFunc(inFile, func(a, b *part) int { return compareUint(a.offset(), b.offset()) })
+
+	free := w.buf[:size]
+	for i := 0; i < len(inFile); {
+		p := inFile[i]
+		if w.hole(p) {
+			i++
+			continue
+		}
+		n, length := i+1, p.length(t)
+		for n < len(inFile) && inFile[n].offset() == p.offset()+uint64(length) && !w.hole(inFile[n]) {
+			length += inFile[n].length(t)
+			n++
+		}
+		group := free[:length:length]
+		free = free[length:]
+		err := t.read(group, p.block, p.from)
+		for _, q := range inFile[i:n] {
+			q.raw, group = group[:q.length(t)], group[q.length(t):]
+			if err != nil {
+				q.err = err
+				if n > i+1 { // perhaps it is the other's fault
+					q.err = t.read(q.raw, q.block, q.from)
+				}
+			}
+			u.bytes += uint64(len(q.raw))
+		}
+		i = n
+	}
+}
+
+// offset is where the part begins in the file. It may lie where no file
+// reaches, and so is only for comparing.
+func (p *part) offset() uint64 { return uint64(p.block.Offset) + p.from }
+
+// length is how many bytes the part has.
+func (p *part) length(t *Table) int { return int((p.hi - p.lo) << t.g.RefcountOrder / 8) }
+
+// dataExtent is an answer of a DataFinder: nothing is stored from asked to
+// start, something from there to end.
+type dataExtent struct{ asked, start, end qcow2.HostOffset }
+
+// hole tells whether a part is known to be all zeros without reading it.
+func (w *worker) hole(p *part) bool {
+	finder, ok := w.t.r.(DataFinder)
+	off, length := qcow2.HostOffset(p.offset()), qcow2.HostOffset(p.length(w.t))
+	if !ok || !qcow2.RangeFits(uint64(off), uint64(length), qcow2.MaxImageLength) {
+		return false
+	}
+	e := &w.known
+	if off < e.asked || off >= e.end {
+		*e = dataExtent{asked: off}
+		e.start, e.end = finder.NextData(off)
+	}
+	return e.start >= off+length || e.end <= off
+}
+
+// highest gives the highest cluster from lo to hi-1 with a reference or a
+// refcount, or -1.
+func (w *worker) highest(lo, hi uint64) int64 {
+	if lo >= hi {
+		return -1
+	}
+	best := int64(-1)
+	for i := len(w.parts) - 1; i >= 0 && best < 0; i-- {
+		p := &w.parts[i]
+		if p.raw == nil || p.err != nil {
+			continue
+		}
+		from, to := max(p.lo, lo), min(p.hi, hi)
+		if from >= to {
+			continue
+		}
+		if at := lastNonZero(w.t.g.RefcountBlock(p.raw), int(from-p.lo), int(to-p.lo)); at >= 0 {
+			best = int64(p.lo) + int64(at)
+		}
+	}
+	for i := len(w.u.chunks) - 1; i >= 0; i-- {
+		ch := w.u.chunks[i]
+		base := ch.index * chunkClusters
+		if base >= hi {
+			continue
+		}
+		if at := ch.highestBelow(int(min(hi-base, chunkClusters))); at >= 0 && base+uint64(at) >= lo {
+			return max(best, int64(base)+int64(at))
+		}
+		if base <= lo {
+			break
+		}
+	}
+	return best
+}
