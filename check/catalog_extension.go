@@ -6,8 +6,8 @@ var extensionRules = []Rule{
 		Title: "a header extension runs past the space for extensions",
 		Spec:  "Header extensions; QEMU: qcow2_read_extensions",
 		Why: "Each extension says how long it is. This one claims more than there is before the backing file's name " +
-			"or the end of the first cluster, so it and all that follow cannot be read. QEMU refuses to open the " +
-			"image.",
+			"or the end of the first cluster, or the space ends without the mark that ends it, so it and what " +
+			"follows cannot be read. QEMU refuses to open the image.",
 		Do: "Restore the first cluster from a backup. The extension's length is the four bytes that are named; in a " +
 			"copy of the image it can be set right when the type tells what it must be (bitmaps 24, encryption " +
 			"header pointer 16)."},
@@ -21,9 +21,9 @@ var extensionRules = []Rule{
 	{Code: EXT003, Severity: Corruption, Structure: StructExtension, Repair: RepairPolicy,
 		Title: "a header extension has the wrong length for its type",
 		Spec:  "Header extensions; Bitmaps extension; Full disk encryption header pointer; Feature name table",
-		Why: "The bitmaps extension has 24 bytes, the encryption header pointer 16, each feature name 48. With " +
-			"another length the content is cut or comes from another place. QEMU refuses to open an image whose " +
-			"bitmaps or encryption extension has a wrong length.",
+		Why: "The bitmaps extension has 24 bytes, the encryption header pointer 16, each feature name 48, and QEMU " +
+			"takes no more than 15 for the backing format. With another length the content is cut or comes from " +
+			"another place. QEMU refuses to open an image whose bitmaps or encryption extension has a wrong length.",
 		Do: "Restore the first cluster from a backup. If it is the bitmaps extension, a repair can set it right or " +
 			"give the bitmaps up, as the bitmap policy says; the disk itself is not affected."},
 	{Code: EXT004, Severity: Corruption, Structure: StructExtension, Repair: RepairNone,

@@ -21,9 +21,9 @@ var siblingRules = []Rule{
 	{Code: DAT001, Severity: Corruption, Structure: StructDataFile, Repair: RepairNone,
 		Title: "the external data file is missing or too short",
 		Spec:  "External Data File Name header extension; Header, incompatible_features, bit 2",
-		Why: "The image keeps guest data in another file. That file is not there, cannot be opened, or ends before " +
-			"the clusters that the image maps into it. What lies past its end reads as zeros. Moving the image " +
-			"without its data file, or an incomplete copy, does that.",
+		Why: "The image keeps guest data in another file. That file is not there, or ends before the clusters that " +
+			"the image maps into it. What lies past its end reads as zeros. Moving the image without its data file, " +
+			"or an incomplete copy, does that.",
 		Do: "Put the data file where the image names it (`qcheck info` shows the name), or copy it again. Do not " +
 			"start a VM before: it would see zeros in place of its data."},
 	{Code: DAT002, Severity: Warning, Structure: StructDataFile, Repair: RepairNone,
