@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -67,7 +68,8 @@ func TestQEMUCrashed(t *testing.T) {
 			got := checkFile(t, path)
 			assertFigures(t, want, got)
 			assert.EqualValues(t, want.Leaks, got.Totals.Leaks)
-			assert.EqualValues(t, want.Corruptions, got.Totals.Corruptions)
+			// QEMU counts such a cluster once more for the COPIED flag that contradicts the wrong refcount.
+			assert.EqualValues(t, strings.Count(want.Stderr, "ERROR cluster"), got.Totals.Corruptions)
 			assert.Equal(t, qemutest.Info(t, path).DirtyFlag, got.Has(check.HDR006))
 		})
 	}
