@@ -41,7 +41,7 @@ race: ## the race detector on the packages that run goroutines (-short: fewer im
 	$(GO) test -race -short -timeout 8m $(RACE_PACKAGES)
 
 demo: build ## make a healthy and three broken images in ./demo and check them
-	@GO='$(GO)' ./.ci/demo.sh
+	@./.ci/demo.sh
 
 clean: ## remove what the other targets made
 	rm -rf bin demo

@@ -102,7 +102,7 @@ func (c *Case) Build() (*Image, error) {
 }
 
 // sections make the cases, each those of its file.
-var sections = []func() []Case{demoCases, healthyCases}
+var sections = []func() []Case{healthyCases}
 
 // Cases gives all cases, sorted by name.
 func Cases() []Case {
