@@ -135,8 +135,7 @@ type collector struct {
 	opts    *CompareOptions
 	totals  Totals
 	pending Diff // N 0: none
-	failed  Block
-	anyFail bool
+	failed  *blockFailure
 }
 
 func (c *collector) collect(ctx context.Context, u *unit) error {
@@ -157,23 +156,23 @@ func (c *collector) collect(ctx context.Context, u *unit) error {
 }
 
 func (c *collector) event(e *event) {
-	if e.err != nil {
-		if c.anyFail && c.failed == e.block {
+	if f := e.failed; f != nil {
+		if c.failed != nil && c.failed.block == f.block {
 			return // another piece of the same block
 		}
-		c.failed, c.anyFail = e.block, true
+		c.failed = f
 		c.flush()
 		if c.opts.BlockError != nil {
-			c.opts.BlockError(e.block, e.err)
+			c.opts.BlockError(f.block, f.err)
 		}
 		return
 	}
-	if c.pending.joins(e.diff, c.opts.FileClusters) {
-		c.pending.N += e.diff.N
+	if c.pending.joins(e.Diff, c.opts.FileClusters) {
+		c.pending.N += e.N
 		return
 	}
 	c.flush()
-	c.pending = e.diff
+	c.pending = e.Diff
 }
 
 // joins tells whether next goes on where d ends, and says the same.

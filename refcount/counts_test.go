@@ -72,7 +72,7 @@ func (m *model) check(t *testing.T, c *Counts) {
 			contradictions[cluster] = true
 		}
 	}
-	require.Equal(t, contradictions, spread(t, c.Contradictions()))
+	require.Equal(t, contradictions, clusterSet(t, c.Contradictions()))
 	got, gotOK := c.Highest()
 	require.Equal(t, ok, gotOK)
 	require.Equal(t, highest, uint64(got))
@@ -89,8 +89,8 @@ func (m *model) shared() map[uint64]bool {
 	return set
 }
 
-// spread makes a set of runs, which must ascend and not touch.
-func spread(t *testing.T, runs iter.Seq2[qcow2.HostCluster, uint64]) map[uint64]bool {
+// clusterSet makes a set of runs, which must ascend and not touch.
+func clusterSet(t *testing.T, runs iter.Seq2[qcow2.HostCluster, uint64]) map[uint64]bool {
 	t.Helper()
 	set := map[uint64]bool{}
 	end := uint64(0)
@@ -144,7 +144,7 @@ func TestCountsAgainstModel(t *testing.T) {
 		}
 		m.check(t, c)
 		// Which claim came second matters, so this holds for one goroutine only.
-		require.Equal(t, m.shared(), spread(t, c.Shared()))
+		require.Equal(t, m.shared(), clusterSet(t, c.Shared()))
 	}
 }
 

@@ -60,32 +60,38 @@ func (w *worker) planes(base uint64, ch *chunk, s *segment) {
 			continue
 		}
 		end = min(end, s.hi)
-		if end-i == 64 && s.block.Raw != nil && s.block.Order == 4 && ch.equal16(word, s.block.Raw[2*(i+s.shift):]) {
+		if end-i == 64 && s.block.Raw != nil && ch.equalWord(word, s.block, i+s.shift) {
 			i = end
 			continue
 		}
 		for ; i < end; i++ {
-			w.constant(base, s, i, i+1, ch.dense(i))
+			refs, refcount := ch.dense(i), uint64(0)
+			if s.block.Raw != nil {
+				refcount = s.block.Get(i + s.shift)
+			}
+			if refs != refcount {
+				w.differ(base, s, i, i+1, refcount, refs)
+			}
 		}
 	}
 }
 
-// equal16 tells quickly whether the references to the 64 clusters of a word are
-// what 16-bit refcounts say. It may say no where they are.
-func (ch *chunk) equal16(word int, raw []byte) bool {
+// equalWord tells quickly whether the references to the 64 clusters of a word
+// are what the entries of a block from i on say. It may say no where they are.
+func (ch *chunk) equalWord(word int, block qcow2.RefcountBlock, i int) bool {
 	one, two := ch.one.Load()[word], uint64(0)
 	if p := ch.two.Load(); p != nil {
-		if two = p[word]; two != 0 && !ch.more.none(word) {
+		if two = p[word]; two != 0 && (block.Order == 0 || !ch.more.none(word)) {
 			return false
 		}
 	}
-	raw = raw[:128]
-	for k := 0; k < 128; k += 8 {
-		if binary.LittleEndian.Uint64(raw[k:]) != spread16(one)+spread16(two) {
+	raw := block.Raw[i<<block.Order/8:][:8<<block.Order]
+	for k := 0; k < len(raw); k += 8 {
+		if binary.LittleEndian.Uint64(raw[k:]) != spread(block.Order, one)+spread(block.Order, two) {
 			return false
 		}
-		one >>= 4
-		two >>= 4
+		one >>= 64 >> block.Order
+		two >>= 64 >> block.Order
 	}
 	return true
 }
@@ -116,21 +122,23 @@ func (w *worker) differ(base uint64, s *segment, lo, hi int, refcount, refs uint
 	d := Diff{First: qcow2.HostCluster(first), N: n, Refcount: refcount, References: refs, Coverage: s.coverage}
 	if first < w.fileClusters && n > w.fileClusters-first {
 		d.N = w.fileClusters - first
-		w.emit(event{diff: d})
+		w.emit(event{Diff: d})
 		d.First, d.N = qcow2.HostCluster(w.fileClusters), n-d.N
 	}
-	w.emit(event{diff: d})
+	w.emit(event{Diff: d})
 }
 
 // emit passes an event on, joined to the last one where it can be.
 func (w *worker) emit(e event) {
-	if n := len(w.batch); n > 0 && e.err == nil && w.batch[n-1].err == nil &&
-		w.batch[n-1].diff.joins(e.diff, w.fileClusters) {
-		w.batch[n-1].diff.N += e.diff.N
+	if n := len(w.batch); n > 0 && w.batch[n-1].joins(e.Diff, w.fileClusters) {
+		w.batch[n-1].N += e.N
 		return
 	}
 	if len(w.batch) == batchEvents {
 		w.send()
+	}
+	if w.batch == nil {
+		w.batch = make([]event, 0, batchEvents)
 	}
 	w.batch = append(w.batch, e)
 }

@@ -99,8 +99,34 @@ func lastNonZero(b qcow2.RefcountBlock, i, end int) int {
 	return -1
 }
 
-// spread16 is the word of four 16-bit entries, each 1 where its bit in the low
-// nibble of set is.
-func spread16(set uint64) uint64 {
-	return (set&1 | set&2<<15 | set&4<<30 | set&8<<45) << 8
+// spread is the word whose entries are 0 and 1 as the lowest bits of set are,
+// from the least significant one up; higher bits are left out.
+func spread(order uint, set uint64) uint64 {
+	switch order {
+	case 1:
+		set &= 0xffff_ffff
+		set = (set | set<<16) & 0x0000_ffff_0000_ffff
+		set = (set | set<<8) & 0x00ff_00ff_00ff_00ff
+		set = (set | set<<4) & 0x0f0f_0f0f_0f0f_0f0f
+		set = (set | set<<2) & 0x3333_3333_3333_3333
+		set = (set | set<<1) & 0x5555_5555_5555_5555
+	case 2:
+		set &= 0xffff
+		set = (set | set<<24) & 0x0000_00ff_0000_00ff
+		set = (set | set<<12) & 0x000f_000f_000f_000f
+		set = (set | set<<6) & 0x0303_0303_0303_0303
+		set = (set | set<<3) & 0x1111_1111_1111_1111
+	case 3:
+		set &= 0xff
+		set = (set | set<<28) & 0x0000_000f_0000_000f
+		set = (set | set<<14) & 0x0003_0003_0003_0003
+		set = (set | set<<7) & 0x0101_0101_0101_0101
+	case 4:
+		set = (set&1 | set&2<<15 | set&4<<30 | set&8<<45) << 8
+	case 5:
+		set = set&1<<24 | set&2<<55
+	case 6:
+		set = set & 1 << 56
+	}
+	return set
 }

@@ -1,6 +1,7 @@
 package refcount
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 
@@ -45,16 +46,16 @@ func TestSameUntilAndLastNonZero(t *testing.T) {
 	}
 }
 
-func TestSpread16(t *testing.T) {
-	for set := range uint64(16) {
-		raw := make([]byte, 8)
-		b := qcow2.RefcountBlock{Raw: raw, Order: 4}
-		for i := range 4 {
-			b.Set(i, set>>i&1)
-		}
-		for i := range 4 {
-			require.Equal(t, byte(spread16(set)>>(16*i)), raw[2*i])
-			require.Equal(t, byte(spread16(set)>>(16*i+8)), raw[2*i+1])
+func TestSpread(t *testing.T) {
+	for order := range uint(qcow2.MaxRefcountOrder + 1) {
+		rng := rand.New(rand.NewPCG(2, uint64(order)))
+		for range 100 {
+			set := rng.Uint64()
+			b := qcow2.RefcountBlock{Raw: make([]byte, 8), Order: order}
+			for i := range b.Len() {
+				b.Set(i, set>>i&1)
+			}
+			require.Equal(t, binary.LittleEndian.Uint64(b.Raw), spread(order, set), "order %d, set %x", order, set)
 		}
 	}
 }

@@ -23,9 +23,13 @@ type unit struct {
 	inFile, pastEnd int64 // highest cluster in use on either side of the file's end, or -1
 }
 
-// event is a run that differs or, with err set, a block that cannot be read.
+// event is a run that differs or a block that cannot be read.
 type event struct {
-	diff  Diff
+	Diff
+	failed *blockFailure
+}
+
+type blockFailure struct {
 	block Block
 	err   error
 }
@@ -142,7 +146,7 @@ func (w *worker) chunk(base uint64, ch *chunk, parts []part) {
 		if p.err != nil {
 			s.coverage = Unknown
 			if lo == p.lo {
-				w.emit(event{block: p.block, err: p.err})
+				w.emit(event{failed: &blockFailure{p.block, p.err}})
 			}
 		} else if p.raw != nil {
 			s.block = w.t.g.RefcountBlock(p.raw)
