@@ -370,8 +370,16 @@ func TestCompareLargeBlocks(t *testing.T) {
 	require.NoError(t, c.Claim(30<<20, 1, 1))
 	raw[5<<20/8] = 0xfe
 	var o outcome
-	totals, err := Compare(t.Context(), c, NewTable(f, g, blocks, nil), CompareOptions{Diff: o.diff, BlockError: o.blockError})
+	var progress []uint64
+	totals, err := Compare(t.Context(), c, NewTable(f, g, blocks, nil), CompareOptions{
+		Diff: o.diff, BlockError: o.blockError,
+		Progress: func(bytes uint64) { progress = append(progress, bytes) },
+	})
 	require.NoError(t, err)
+	assert.Greater(t, len(progress), 16)
+	assert.IsIncreasing(t, progress)
+	assert.Equal(t, totals.Bytes, progress[len(progress)-1])
+	assert.EqualValues(t, 4<<20, totals.Bytes)
 	assert.Equal(t, []string{
 		fmt.Sprintf("%+v", Diff{First: 5 << 20, N: 1, Refcount: 0, References: 1}),
 		fmt.Sprintf("block %+v: %v", blocks[1], errBroken),
