@@ -1,0 +1,60 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// exitCode is what a command ends with when it has said all there is to say.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+
+// The exit codes, those of `qemu-img check` and one more.
+const (
+	exitSound    exitCode = 0
+	exitTrouble  exitCode = 1 // could not complete
+	exitCorrupt  exitCode = 2
+	exitLeaks    exitCode = 3
+	exitUnmet    exitCode = 4 // sound, but a requirement is not met
+	exitNotQcow2 exitCode = 63
+)
+
+// codeOf is the exit code for one image that was checked.
+func codeOf(r *check.Result) exitCode {
+	switch r.Verdict {
+	case check.VerdictIncomplete, check.VerdictUnsupported:
+		return exitTrouble
+	case check.VerdictCorrupt:
+		return exitCorrupt
+	case check.VerdictLeaks:
+		return exitLeaks
+	}
+	if len(r.Unmet) > 0 {
+		return exitUnmet
+	}
+	return exitSound
+}
+
+// worse joins the exit codes of several images: an image that could not be
+// completed weighs most, then corruption, leaks, an unmet requirement; that a
+// file is no qcow2 image counts only when that was all there was.
+func worse(codes []exitCode) exitCode {
+	for _, code := range []exitCode{exitTrouble, exitCorrupt, exitLeaks, exitUnmet} {
+		for _, c := range codes {
+			if c == code {
+				return code
+			}
+		}
+	}
+	for _, c := range codes {
+		if c != exitNotQcow2 {
+			return exitSound
+		}
+	}
+	if len(codes) > 0 {
+		return exitNotQcow2
+	}
+	return exitSound
+}

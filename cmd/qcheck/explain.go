@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/report"
+)
+
+// ExplainCmd is `qcheck explain CODE...`.
+type ExplainCmd struct {
+	Codes  []string `arg:"" name:"code" help:"Codes of findings, like MAP003; or 'all'."`
+	Output string   `short:"o" enum:"human,json" default:"human" placeholder:"FORMAT" help:"How to show: ${enum}."`
+}
+
+// Examples is shown below the command's help.
+func (c *ExplainCmd) Examples() string {
+	return "  qcheck explain REF005\n  qcheck explain all"
+}
+
+// Run explains each code.
+func (c *ExplainCmd) Run(g *Globals, s *streams) error {
+	var rules []check.Rule
+	for _, code := range c.Codes {
+		if code == "all" {
+			rules = append(rules, check.Catalog()...)
+			continue
+		}
+		r, ok := check.Lookup(check.Code(strings.ToUpper(code)))
+		if !ok {
+			return fmt.Errorf("there is no finding with code %q; `qcheck explain all` shows every one", code)
+		}
+		rules = append(rules, r)
+	}
+	for i, r := range rules {
+		if c.Output == "json" {
+			if err := report.ExplainJSON(s.out, r); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(s.out)
+		}
+		if err := report.Explain(s.out, r, g.reportOptions(s.out)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

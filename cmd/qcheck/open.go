@@ -1,0 +1,84 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// opened is an image with the file it is read from.
+type opened struct {
+	*imagefile.File
+	path string
+	img  *qcow2.Image
+}
+
+// openImage opens an image as a reader. The error is an [*imagefile.OpenError],
+// wraps [qcow2.ErrNotQcow2], or tells what could not be read.
+func openImage(path string, forceShare bool) (*opened, error) {
+	f, err := imagefile.Open(path, imagefile.Options{ForceShare: forceShare})
+	if err != nil {
+		return nil, err
+	}
+	o := &opened{File: f, path: path}
+	if err := o.reopen(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// reopen reads the header anew, and takes the size that the file has now.
+func (o *opened) reopen() error {
+	size, err := o.CurrentSize()
+	if err != nil {
+		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
+	}
+	img, err := qcow2.Open(o.File, size)
+	if err != nil {
+		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
+	}
+	o.img = img
+	return nil
+}
+
+// sibling opens another file that the image names, relative to the image's
+// folder as QEMU does.
+func (o *opened) sibling(kind check.SiblingKind, name, _ string, forceShare bool) (check.Sibling, error) {
+	path, err := siblingPath(o.path, name)
+	if err != nil {
+		return nil, err
+	}
+	k := imagefile.DataFile
+	if kind == check.SiblingBackingFile {
+		k = imagefile.BackingFile
+	}
+	return imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: forceShare})
+}
+
+// errProtocol means that an image names its other file by something else than a
+// path.
+var errProtocol = errors.New("not the path of a local file")
+
+// siblingPath gives the path that a name in an image stands for. QEMU's names
+// may start with a protocol ("nbd:", "json:{…}", "file:"), of which only local
+// files can be looked at.
+func siblingPath(image, name string) (string, error) {
+	if rest, ok := strings.CutPrefix(name, "file:"); ok {
+		name = strings.TrimPrefix(rest, "//")
+	} else if proto, _, ok := strings.Cut(name, ":"); ok && !strings.Contains(proto, "/") {
+		return "", fmt.Errorf("%s: %w", check.Escape(name), errProtocol)
+	}
+	if name == "" {
+		return "", errors.New("the name is empty")
+	}
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	return filepath.Join(filepath.Dir(image), name), nil
+}
