@@ -102,8 +102,9 @@ type run struct {
 	dataFileEnd uint64              // bytes of the external data file that are mapped
 	data        dataFile
 
-	snapshots []qcow2.Snapshot    // the entries that could be read
-	bitmaps   []qcow2.BitmapEntry // the entries that could be read
+	snapshots     []qcow2.Snapshot    // the entries that could be read
+	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
+	bitmaps       []qcow2.BitmapEntry // the entries that could be read
 }
 
 // A pass looks at one kind of structure. Each opens its file with what it tests,

@@ -48,6 +48,7 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
+	c.findLostSnapshots()
 	suspects := c.blankOwners()
 	if len(suspects) == 0 {
 		return nil
@@ -112,6 +113,31 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 		return leaks[len(leaks)-1].first, true
 	}
 	return 0, false
+}
+
+// findLostSnapshots looks behind the snapshot table's last entry, or where there
+// is none at the table's place, for an entry whose L1 table nothing refers to: a
+// number of snapshots that is too small makes leaks of all that the others own.
+func (c *run) findLostSnapshots() {
+	x := c.snapshotTable
+	if c.h.NbSnapshots == 0 {
+		x.Offset = c.h.SnapshotsOffset
+	}
+	if x.Offset == 0 || !c.g.Aligned(x.Offset) {
+		return
+	}
+	next := (x.Offset + qcow2.HostOffset(x.Length) + 7) &^ 7
+	head := make([]byte, qcow2.SnapshotHeadSize)
+	if c.img.ReadAt(head, next) != nil {
+		return
+	}
+	s, _ := qcow2.DecodeSnapshot(head, next) // the head is all that is looked at
+	if s.L1TableOffset == 0 || s.L1Size == 0 || !c.g.Aligned(s.L1TableOffset) {
+		return
+	}
+	if cl := c.g.HostCluster(s.L1TableOffset); c.onDisk(cl) > c.counts.Get(cl) {
+		c.doubt(Owner{Structure: StructSnapshotTable}, fmt.Sprintf("what looks like one more entry follows at %v, and %s fits its L1 table", next, c.clusterRange(cl, 1)))
+	}
 }
 
 // findLostTables searches the unreferenced clusters for L2 tables, when an L1

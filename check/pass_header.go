@@ -299,6 +299,11 @@ func (c *run) checkBackingName() {
 		f.Expected = fmt.Sprintf("an end at or before 0x%x", cluster)
 		f.Message = fmt.Sprintf("the backing file name of %d bytes at %v runs past the end of the first cluster", length, offset)
 	}
+	if length == 0 && f.Message == "" {
+		f.Severity, f.Repair = Warning, RepairNone // QEMU opens it, without a backing file
+		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), offset.String()
+		f.Message = fmt.Sprintf("a backing file name of 0 bytes is said to stand at %v: there is either a backing file or no offset", offset)
+	}
 	if f.Message != "" {
 		c.reportField(f)
 	}

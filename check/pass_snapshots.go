@@ -29,7 +29,7 @@ func (c *run) checkSnapshots() error {
 	}
 	t := qcow2.ReadSnapshotTable(c.img)
 	claimed := t.Extent
-	c.snapshots = t.Snapshots
+	c.snapshots, c.snapshotTable = t.Snapshots, t.Extent
 	if t.Partial != nil {
 		claimed.Length = uint64(t.Partial.EntryOffset-claimed.Offset) + qcow2.SnapshotHeadSize
 		// Whatever is wrong with the name, the clusters are the snapshot's.
