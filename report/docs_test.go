@@ -2,7 +2,7 @@ package report
 
 import (
 	"bytes"
-	"errors"
+	"fmt"
 	"os"
 	"regexp"
 	"testing"
@@ -32,7 +32,7 @@ func TestDocumentedExamples(t *testing.T) {
 	require.NoError(t, bitmap.JSON(&bitmapText))
 	examples := map[string][]byte{
 		"check":  write(t, FormatJSON, Options{}, Image{Name: "disk.qcow2", Result: res}),
-		"failed": write(t, FormatJSON, Options{}, Image{Name: "gone.qcow2", Err: errors.New("no such file or directory")}),
+		"failed": write(t, FormatJSON, Options{}, Image{Name: "notes.txt", Err: fmt.Errorf("notes.txt: %w", qcow2.ErrNotQcow2)}),
 		"info":   infoText.Bytes(),
 		"bitmap": bitmapText.Bytes(),
 	}

@@ -3,9 +3,11 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // The JSON of a check. docs/json.md describes it. The order of the fields is the
@@ -43,6 +45,7 @@ type jsonFailed struct {
 	Filename    string        `json:"filename"`
 	Verdict     check.Verdict `json:"verdict"`
 	Error       string        `json:"error"`
+	Code        check.Code    `json:"code,omitempty"` // HDR001 where that is the reason
 	CheckErrors uint64        `json:"check-errors"`
 }
 
@@ -101,7 +104,11 @@ func toJSON(img *Image) any {
 		failure = img.Err.Error()
 	}
 	if r == nil {
-		return jsonFailed{Filename: name, Verdict: img.verdict(), Error: failure, CheckErrors: 1}
+		j := jsonFailed{Filename: name, Verdict: img.verdict(), Error: failure, CheckErrors: 1}
+		if errors.Is(img.Err, qcow2.ErrNotQcow2) {
+			j.Code = check.HDR001
+		}
+		return j
 	}
 	j := jsonImage{
 		Filename: name, Format: "qcow2", Verdict: r.Verdict, Error: failure,

@@ -12,7 +12,7 @@ var advice = map[check.Verdict]string{
 	check.VerdictClean:       "`qcheck explain {code}` says what that means",
 	check.VerdictWarnings:    "`qcheck explain {code}` says what that means; no guest data is at risk, and this version of qcheck repairs nothing yet",
 	check.VerdictLeaks:       "`qcheck explain {code}` says what that means; leaks cost space and nothing else, and this version of qcheck repairs nothing yet",
-	check.VerdictCorrupt:     "`qcheck explain {code}` says what that means and what can be done; do not start a VM from this image before; this version of qcheck repairs nothing yet",
+	check.VerdictCorrupt:     "`qcheck explain {code}` says what that means and what can be done; until then start no VM from this image; this version of qcheck repairs nothing yet",
 	check.VerdictIncomplete:  "`qcheck explain {code}` says what that means; what was not looked at may be bad as well",
 	check.VerdictUnsupported: "`qcheck info {image}` shows what the image asks for; a later version of qcheck may know it",
 }
