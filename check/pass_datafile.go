@@ -1,7 +1,6 @@
 package check
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,9 +34,9 @@ func (c *run) checkDataFile() error {
 		return nil
 	}
 	ext := c.img.Extension(qcow2.ExtDataFile)
-	var name []byte
+	name := ""
 	if ext != nil && !ext.Overruns() {
-		name, _, _ = bytes.Cut(ext.Data, []byte{0}) // QEMU's strings end there
+		name = cString(ext.Data)
 	}
 	if len(name) == 0 {
 		if c.img.ExtensionsComplete && !c.extensionsHidden() {
@@ -49,7 +48,7 @@ func (c *run) checkDataFile() error {
 		return nil
 	}
 	c.data.name = at(ext.DataOffset(), len(ext.Data))
-	c.openDataFile(string(name))
+	c.openDataFile(name)
 	return nil
 }
 

@@ -41,6 +41,8 @@ func TestQEMUMatrix(t *testing.T) {
 			assertFigures(t, want, got)
 			assert.Zero(t, got.Totals.Corruptions)
 			assert.Zero(t, got.Totals.Leaks)
+			assert.Equal(t, check.OpenOK, got.QEMUOpen.ReadOnly, got.QEMUOpen.Reasons)
+			assert.Equal(t, check.OpenOK, got.QEMUOpen.ReadWrite, got.QEMUOpen.Reasons)
 
 			var inUse []string
 			for _, b := range got.Bitmaps {

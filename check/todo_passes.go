@@ -1,3 +1,0 @@
-package check
-
-func (c *run) predictOpen() error { return nil }
