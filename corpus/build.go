@@ -218,8 +218,9 @@ func (b *builder) finish() {
 		if d.Raw {
 			b.data = b.guest.clone()
 		}
-		b.img.dataName = d.Name
-		b.img.Siblings[d.Name] = b.data
+		if d.Name != "" {
+			b.img.Siblings[d.Name] = b.data
+		}
 	}
 }
 

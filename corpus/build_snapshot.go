@@ -3,6 +3,7 @@ package corpus
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -27,8 +28,8 @@ const (
 )
 
 func (s Snapshot) do(b *builder) error {
-	if b.spec.DataFile != nil {
-		return fmt.Errorf("no snapshots with a data file")
+	if b.spec.DataFile != nil && b.mapped() {
+		return fmt.Errorf("no snapshots of data in a data file")
 	}
 	vmStart := b.g.L1EntriesFor(b.img.size) * b.g.L2Coverage()
 	if s.VMState != 0 {
@@ -73,6 +74,11 @@ func (s Snapshot) do(b *builder) error {
 		b.discard(vmStart, b.g.Clusters(s.VMState)<<b.g.ClusterBits, false)
 	}
 	return nil
+}
+
+// mapped tells whether anything is mapped.
+func (b *builder) mapped() bool {
+	return slices.ContainsFunc(b.l1, func(t *l2table) bool { return t != nil })
 }
 
 // referAll adds a reference to every L2 table of an L1 and, for each, to all

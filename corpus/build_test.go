@@ -32,7 +32,7 @@ func TestBuildRefuses(t *testing.T) {
 		"half a cluster zeroed":     {Size: mib, Ops: []Op{Zero{Length: 512}}},
 		"snapshot needs wider":      {RefcountBits: 1, Size: mib, Ops: []Op{Write{Length: 1}, Snapshot{ID: "1"}}},
 		"no such snapshot":          {Size: mib, Ops: []Op{DropSnapshot{ID: "1"}}},
-		"snapshot with a data file": {Size: mib, DataFile: &DataFile{Name: "d"}, Ops: []Op{Snapshot{ID: "1"}}},
+		"snapshot with a data file": {Size: mib, DataFile: &DataFile{Name: "d"}, Ops: []Op{Write{Length: 1}, Snapshot{ID: "1"}}},
 		"dirty beyond the disk":     {Size: mib, Bitmaps: []Bitmap{{Name: "b", Dirty: []Range{{mib, 1}}}}},
 		"bitmap of nothing":         {Bitmaps: []Bitmap{{Name: "b"}}},
 		"header too full":           {ClusterBits: 9, Size: mib, Extensions: []RawExtension{{1, make([]byte, 400)}}},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/qcheck/qcheck/check"
 )
@@ -20,10 +21,16 @@ type Case struct {
 	// Want are the findings that a check must give; each finding must be
 	// wanted. A sound image has none.
 	Want []Want
+	// Any tells that there may be findings besides those wanted: what follows
+	// from such an image is not worth telling one by one.
+	Any bool
 	// Missing names files that the image needs and that are not there.
 	Missing []string
 	// Unreadable are places where reading the image fails.
 	Unreadable []Place
+	// BitmapData tells that the fault is found only where all data of the bitmaps
+	// is read.
+	BitmapData bool
 	// MemoryLimit bounds the check's reference counts, in bytes. The default is
 	// no limit.
 	MemoryLimit int64
@@ -62,7 +69,7 @@ func (c *Case) Filename() string {
 	b := []byte(c.Name + ".qcow2")
 	for i := range b {
 		if b[i] == '/' {
-			b[i] = '-'
+			b[i] = '_' // no name has one
 		}
 	}
 	return string(b)
@@ -70,10 +77,11 @@ func (c *Case) Filename() string {
 
 // Healthy tells that nothing but notes is to be found.
 func (c *Case) Healthy() bool {
-	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.severity() != check.Note })
+	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != check.Note })
 }
 
-func (w Want) severity() check.Severity {
+// ExpectedSeverity is the severity that the finding must have.
+func (w Want) ExpectedSeverity() check.Severity {
 	if w.Severity != 0 {
 		return w.Severity
 	}
@@ -102,26 +110,30 @@ func (c *Case) Build() (*Image, error) {
 }
 
 // sections make the cases, each those of its file.
-var sections = []func() []Case{healthyCases}
+var sections = []func() []Case{healthyCases, headerCases, extensionCases, mappingCases, overlapCases,
+	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, fileCases,
+	hostileCases}
 
-// Cases gives all cases, sorted by name.
-func Cases() []Case {
+// allCases are the cases, sorted by name.
+var allCases = sync.OnceValue(func() []Case {
 	var all []Case
 	for _, s := range sections {
 		all = append(all, s()...)
 	}
 	slices.SortFunc(all, func(a, b Case) int { return cmp.Compare(a.Name, b.Name) })
 	return all
-}
+})
+
+// Cases gives all cases, sorted by name.
+func Cases() []Case { return slices.Clone(allCases()) }
 
 // Lookup gives the case of a name.
 func Lookup(name string) (Case, bool) {
-	for _, c := range Cases() {
-		if c.Name == name {
-			return c, true
-		}
+	i, ok := slices.BinarySearchFunc(allCases(), name, func(c Case, name string) int { return cmp.Compare(c.Name, name) })
+	if !ok {
+		return Case{}, false
 	}
-	return Case{}, false
+	return allCases()[i], true
 }
 
 // clusterBitsOf gives the cluster_bits that a description asks for.

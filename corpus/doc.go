@@ -15,7 +15,7 @@
 // did, so that one damage does not lead the next one astray.
 //
 // A [Case] joins the two under a name, with a story, what a check must find, and
-// what QEMU does. [Cases] lists them all; [Write] writes them to files.
+// what QEMU does. [Cases] lists them all; [Export] writes them to files.
 //
 // Everything is deterministic: the same description gives the same bytes on every
 // machine. Images are sparse, in memory as in files.

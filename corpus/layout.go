@@ -14,7 +14,6 @@ type layout struct {
 	exts        []extension
 	extEnd      qcow2.Extent // of the mark at the extensions' end
 	backingName qcow2.Extent
-	dataName    string
 	crypto      qcow2.Extent
 	refTable    qcow2.Extent
 	blocks      []qcow2.HostCluster

@@ -1,0 +1,43 @@
+package corpus
+
+import (
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// fileCases are faults of encryption headers and of what the image says of other
+// files, and trouble that is not the image's.
+func fileCases() []Case {
+	luks := Spec{Size: 8 * mib, Crypt: qcow2.CryptLUKS, Ops: writes(Spec{Size: 8 * mib})}
+	pointer := ExtensionData(qcow2.ExtCrypto, 0, 8)
+	length := ExtensionData(qcow2.ExtCrypto, 8, 8)
+	free := SetRefcount(CryptoHeader(), 0)
+	data := func(name string) Spec {
+		return Spec{Size: 8 * mib, DataFile: &DataFile{Name: name}, Ops: writes(Spec{Size: 8 * mib})}
+	}
+	missing := one("data-file/missing", "the data file is not there", data("missing.data"), check.DAT001, Place{})
+	missing.Missing = []string{"missing.data"}
+	unreadable := one("trouble/unreadable-table", "a disk error where an L2 table is", Spec{Size: 2 * gib, Ops: []Op{
+		Write{Length: 1}, Discard{Length: 64 * kib, Full: true}}}, check.IOE001, L2Table(0))
+	unreadable.Unreadable = []Place{L2Table(0)}
+	block := one("trouble/unreadable-block", "a disk error where a refcount block is", base(), check.IOE001, RefcountBlock(0))
+	block.Unreadable = []Place{RefcountBlock(0)}
+	limit := one("trouble/memory", "less memory allowed than the references take", base(), check.LIM001, Place{})
+	limit.MemoryLimit = 1
+	return []Case{
+		one("encryption/misaligned", "the encryption header is said to start within a cluster", luks, check.CRY001, pointer, free, Add(pointer, 512)),
+		one("encryption/past-end", "the encryption header is said to lie behind the end of the file", luks, check.CRY001, pointer, free, Set(pointer, tib)),
+		one("encryption/overlap", "the encryption header is said to be where the refcount table is", luks, check.CRY002, RefcountTable().At(0, 6), free,
+			SetOffset(pointer, RefcountTable(), 0), Set(length, 4096), AddRefcount(RefcountTable(), 1)).and(check.MAP016, Place{}),
+		one("encryption/magic", "the encryption header has no magic", luks, check.CRY002, CryptoHeader().At(0, 6), Wipe(CryptoHeader().At(0, 6))),
+		one("encryption/version", "an encryption header of version 3", luks, check.CRY002, CryptoHeader().At(6, 2), Set(CryptoHeader().At(6, 2), 3)),
+		one("encryption/payload", "the key's material is said to lie behind the header's end", luks, check.CRY002, Place{},
+			Set(CryptoHeader().At(luksSlotsAt+40, 4), 1<<24)),
+		missing,
+		one("data-file/unnamed", "a data file whose name is not recorded",
+			Spec{Size: 8 * mib, DataFile: &DataFile{Name: ""}}, check.DAT002, Place{}),
+		one("backing/no-format", "the backing file's format is not recorded, so that its content decides it: unsafe",
+			Spec{Size: 8 * mib, Backing: &Backing{Name: "no-format.raw", Size: mib}}, check.CHN002, Place{}),
+		unreadable, block, limit,
+	}
+}

@@ -1,0 +1,159 @@
+package corpus
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// hostile makes the case of an image that is there to break its reader. Further
+// findings than those wanted may come.
+func hostile(name, story string, spec Spec, damage []Damage, codes ...check.Code) Case {
+	c := Case{Name: "hostile/" + name, Story: story, Spec: spec, Damage: damage, Any: true}
+	for _, code := range codes {
+		c.Want = append(c.Want, Want{Code: code})
+	}
+	return c
+}
+
+// repeat fills a table with one entry.
+func repeat(p Place, entry func(*Image) (uint64, error)) Damage {
+	return change(p, func(img *Image, b []byte) error {
+		e, err := entry(img)
+		if err != nil {
+			return err
+		}
+		for ; len(b) >= 8; b = b[8:] {
+			binary.BigEndian.PutUint64(b, e)
+		}
+		return nil
+	}, "make every entry of %s the same", p)
+}
+
+// entryTo makes an entry that points to a place.
+func entryTo(p Place) func(*Image) (uint64, error) {
+	return func(img *Image) (uint64, error) {
+		x, err := img.Find(p)
+		return uint64(x.Offset), err
+	}
+}
+
+// hostileCases are images that claim much, or lead in circles.
+func hostileCases() []Case {
+	field := HeaderField
+	blank := func(l1 uint32) Spec {
+		return Spec{Size: 2 * gib, RefcountBits: 64, MinL1Size: l1, Ops: []Op{Write{Length: 1}, Discard{Length: 64 * kib, Full: true}}}
+	}
+	full := func() Spec {
+		s := snapshotHistory(Spec{Size: 8 * mib}, 0)
+		s.Bitmaps = []Bitmap{{Name: "b0", Auto: true, Dirty: []Range{{0, mib}}}}
+		return s
+	}
+	manyBitmaps := func(name func(i int) string) Spec {
+		s := Spec{ClusterBits: 9, Size: mib}
+		for i := range qcow2.MaxBitmaps {
+			s.Bitmaps = append(s.Bitmaps, Bitmap{Name: name(i), GranularityBits: 16})
+		}
+		return s
+	}
+	cases := []Case{
+		hostile("64-bytes", "a file of 64 bytes that claims all that a header can claim", base(), []Damage{
+			Set(field(qcow2.FieldSize), math.MaxUint64), Set(field(qcow2.FieldL1Size), math.MaxUint32),
+			Set(field(qcow2.FieldRefcountTableClusters), math.MaxUint32), Set(field(qcow2.FieldNbSnapshots), math.MaxUint32),
+			Set(field(qcow2.FieldBackingFileOffset), math.MaxUint64), Set(field(qcow2.FieldBackingFileSize), math.MaxUint32),
+			Set(field(qcow2.FieldCryptMethod), math.MaxUint32), Truncate(HeaderCluster(), 64)},
+			check.HDR020, check.HDR011, check.HDR013),
+		hostile("64-bytes-largest", "a file of 64 bytes whose claims are the largest that are allowed", base(), []Damage{
+			Set(field(qcow2.FieldL1Size), qcow2.MaxL1Size/8), Set(field(qcow2.FieldRefcountTableClusters), qcow2.MaxRefcountTableSize>>16),
+			Set(field(qcow2.FieldNbSnapshots), qcow2.MaxSnapshots), Set(field(qcow2.FieldSnapshotsOffset), 1<<16), Truncate(HeaderCluster(), 64)},
+			check.HDR020, check.HDR012, check.HDR013),
+		hostile("all-ones", "a header of ones behind magic, version and cluster size", base(), []Damage{
+			Put(Bytes(24, 88), ones(88))}, check.HDR005, check.HDR012, check.HDR013),
+		hostile("8-eib", "a file of 8 EiB, of which all but the start is a hole", base(), []Damage{Extend(math.MaxInt64)}),
+		hostile("8-eib-mapped", "a file of 8 EiB with data at the end of what an entry can name", base(), []Damage{
+			Extend(math.MaxInt64), Set(L2Entry(unused), offsetBits&^0xffff)}, check.REF008),
+		hostile("8-eib-tables", "a file of 8 EiB with an L2 table in every corner", base(), []Damage{
+			Extend(math.MaxInt64), Set(L1Entry(1), 1<<55), Set(L1Entry(2), 1<<54), Set(L1Entry(3), offsetBits&^0xffff)}, check.REF008),
+		hostile("one-l2-table", "two million L1 entries that all name the same L2 table", blank(2<<20), []Damage{
+			repeat(L1Table(), entryTo(L2Table(0)))}, check.MAP018, check.REF005),
+		hostile("one-l2-table-snapshots", "200 snapshots whose L1 entries all name the same L2 table", func() Spec {
+			s := blank(4096)
+			s.MinL1Size = 4096
+			for i := range 200 {
+				s.Ops = append(s.Ops, Snapshot{ID: fmt.Sprint(i), Name: "s"})
+			}
+			return s
+		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), repeat(SnapshotL1("0").To(SnapshotL1("199")), entryTo(L2Table(0)))},
+			check.MAP018, check.REF005),
+		hostile("one-cluster", "a full L2 table whose entries all name the same cluster", Spec{Size: gib, RefcountBits: 64, Ops: []Op{Map{Length: 512 * mib}}},
+			[]Damage{repeat(L2Table(0), entryTo(Data(0)))}, check.MAP017, check.REF005),
+		{Name: "hostile/65535-bitmaps", Story: "as many bitmaps as there can be, all in order",
+			Spec: manyBitmaps(func(i int) string { return fmt.Sprintf("b%d", i) })},
+		hostile("65535-bitmaps-one-name", "as many bitmaps as there can be, all of one name", manyBitmaps(func(int) string { return "b" }),
+			nil, check.BMD009),
+		hostile("65535-bitmaps-one-table", "as many bitmaps as there can be, all with the table of the first",
+			manyBitmaps(func(i int) string { return fmt.Sprintf("b%05d", i) }),
+			[]Damage{sameTables()}, check.BMT006),
+		hostile("long-bitmap-table", "a bitmap table that claims 2^27 entries", bitmapSpec(), []Damage{
+			Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<27)}, check.BMD003),
+		hostile("1tib-bitmap-table", "a bitmap of 2^20 table entries in a hole, with 512 MiB of data if one believes it", Spec{ClusterBits: 9, Size: mib, Bitmaps: []Bitmap{{Name: "b0", InUse: true}}},
+			[]Damage{Extend(4 * int64(tib)), Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<20),
+				SetRefcount(BitmapTable("b0"), 0), Set(BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), tib)}, check.BMD012),
+	}
+	for i := range cases {
+		cases[i].Huge = cases[i].Name == "hostile/8-eib" || cases[i].Name == "hostile/8-eib-mapped" || cases[i].Name == "hostile/8-eib-tables"
+	}
+
+	circle := func(name, story string, codes []check.Code, d ...Damage) {
+		cases = append(cases, hostile("circle-"+name, story, full(), d, codes...))
+	}
+	both := []check.Code{check.MAP016}
+	block := []check.Code{check.REF004}
+	l2, header := L2Entry(100<<16), HeaderCluster()
+	circle("l2-data", "an L2 table that is its own data", both, Point(l2, L2Table(0)), AddRefcount(L2Table(0), 1))
+	circle("l1-l2", "an L1 table that is its own L2 table", both, Point(L1Entry(0), L1Table()), AddRefcount(L1Table(), 1))
+	circle("l1-header", "an L1 table in the header's cluster", []check.Code{check.HDR012}, Set(field(qcow2.FieldL1TableOffset), 0))
+	circle("l2-header-data", "an L2 table where the refcount table is", both, Point(L1Entry(0), RefcountTable()))
+	circle("refcount-block-self", "a refcount table that is its own first block", block, Set(RefcountTableEntry(0), 1<<16))
+	circle("refcount-block-second", "a refcount table that is its own second block", block,
+		SetOffset(RefcountTableEntry(1), RefcountTable(), 0), AddRefcount(RefcountTable(), 1))
+	circle("refcount-table-header", "a refcount table in the header's cluster", []check.Code{check.HDR013}, Set(field(qcow2.FieldRefcountTableOffset), 0))
+	circle("refcount-table-l1", "the L1 table is the refcount table too", both, SetOffset(field(qcow2.FieldRefcountTableOffset), L1Table(), 0))
+	circle("snapshot-l1-active", "a snapshot with the active disk's L1 table", both,
+		SetOffset(SnapshotField("2", 0, 8), L1Table(), 0), SetRefcount(SnapshotL1("2"), 0), AddRefcount(L1Table(), 1))
+	circle("snapshot-l1-table", "a snapshot whose L1 table is the snapshot table", both,
+		SetOffset(SnapshotField("2", 0, 8), SnapshotTable(), 0), SetRefcount(SnapshotL1("2"), 0), AddRefcount(SnapshotTable(), 1))
+	circle("snapshots-l1", "the snapshot table in the L1 table's cluster", both,
+		SetOffset(field(qcow2.FieldSnapshotsOffset), L1Table(), 0))
+	circle("bitmap-table-directory", "a bitmap whose table is the directory", []check.Code{check.BMT006},
+		SetOffset(BitmapField("b0", 0, 8), BitmapDirectory(), 0), SetRefcount(BitmapTable("b0"), 0), AddRefcount(BitmapDirectory(), 1))
+	circle("bitmap-data-table", "a bitmap whose data is its table", []check.Code{check.BMT006},
+		Point(BitmapTableEntry("b0", 0), BitmapTable("b0")), SetRefcount(BitmapData("b0", 0), 0), AddRefcount(BitmapTable("b0"), 1))
+	circle("bitmap-data-header", "a bitmap whose data is the header", []check.Code{check.BMT006},
+		SetOffset(BitmapField("b0", 0, 8), RefcountTable(), 0), SetRefcount(BitmapTable("b0"), 0), AddRefcount(header, 1))
+	circle("directory-l1", "the bitmap directory in the L1 table's cluster", []check.Code{check.BMT006},
+		SetOffset(ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8), L1Table(), 0), AddRefcount(L1Table(), 1))
+	return cases
+}
+
+func ones(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = 0xff
+	}
+	return b
+}
+
+// sameTables gives every bitmap the table of the first.
+func sameTables() Damage {
+	return change(BitmapDirectory(), func(img *Image, b []byte) error {
+		for _, bm := range img.bitmaps {
+			at := bm.at.Offset - img.dir.Offset
+			copy(b[at:at+8], b[:8])
+		}
+		return nil
+	}, "give every bitmap the table of the first")
+}

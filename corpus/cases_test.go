@@ -1,0 +1,184 @@
+package corpus_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// pending are cases whose findings are known to be wrong, with the reason. It
+// must be empty.
+var pending = map[string]string{
+	"header/crash": "nothing predicts yet what QEMU does when it opens an image",
+}
+
+// notAlone are codes that no image gives alone, with the reason.
+var notAlone = map[check.Code]string{
+	check.HDR020: "a file without a whole header has no tables either",
+	check.MAP020: "a lost table makes what it owns seem nobody's",
+	check.REF009: "it comes with the fault that puts the owner in doubt",
+
+	check.CMP001: "found only by reading all compressed data, which is another check",
+	check.CHN001: "found only by following the chain, which is another check",
+	check.CHN003: "found only by following the chain, which is another check",
+}
+
+func TestCases(t *testing.T) {
+	t.Parallel()
+	for _, c := range append(corpus.Cases(), corpus.Samples()...) {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			img, err := c.Build()
+			require.NoError(t, err)
+			before := img.Sum()
+			res := runCheck(t, &c, img, 1)
+			assert.Equal(t, before, img.Sum(), "a check changes nothing")
+
+			diff := compare(t, &c, img, res.Findings)
+			if why, ok := pending[c.Name]; ok {
+				assert.NotEmpty(t, diff, "this case is right now and must not be pending: %s", why)
+				t.Skipf("pending: %s\n%s", why, strings.Join(diff, "\n"))
+			}
+			assert.Empty(t, diff, "%s\n%s", c.Story, list(res.Findings))
+			assert.Equal(t, check.CountFindings(res.Findings), res.Totals)
+
+			for _, jobs := range []int{2, 7} {
+				again := runCheck(t, &c, img, jobs)
+				assert.Equal(t, list(res.Findings), list(again.Findings), "%d jobs", jobs)
+				again.MemoryPeak = res.MemoryPeak // it depends on who comes first
+				assert.Equal(t, res, again, "%d jobs", jobs)
+			}
+		})
+	}
+}
+
+// runCheck checks a case's image. What is no qcow2 image gives the finding that
+// says so, as every user of the library makes it.
+func runCheck(t *testing.T, c *corpus.Case, img *corpus.Image, jobs int) *check.Result {
+	t.Helper()
+	r, err := c.Reader(img)
+	require.NoError(t, err)
+	opened, err := qcow2.Open(r, img.Size())
+	if err != nil {
+		require.ErrorIs(t, err, qcow2.ErrNotQcow2)
+		return &check.Result{Findings: []check.Finding{{Code: check.HDR001, Severity: check.Corruption, Count: 1,
+			Extent: qcow2.Extent{Length: 4}}}, Totals: check.Totals{Corruptions: 1}}
+	}
+	opts := c.Options(img)
+	opts.Jobs = jobs
+	res, err := check.Run(context.Background(), opened, opts)
+	require.NoError(t, err)
+	return res
+}
+
+// compare tells what is wanted and not found, and found and not wanted.
+func compare(t *testing.T, c *corpus.Case, img *corpus.Image, findings []check.Finding) (diff []string) {
+	t.Helper()
+	for _, w := range c.Want {
+		if !slices.ContainsFunc(findings, func(f check.Finding) bool { return meets(t, img, w, &f) }) {
+			where := ""
+			if w.At.String() != "" {
+				x, _ := img.Find(w.At)
+				where = fmt.Sprintf(" at %v+%d (%s)", x.Offset, x.Length, w.At)
+			}
+			diff = append(diff, fmt.Sprintf("missing: %s%s", w.Code, where))
+		}
+	}
+	for i := range findings {
+		f := &findings[i]
+		if !c.Any && !slices.ContainsFunc(c.Want, func(w corpus.Want) bool { return w.Code == f.Code }) {
+			diff = append(diff, fmt.Sprintf("unwanted: %s %s", f.Code, f.Message))
+		}
+	}
+	return diff
+}
+
+func meets(t *testing.T, img *corpus.Image, w corpus.Want, f *check.Finding) bool {
+	t.Helper()
+	if f.Code != w.Code || w.Count != 0 && f.Count != w.Count || f.Severity != w.ExpectedSeverity() ||
+		w.Bitmap != "" && f.Bitmap != w.Bitmap || w.Snapshot != "" && f.Snapshot != w.Snapshot {
+		return false
+	}
+	if w.At.String() == "" {
+		return true
+	}
+	x, err := img.Find(w.At)
+	require.NoError(t, err)
+	// The finding must name the bytes at fault: all those that the case names, or
+	// a part of them that is not empty.
+	return covers(f.Extent, x) || covers(x, f.Extent) && f.Extent.Length != 0
+}
+
+func covers(x, y qcow2.Extent) bool {
+	return x.Offset <= y.Offset && y.Offset+qcow2.HostOffset(y.Length) <= x.Offset+qcow2.HostOffset(x.Length)
+}
+
+func list(fs []check.Finding) string {
+	var b strings.Builder
+	for _, f := range fs {
+		fmt.Fprintf(&b, "%s %s %v+%d ×%d %s\n", f.Code, f.Severity, f.Extent.Offset, f.Extent.Length, f.Count, f.Message)
+	}
+	return b.String()
+}
+
+// TestCodes tests that every code of the catalogue is met by a case, alone where
+// that is possible: notes do not count as company.
+func TestCodes(t *testing.T) {
+	t.Parallel()
+	met, alone := make(map[check.Code]bool), make(map[check.Code]bool)
+	for _, c := range corpus.Cases() {
+		if c.Any {
+			continue // there may be more than what it wants
+		}
+		codes := make(map[check.Code]bool)
+		for _, w := range c.Want {
+			met[w.Code] = true
+			if w.ExpectedSeverity() != check.Note || len(c.Want) == 1 {
+				codes[w.Code] = true
+			}
+		}
+		if len(codes) == 1 {
+			for code := range codes {
+				alone[code] = true
+			}
+		}
+	}
+	for _, r := range check.Catalog() {
+		why, exempt := notAlone[r.Code]
+		assert.True(t, alone[r.Code] || exempt, "no case gives %s alone: %s", r.Code, r.Title)
+		assert.False(t, alone[r.Code] && exempt, "%s: %s; but a case does", r.Code, why)
+	}
+	for _, code := range []check.Code{check.HDR020, check.REF009} {
+		assert.True(t, met[code], "no case gives %s", code)
+	}
+}
+
+func TestCaseNames(t *testing.T) {
+	t.Parallel()
+	names, files := make(map[string]bool), make(map[string]string)
+	for _, c := range corpus.Cases() {
+		assert.False(t, names[c.Name], "two cases are named %s", c.Name)
+		names[c.Name] = true
+		assert.Regexp(t, `^[a-z0-9-]+/[a-z0-9-]+$`, c.Name)
+		assert.NotEmpty(t, c.Story, c.Name)
+		got, ok := corpus.Lookup(c.Name)
+		assert.True(t, ok)
+		assert.Equal(t, c.Story, got.Story)
+
+		img, err := c.Build()
+		require.NoError(t, err)
+		for name := range img.Siblings {
+			assert.Empty(t, files[name], "%s and %s need a file named %s", c.Name, files[name], name)
+			files[name] = c.Name
+		}
+	}
+}

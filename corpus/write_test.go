@@ -1,0 +1,68 @@
+package corpus_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/corpus"
+)
+
+func TestExport(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new", "dir")
+	cases, err := corpus.Export(dir, "healthy/backing-*")
+	require.NoError(t, err)
+	require.NotEmpty(t, cases)
+	for _, c := range cases {
+		img, err := c.Build()
+		require.NoError(t, err)
+		st, err := os.Stat(filepath.Join(dir, c.Filename()))
+		require.NoError(t, err)
+		assert.Equal(t, img.Size(), st.Size(), c.Name)
+		for name, s := range img.Siblings {
+			b, err := os.ReadFile(filepath.Join(dir, name))
+			require.NoError(t, err)
+			want := make([]byte, s.Size())
+			s.ReadAt(want, 0)
+			assert.Equal(t, want, b, name)
+		}
+	}
+}
+
+func TestSelect(t *testing.T) {
+	t.Parallel()
+	for pattern, want := range map[string]int{
+		"": len(corpus.Cases()), "header/magic": 1, "header/magi?": 1, "heade": 0, "nothing/here": 0, "bitmap/name-*": 6,
+	} {
+		cases, err := corpus.Select(pattern)
+		require.NoError(t, err)
+		assert.Len(t, cases, want, pattern)
+	}
+	cases, err := corpus.Select("header")
+	require.NoError(t, err)
+	assert.Greater(t, len(cases), 20)
+	_, err = corpus.Select("[")
+	assert.Error(t, err)
+}
+
+func TestEverythingCanBeWritten(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes every case")
+	}
+	dir := t.TempDir()
+	cases, err := corpus.Export(dir, "")
+	require.NoError(t, err)
+	names := make(map[string]bool)
+	for _, c := range cases {
+		assert.False(t, names[c.Filename()], "two cases are written to %s", c.Filename())
+		names[c.Filename()] = true
+	}
+	for _, c := range corpus.Samples() {
+		require.NoError(t, c.WriteFiles(dir))
+	}
+}
