@@ -125,7 +125,7 @@ func TestBitmapTableOverwritten(t *testing.T) {
 	m := newBitmapImage(t, func(h *qcow2.Header) { h.Size = 512 * 8 * 512 * 40 }, func(m *bitmapImage) {}, b)
 	assertFindings(t, m.testImage)
 	m.write(b.TableOffset, bytes.Repeat([]byte("guest data, not a table. "), 12))
-	r := assertFindings(t, m.testImage, spot{BMT005, b.TableOffset, 320})
+	r := assertFindings(t, m.testImage, spot{BMT003, b.TableOffset, 320})
 	assert.Len(t, r.doubts, 1)
 	assert.Equal(t, BitmapUnusable, r.res.Bitmaps[0].State)
 	assert.Empty(t, claimsOf(r, StructBitmapData))

@@ -52,11 +52,9 @@ func (p *bitmapsPass) checkDirectory() {
 	sizeBad := p.directorySizeFault()
 	d := p.walkDirectory(nbBad, sizeBad != "")
 	got, end := uint64(len(d.entries)), d.end
-	for i := range d.entries {
-		p.add(d.entries[i], false)
-	}
+	p.bitmaps = d.entries
 	if d.partial != nil {
-		p.add(*d.partial, true)
+		p.bitmaps = append(p.bitmaps, d.partial)
 	}
 
 	expected := fmt.Sprint(end)
@@ -133,13 +131,22 @@ func (p *bitmapsPass) directorySizeFault() string {
 
 // directoryWalk is what was made of the directory.
 type directoryWalk struct {
-	entries []qcow2.BitmapEntry
-	end     uint64             // bytes that they take
-	partial *qcow2.BitmapEntry // an entry after them, of which only the head is there
-	fault   *Finding           // why the walk ended before its time
-	garbage bool               // what follows the entries is not zero
-	err     error              // the entry at stop could not be read
+	entries []*bitmap
+	end     uint64   // bytes that they take
+	partial *bitmap  // an entry after them, of which only the head is there
+	fault   *Finding // why the walk ended before its time
+	garbage bool     // what follows the entries is not zero
+	err     error    // the entry at stop could not be read
 	stop    qcow2.Extent
+}
+
+func (w *directoryWalk) take(e *qcow2.BitmapEntry) {
+	w.entries = append(w.entries, newBitmapOf(*e, len(w.entries)))
+	w.end += e.EntrySize()
+}
+
+func newBitmapOf(e qcow2.BitmapEntry, index int) *bitmap {
+	return &bitmap{BitmapEntry: e, index: index, name: Escape(e.Name), copies: 1}
 }
 
 // walkDirectory takes from the directory what can be taken for its entries:
@@ -155,89 +162,175 @@ func (p *bitmapsPass) walkDirectory(nbBad, sizeBad bool) directoryWalk {
 	if nbBad {
 		sure = 0
 	}
-	w := directoryWalk{}
-	take := func(e *qcow2.BitmapEntry) {
-		w.entries = append(w.entries, *e)
-		w.end += e.EntrySize()
+	if sure > 0 && !sizeBad && d.Stop.Reason != qcow2.StopUnreadable {
+		if w, ok := p.mendDirectory(&d, sure); ok {
+			return w
+		}
 	}
+	w := directoryWalk{}
 	for i := range d.Entries {
 		e := &d.Entries[i]
 		if i < sure && blankEntry(e) {
-			w.fault = p.entryFault(i, at(e.EntryOffset, p.restOfDirectory(e.EntryOffset)), "is all zeros")
+			w.fault = p.lostFrom(i, at(e.EntryOffset, p.directoryEnd()-e.EntryOffset), "is all zeros")
 			return w
 		}
 		if i >= sure && (sizeBad && !nbBad || !p.plausible(e)) {
 			break
 		}
-		take(e)
+		w.take(e)
 	}
 	if len(w.entries) < len(d.Entries) {
 		w.garbage = !sizeBad
 		return w
 	}
 	w.garbage = !d.RestZero && !sizeBad
-	if len(w.entries) >= sure {
-		return w
-	}
 	switch {
+	case len(w.entries) >= sure:
 	case d.Stop.Reason == qcow2.StopUnreadable:
 		w.err, w.stop = d.Stop.Err, d.Stop.Extent
-	case sizeBad:
-	default:
-		// Either the size is too small or there is something wrong with this
-		// entry: what follows the directory tells.
-		if more := p.entriesBehind(sure); more != nil {
-			for i := len(w.entries); i < sure; i++ {
-				take(&more[i])
-			}
-			w.garbage = false
-			return w
-		}
-		if d.Stop.Reason == qcow2.StopCut && d.Partial != nil {
-			w.partial = d.Partial
-			w.fault = p.entryFault(len(w.entries), at(d.Partial.EntryOffset+qcow2.BitmapFieldNameSize, 6),
-				fmt.Sprintf("claims %d bytes (%d of extra data, %d of name), more than the directory has left", d.Partial.EntrySize(), d.Partial.ExtraDataSize, d.Partial.NameSize))
-		}
+	case !sizeBad && d.Stop.Reason == qcow2.StopCut && d.Partial != nil:
+		w.partial = newBitmapOf(*d.Partial, len(w.entries))
+		w.partial.partial = true
+		w.fault = p.lostFrom(len(w.entries), at(d.Partial.EntryOffset+qcow2.BitmapFieldNameSize, 6), claimsBytes(d.Partial)+", more than the directory has left")
 	}
 	return w
 }
 
-// restOfDirectory is how many bytes of the directory follow from an offset on.
-func (p *bitmapsPass) restOfDirectory(from qcow2.HostOffset) uint64 {
-	return p.ext.DirectorySize - min(p.ext.DirectorySize, uint64(from-p.ext.DirectoryOffset))
+// directoryEnd is where the directory ends by what the extension says.
+func (p *bitmapsPass) directoryEnd() qcow2.HostOffset {
+	return p.ext.DirectoryOffset + qcow2.HostOffset(p.ext.DirectorySize)
 }
 
-// entriesBehind walks the directory as if it went on behind its end, and gives
-// the first n entries if all of those behind the end make sense.
-func (p *bitmapsPass) entriesBehind(n int) []qcow2.BitmapEntry {
-	ext := p.ext
-	ext.DirectorySize = qcow2.MaxBitmapDirectorySize
-	d := qcow2.ReadBitmapDirectory(p.img, ext)
-	if len(d.Entries) < n {
+// lostFrom words that the directory cannot be followed from an entry on.
+func (p *bitmapsPass) lostFrom(i int, x qcow2.Extent, what string) *Finding {
+	return &Finding{
+		Code: BMD001, Extent: x, Path: entryPath(i),
+		Message: fmt.Sprintf("entry %d of the bitmap directory %s; nothing leads to what follows, and %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
+	}
+}
+
+func claimsBytes(e *qcow2.BitmapEntry) string {
+	return fmt.Sprintf("claims %d bytes (%d of extra data, %d of name)", e.EntrySize(), e.ExtraDataSize, e.NameSize)
+}
+
+func entryPath(i int) string { return fmt.Sprintf("bitmap directory[%d]", i) }
+
+// mendDirectory is for a directory with entries that make no sense, or too few.
+// Either its size is too small: then further entries follow behind its end. Or
+// one entry has the wrong size: then all those after it, up to the end, make
+// sense from another place on. ok is false where neither is so.
+func (p *bitmapsPass) mendDirectory(d *qcow2.BitmapDirectory, sure int) (w directoryWalk, ok bool) {
+	sound := 0
+	for sound < min(len(d.Entries), sure) && p.plausible(&d.Entries[sound]) {
+		sound++
+	}
+	if sound == sure {
+		return w, false // the entries make sense: it is the count or the size that does not
+	}
+	if len(d.Entries) < sure {
+		if more := p.chain(p.ext.DirectoryOffset, qcow2.MaxBitmapDirectorySize, sure); more != nil {
+			for i := range more {
+				w.take(&more[i])
+			}
+			return w, true
+		}
+	}
+	if sound == len(d.Entries) && d.Stop.Reason == qcow2.StopEnd {
+		return w, false
+	}
+	// The entry that does not make sense may be the wrong one, or the one that
+	// leads there.
+	for i := sound; i >= max(0, sound-1); i-- {
+		var e *qcow2.BitmapEntry
+		switch {
+		case i < len(d.Entries):
+			e = &d.Entries[i]
+		case d.Partial != nil:
+			e = d.Partial
+		default:
+			continue
+		}
+		for next := e.EntryOffset + minEntry; next <= min(p.directoryEnd(), e.EntryOffset+maxEntry); next += 8 {
+			rest := p.chain(next, uint64(p.directoryEnd()-next), sure-i-1)
+			if rest == nil {
+				continue
+			}
+			if next == e.EntryOffset+qcow2.HostOffset(e.EntrySize()) {
+				return w, false // whatever is wrong with the entry, its size is not
+			}
+			for k := range d.Entries[:i] {
+				w.take(&d.Entries[k])
+			}
+			w.entries = append(w.entries, p.mendEntry(e, i, next))
+			for k := range rest {
+				w.take(&rest[k])
+			}
+			w.end = p.ext.DirectorySize
+			return w, true
+		}
+	}
+	return w, false
+}
+
+// minEntry and maxEntry are the sizes of an entry that QEMU can have written.
+const (
+	minEntry = qcow2.BitmapHeadSize + 8
+	maxEntry = (qcow2.BitmapHeadSize + qcow2.MaxBitmapName + 7) &^ 7
+)
+
+// chain gives the n entries that start at an offset, if all of them make sense
+// and, unless size is the largest, fill the size. The result is nil if not, and
+// not nil but empty where n is 0 and nothing is to be filled.
+func (p *bitmapsPass) chain(from qcow2.HostOffset, size uint64, n int) []qcow2.BitmapEntry {
+	open := size == qcow2.MaxBitmapDirectorySize
+	if n == 0 {
+		if size == 0 {
+			return []qcow2.BitmapEntry{}
+		}
 		return nil
 	}
-	end := p.ext.DirectoryOffset + qcow2.HostOffset(p.ext.DirectorySize)
-	for i := n - 1; i >= 0; i-- {
-		e := &d.Entries[i]
-		if e.EntryOffset+qcow2.HostOffset(e.EntrySize()) <= end {
-			break
-		}
-		if !p.plausible(e) {
+	d := qcow2.ReadBitmapDirectory(p.img, qcow2.BitmapsExtension{NbBitmaps: uint32(n), DirectorySize: size, DirectoryOffset: from})
+	if len(d.Entries) < n || !open && (len(d.Entries) > n || d.Stop.Reason != qcow2.StopEnd) {
+		return nil
+	}
+	for i := range n {
+		if !p.plausible(&d.Entries[i]) {
 			return nil
 		}
 	}
 	return d.Entries[:n]
 }
 
-// entryFault words that the directory cannot be followed from an entry on.
-func (p *bitmapsPass) entryFault(i int, x qcow2.Extent, what string) *Finding {
-	return &Finding{
-		Code: BMD001, Extent: x, Path: entryPath(i),
-		Message: fmt.Sprintf("entry %d of the bitmap directory %s: it and what follows is lost to readers, %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
+// mendEntry makes the best of an entry that does not end where it says: the next
+// one begins at next.
+func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffset) *bitmap {
+	size := uint64(next - e.EntryOffset)
+	b := newBitmapOf(*e, i)
+	b.ExtraData, b.Name, b.Padding = nil, nil, nil
+	if body, err := p.img.ReadExtent(at(e.EntryOffset+qcow2.BitmapHeadSize, size-qcow2.BitmapHeadSize), maxEntry); err == nil {
+		switch n := uint64(len(body)); {
+		case blankEntry(e):
+		case uint64(e.NameSize) <= n && n-uint64(e.NameSize) < 8: // the size of the extra data is wrong
+			b.Name = body[:e.NameSize]
+		case e.ExtraDataSize == 0:
+			b.Name = bytes.TrimRight(body, "\x00")
+		}
 	}
+	b.name = Escape(b.Name)
+	b.badEntry = "its directory entry does not end where the next one begins"
+	f := Finding{
+		Code: BMD001, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: entryPath(i),
+		Message: fmt.Sprintf("entry %d of the bitmap directory %s, but there are %d up to the next entry or the directory's end", i, claimsBytes(e), size),
+	}
+	b.mended = true
+	if blankEntry(e) {
+		b.partial, b.badEntry = true, "its directory entry is all zeros"
+		f.Extent = at(e.EntryOffset, size)
+		f.Message = fmt.Sprintf("entry %d of the bitmap directory is all zeros", i)
+	}
+	p.report(f)
+	return b
 }
-
-func entryPath(i int) string { return fmt.Sprintf("bitmap directory[%d]", i) }
 
 // blankEntry tells whether an entry is made of zeros, as after its cluster was
 // discarded.
@@ -271,11 +364,6 @@ func (p *bitmapsPass) claimDirectory(end uint64, whole bool) {
 	p.addExtent(x, -1, runDirectory)
 }
 
-// add takes an entry up for the rest of the pass.
-func (p *bitmapsPass) add(e qcow2.BitmapEntry, partial bool) {
-	p.bitmaps = append(p.bitmaps, &bitmap{BitmapEntry: e, index: len(p.bitmaps), name: Escape(e.Name), partial: partial, copies: 1})
-}
-
 // checkEntries tests each entry by itself, and that their names differ.
 func (p *bitmapsPass) checkEntries() error {
 	names := make(map[string]*bitmap, len(p.bitmaps))
@@ -285,6 +373,8 @@ func (p *bitmapsPass) checkEntries() error {
 		}
 		if !b.partial {
 			p.checkFlags(b)
+		}
+		if !b.partial && !b.mended {
 			p.checkExtraData(b)
 			p.checkName(b, names)
 		}

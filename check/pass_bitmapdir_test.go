@@ -32,12 +32,23 @@ func TestBitmapDirectory(t *testing.T) {
 		}
 	}
 	cases := []bitmapCase{
-		{name: "name runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, nameSize), 0x40) }, states: "ed", doubts: 1,
+		{name: "name runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, nameSize), 0x40) }, states: "edu",
 			want: one(BMD001, entryField(2, nameSize), 6)},
-		{name: "extra data runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, extraSize), 0x80) }, states: "ed", doubts: 1,
+		{name: "extra data runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, extraSize), 0x80) }, states: "edu",
 			want: one(BMD001, entryField(2, nameSize), 6)},
-		{name: "the first entry runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(0, extraSize), 0x80) }, states: "none", doubts: 1, unowned: true,
+		{name: "the first entry runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(0, extraSize), 0x80) }, states: "udd",
 			want: one(BMD001, entryField(0, nameSize), 6)},
+		{name: "the second entry runs into the third", damage: func(m *bitmapImage) { m.flip(m.at(1, nameSize+1), 0x10) }, states: "eud",
+			want: one(BMD001, entryField(1, nameSize), 6)},
+		{name: "the first entry takes in the second", damage: func(m *bitmapImage) { m.flip(m.at(0, nameSize+1), 0x20) }, states: "udd",
+			want: one(BMD001, entryField(0, nameSize), 6)},
+		{name: "no entry can be followed", states: "none", doubts: 1, unowned: true, damage: func(m *bitmapImage) {
+			m.flip(m.at(0, extraSize), 0x80)
+			m.flip(m.at(1, typ), 8)
+		}, want: one(BMD001, entryField(0, nameSize), 6)},
+		{name: "one entry wiped", states: "ed", doubts: 1, unowned: true,
+			damage: func(m *bitmapImage) { m.write(m.at(1, 0), make([]byte, 32)) },
+			want:   one(BMD001, entryField(1, 0), 32)},
 		{name: "wiped", states: "none", doubts: 1, unowned: true,
 			damage: func(m *bitmapImage) { m.write(m.ext.DirectoryOffset, make([]byte, 512)) },
 			want:   one(BMD001, entryField(0, 0), 96)},

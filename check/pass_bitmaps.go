@@ -45,6 +45,7 @@ type bitmap struct {
 	// partial tells that the entry is not whole: only its head is known, and
 	// the bitmap is looked at for the sake of its clusters only.
 	partial bool
+	mended  bool // the sizes in the entry are wrong, and have been reported
 
 	badEntry   string // why the entry makes it unusable; empty if it does not
 	badContent string // why the table or the data do

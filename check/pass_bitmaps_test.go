@@ -294,3 +294,31 @@ func TestTwoBitmapsExtensions(t *testing.T) {
 	assert.NotEmpty(t, r.doubts)
 	assert.Len(t, r.bitmaps, 1)
 }
+
+// Software that knows no bitmaps may have freed the clusters of stale ones and
+// used them for something else; that is nobody's fault. Those that are left are
+// no leaks, but those beside them are.
+func TestStaleBitmapsOwnOnlyWhatNobodyElseHas(t *testing.T) {
+	t.Parallel()
+	stale := func(h *qcow2.Header) { h.AutoclearFeatures = 0 }
+	autoclear := spot{BMP002, qcow2.FieldAutoclearFeatures, 8}
+	m := newBitmapImage(t, stale, func(m *bitmapImage) {
+		m.drop(m.bitmaps[0].table[0])
+		m.drop(uint64(m.bitmaps[0].TableOffset))
+	}, newBitmap("a", auto))
+	assertFindings(t, m.testImage, autoclear)
+
+	m = newBitmapImage(t, stale, func(m *bitmapImage) {
+		addSnapshots(m.testImage, 1, nil)
+		table := make([]byte, 512)
+		m.copyOut(table, int64(m.h.SnapshotsOffset))
+		m.drop(uint64(m.h.SnapshotsOffset))
+		m.h.SnapshotsOffset = qcow2.HostOffset(m.bitmaps[0].table[0])
+		m.write(m.h.SnapshotsOffset, table)
+	}, newBitmap("a", auto))
+	assertFindings(t, m.testImage, autoclear)
+
+	m = newBitmapImage(t, stale, func(m *bitmapImage) { m.alloc(512) }, newBitmap("a", auto))
+	lost := m.blocks + qcow2.HostOffset((m.next-1)*2)
+	assertFindings(t, m.testImage, autoclear, spot{REF006, lost, 2})
+}

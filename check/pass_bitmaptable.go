@@ -74,47 +74,56 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 	case !fits(size) && (inUse || !knowable || b.sized):
 		bad(b.entryFinding(BMD002, offsetAt, 12, fmt.Sprintf("%d at %v", size, offset), "", "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
 		p.doubt(b.tableOwner(), "it reaches past the end of the file")
-	case knowable && !b.sized && inUse:
-		f := b.entryFinding(BMD004, sizeAt, 4, value, expected, "its table has %d entries where the disk and its granularity need %d, as it is when the disk was resized while the bitmap was in use", size, b.needed)
-		f.Severity = Note
-		bad(f)
-		b.entries = size
 	case knowable && !b.sized:
-		bad(b.entryFinding(BMD004, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
-			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed))
-		p.settleTableSize(b)
+		f := b.entryFinding(BMD004, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
+			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed)
+		if p.settleTableSize(b) && inUse {
+			f.Severity = Note
+			f.Message += "; the disk was resized while the bitmap was in use"
+		}
+		bad(f)
 	default:
 		b.entries = size
 	}
 }
 
 // settleTableSize decides how much of a table to read that has not the size that
-// the disk needs: what is there beyond the smaller of the two sizes counts when
-// it reads as table entries.
-func (p *bitmapsPass) settleTableSize(b *bitmap) {
+// the disk needs. Entries beyond what is needed are read if there are any; those
+// that seem to follow the table are not, but what they name may be the bitmap's.
+// The result is false where what is there is not as a resize leaves it.
+func (p *bitmapsPass) settleTableSize(b *bitmap) bool {
 	lo, hi := min(uint64(b.TableSize), b.needed), max(uint64(b.TableSize), b.needed)
 	if lo == 0 { // a disk of less than a sector, which has no bits for QEMU
 		lo = hi
 	}
-	if p.outside(b.TableOffset, lo*8) {
+	unknown := func() bool {
 		p.doubt(b.tableOwner(), "its size is not known")
-		return
+		return false
+	}
+	if p.outside(b.TableOffset, lo*8) {
+		return unknown()
 	}
 	b.entries = lo
+	tooSmall := uint64(b.TableSize) < b.needed
 	if p.outside(b.TableOffset, hi*8) {
-		p.doubt(b.tableOwner(), "its size is not known")
-		return
+		unknown()
+		return tooSmall
 	}
 	p.reserve(at(b.TableOffset, hi*8))
 	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](p.img, b.TableOffset, hi)
 	for _, e := range scan.From(lo) {
 		if p.entryFaults(e) != 0 {
 			b.entries = lo
-			p.doubt(b.tableOwner(), "its size is not known")
-			return
+			unknown()
+			return tooSmall
 		}
-		b.entries = hi
+		if !tooSmall {
+			b.entries = hi
+		} else if e.Offset() != 0 {
+			p.reserve(at(e.Offset(), p.g.ClusterSize()))
+		}
 	}
+	return true
 }
 
 // The faults that a table entry can have.
@@ -141,10 +150,10 @@ func (p *bitmapsPass) entryFaults(e qcow2.BitmapTableEntry) bitmapFaults {
 	if o == 0 {
 		return f
 	}
-	if e.AllOnes() {
-		f |= badAllOnes
-	}
 	switch {
+	case e.AllOnes():
+		// Where the offset leads makes no difference: it may not be there.
+		f |= badAllOnes
 	case !p.g.Aligned(o):
 		f |= badAlignment
 	case p.g.PastEnd(o, p.g.ClusterSize(), p.img.Size()):
@@ -174,13 +183,15 @@ func (p *bitmapsPass) checkTables() error {
 		}
 	}
 	// An entry of which only the head is there gets what nobody else has.
-	if n := len(p.bitmaps); n > 0 && p.bitmaps[n-1].partial && p.bitmaps[n-1].entries > 0 {
-		b := p.bitmaps[n-1]
-		first, k := p.g.ClusterSpan(b.TableOffset, b.entries*8)
-		if !p.taken(uint64(first), k) {
-			return p.scanTable(b)
+	for _, b := range p.byPlace() {
+		if !b.partial {
+			continue
 		}
-		b.entries = 0
+		if first, n := p.g.ClusterSpan(b.TableOffset, b.entries*8); p.taken(uint64(first), n) {
+			b.entries = 0
+			continue
+		}
+		return p.scanTable(b) // there is no other
 	}
 	return nil
 }
@@ -297,7 +308,7 @@ func (p *bitmapsPass) reportTable(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapT
 			p.reserve(at(o&^qcow2.HostOffset(p.g.ClusterSize()-1), p.g.ClusterSize()))
 		case faults&badAllOnes != 0:
 			// Either bit 0 is wrong or the offset is, and the cluster not its own.
-			p.reserve(at(o, p.g.ClusterSize()))
+			p.reserve(at(o&^qcow2.HostOffset(p.g.ClusterSize()-1), p.g.ClusterSize()))
 		}
 	}
 	if doubt {
