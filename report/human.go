@@ -176,7 +176,8 @@ func (h *Human) predict(q *check.QEMUOpen) {
 		return
 	}
 	if len(q.Reasons) == 1 {
-		text += ": " + printable(q.Reasons[0])
+		// That it concerns writing only has just been said.
+		text += ": " + printable(strings.TrimPrefix(q.Reasons[0], "read-write: "))
 	}
 	h.wrapped(h.bad.Sprint("QEMU")+" ", 5, text, 2)
 	if len(q.Reasons) > 1 {

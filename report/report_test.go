@@ -27,6 +27,8 @@ func TestGolden(t *testing.T) {
 		Extent: extent(0x20024, 4), Count: 2})
 	warnings := result(check.VerdictWarnings, check.Finding{Code: check.HDR017, Message: "the header's padding is not zero", Extent: extent(105, 7)})
 	warnings.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenDropsBitmaps, Reasons: []string{"first", "second"}}
+	writing := result(check.VerdictClean)
+	writing.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenRefused, Reasons: []string{"read-write: the corrupt bit is set"}}
 	live := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "cluster 18 has refcount 1, but nothing refers to it"})
 	live.Provisional = true
 	unmet := result(check.VerdictClean)
@@ -44,6 +46,7 @@ func TestGolden(t *testing.T) {
 		{"in-use", Options{}, []Image{{Name: "disk.qcow2", Result: inUse}}},
 		{"leaks", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, ClusterSize: 65536}}},
 		{"warnings", Options{}, []Image{{Name: "disk.qcow2", Result: warnings}}},
+		{"writing", Options{}, []Image{{Name: "disk.qcow2", Result: writing}}},
 		{"live", Options{}, []Image{{Name: "my disk.qcow2", Result: live}}},
 		{"unmet", Options{}, []Image{{Name: "disk.qcow2", Result: unmet}}},
 		{"unsupported", Options{}, []Image{{Name: "it's.qcow2", Result: unsupported}}},
