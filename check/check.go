@@ -33,7 +33,8 @@ type Options struct {
 	// each bitmap is read.
 	BitmapData bool
 	// Untrusted refuses, as unmet requirements, what an image from a stranger
-	// must not have: see [Untrusted]. The default is false.
+	// must not have: backing and data files, unknown features, damage, and what
+	// makes a reader fail or work without end. The default is false.
 	Untrusted bool
 	// OpenSibling opens another file that the image names. The default is nil:
 	// no other file is looked at, and nothing is said about it.

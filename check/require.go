@@ -116,6 +116,9 @@ func (c *run) checkRequirements() error {
 	if n := CountFindings(c.finish()).Warnings; c.opts.Strict && n > 0 {
 		c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("no warnings: there are %d", n))
 	}
+	if c.opts.Untrusted {
+		c.res.Unmet = append(c.res.Unmet, c.untrusted()...)
+	}
 	return nil
 }
 
