@@ -172,6 +172,9 @@ func figures(r *check.Result) string {
 // open it.
 func (h *Human) predict(q *check.QEMUOpen) {
 	text := openText(q)
+	if text == "" && h.opts.Verbose && len(q.Reasons) > 0 {
+		text = openWords[check.OpenOK] // and does something else as well
+	}
 	if text == "" {
 		return
 	}

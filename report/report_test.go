@@ -29,6 +29,8 @@ func TestGolden(t *testing.T) {
 	warnings.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenDropsBitmaps, Reasons: []string{"first", "second"}}
 	writing := result(check.VerdictClean)
 	writing.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenRefused, Reasons: []string{"read-write: the corrupt bit is set"}}
+	opens := result(check.VerdictClean)
+	opens.QEMUOpen.Reasons = []string{"read-write: unknown autoclear features 0x100 are cleared"}
 	live := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "cluster 18 has refcount 1, but nothing refers to it"})
 	live.Provisional = true
 	unmet := result(check.VerdictClean)
@@ -47,6 +49,7 @@ func TestGolden(t *testing.T) {
 		{"leaks", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, ClusterSize: 65536}}},
 		{"warnings", Options{}, []Image{{Name: "disk.qcow2", Result: warnings}}},
 		{"writing", Options{}, []Image{{Name: "disk.qcow2", Result: writing}}},
+		{"opens-verbose", Options{Verbose: true}, []Image{{Name: "disk.qcow2", Result: opens}}},
 		{"live", Options{}, []Image{{Name: "my disk.qcow2", Result: live}}},
 		{"unmet", Options{}, []Image{{Name: "disk.qcow2", Result: unmet}}},
 		{"unsupported", Options{}, []Image{{Name: "it's.qcow2", Result: unsupported}}},
