@@ -171,20 +171,22 @@ func figures(r *check.Result) string {
 // predict says what QEMU will do with the image where that is not plainly to
 // open it.
 func (h *Human) predict(q *check.QEMUOpen) {
-	text := openText(q)
-	if text == "" && h.opts.Verbose && len(q.Reasons) > 0 {
-		text = openWords[check.OpenOK] // and does something else as well
-	}
-	if text == "" {
+	text, reasons := openText(q), q.Reasons
+	switch {
+	case text == "" && h.opts.Verbose && len(reasons) > 0:
+		text = openWords[check.OpenOK] // and does something to it as well
+	case text == "":
 		return
+	case len(reasons) == 1:
+		// That it concerns writing has just been said.
+		reasons = []string{strings.TrimPrefix(reasons[0], "read-write: ")}
 	}
-	if len(q.Reasons) == 1 {
-		// That it concerns writing only has just been said.
-		text += ": " + printable(strings.TrimPrefix(q.Reasons[0], "read-write: "))
+	if len(reasons) == 1 {
+		text += ": " + printable(reasons[0])
 	}
 	h.wrapped(h.bad.Sprint("QEMU")+" ", 5, text, 2)
-	if len(q.Reasons) > 1 {
-		for _, reason := range q.Reasons {
+	if len(reasons) > 1 {
+		for _, reason := range reasons {
 			h.wrapped("  - ", 4, printable(reason), 4)
 		}
 	}
