@@ -168,9 +168,21 @@ func (f *File) Truncate(size int64) error {
 // Sync makes sure that what was written is on the disk.
 func (f *File) Sync() error { return f.f.Sync() }
 
-// Size is the length of the file or device in bytes when it was opened. It stays
-// the same while the file is open, so that one check goes by one length.
+// Size is the length of the file or device in bytes when it was opened, or at the
+// last [File.Refresh]. It stays the same until then, so that one check goes by one
+// length.
 func (f *File) Size() int64 { return f.size }
+
+// Refresh takes the length that the file has now for [File.Size], and so for
+// [File.NextData], before a live image is read again. No other method may run
+// meanwhile.
+func (f *File) Refresh() error {
+	size, err := f.CurrentSize()
+	if err == nil {
+		f.size = size
+	}
+	return err
+}
 
 // CurrentSize asks for the length in bytes as it is now. It differs from
 // [File.Size] when a live image has grown.
