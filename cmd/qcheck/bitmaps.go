@@ -13,10 +13,9 @@ import (
 
 // BitmapsCmd is `qcheck bitmaps IMAGE [NAME]`.
 type BitmapsCmd struct {
-	Image      string `arg:"" help:"Image file or block device."`
-	Name       string `arg:"" optional:"" help:"The bitmap to show: dirty bytes, dirty extents, digest."`
-	Output     string `short:"o" enum:"human,json" default:"human" placeholder:"FORMAT" help:"How to show: ${enum}."`
-	ForceShare bool   `short:"U" help:"Read even while another program writes to the image; what it keeps in memory is not seen."`
+	Image string `arg:"" help:"Image file or block device."`
+	Name  string `arg:"" optional:"" help:"The bitmap to show: dirty bytes, dirty extents, digest."`
+	Show
 }
 
 // Examples is shown below the command's help.
@@ -26,47 +25,42 @@ func (c *BitmapsCmd) Examples() string {
 
 // Run lists the bitmaps, or shows one.
 func (c *BitmapsCmd) Run(ctx context.Context, g *Globals, s *streams) error {
-	o, err := openImage(c.Image, c.ForceShare)
-	if err != nil {
-		return openFailure(s, err)
-	}
-	defer o.Close()
-	if o.Live() {
-		s.warning(check.Escape(c.Image) + ": another program writes to the image; its bitmaps are as they were when it was opened")
-	}
-	res, err := checkImage(ctx, o, check.Options{}, c.ForceShare)
-	if err != nil {
-		return err
-	}
-	size := o.img.Header.Size
-	if c.Name == "" {
-		list := report.BitmapList{Name: c.Image, VirtualSize: size, Bitmaps: res.Bitmaps}
-		if c.Output == "json" {
-			return list.JSON(s.out)
+	return c.show(ctx, g, s, c.Image, func(o *opened, res *check.Result) (shown, error) {
+		size := o.img.Header.Size
+		if c.Name == "" {
+			return &report.BitmapList{Name: c.Image, VirtualSize: size, Bitmaps: res.Bitmaps}, nil
 		}
-		return list.Human(s.out, g.reportOptions(s.out))
-	}
-	info, err := findBitmap(res, c.Name)
-	if err != nil {
-		return fmt.Errorf("%s: %w", check.Escape(c.Image), err)
-	}
-	detail := report.BitmapDetail{Name: c.Image, VirtualSize: size, Bitmap: *info}
-	if err := addContent(o.img, info, &detail); err != nil {
-		return fmt.Errorf("%s: bitmap %s: %w", check.Escape(c.Image), check.Escape(c.Name), err)
-	}
-	if c.Output == "json" {
-		return detail.JSON(s.out)
-	}
-	return detail.Human(s.out, g.reportOptions(s.out))
+		info, err := c.find(s, res)
+		if err != nil {
+			return nil, err
+		}
+		detail := &report.BitmapDetail{Name: c.Image, VirtualSize: size, Bitmap: *info}
+		if err := addContent(o.img, info, detail); err != nil {
+			return nil, fmt.Errorf("bitmap %s: %w", check.Escape(c.Name), err)
+		}
+		return detail, nil
+	})
 }
 
-func findBitmap(res *check.Result, name string) (*check.BitmapInfo, error) {
+// find gives the bitmap of the name that was given: as it is, or as reports
+// write one that cannot be typed.
+func (c *BitmapsCmd) find(s *streams, res *check.Result) (*check.BitmapInfo, error) {
+	var found []*check.BitmapInfo
 	for i := range res.Bitmaps {
-		if res.Bitmaps[i].Name == name {
-			return &res.Bitmaps[i], nil
+		if b := &res.Bitmaps[i]; b.Name == c.Name || check.Escape(b.Name) == c.Name {
+			found = append(found, b)
 		}
 	}
-	return nil, fmt.Errorf("there is no bitmap %s; `qcheck bitmaps IMAGE` lists what there is", check.Escape(name))
+	if len(found) == 0 {
+		return nil, &usageError{
+			text: "there is no bitmap " + check.Escape(c.Name),
+			hint: "without a name, `qcheck bitmaps` lists those there are",
+		}
+	}
+	if len(found) > 1 {
+		s.warning(fmt.Sprintf("%s: there are %d bitmaps of this name; this is the first", check.Escape(c.Image), len(found)))
+	}
+	return found[0], nil
 }
 
 // addContent adds what the bitmap calls dirty, where its content can be used. One

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // exitCode is what a command ends with when it has said all there is to say.
@@ -35,6 +37,14 @@ func codeOf(r *check.Result) exitCode {
 		return exitUnmet
 	}
 	return exitSound
+}
+
+// exitOf is the exit code for an error that kept a command from its end.
+func exitOf(err error) exitCode {
+	if errors.Is(err, qcow2.ErrNotQcow2) {
+		return exitNotQcow2
+	}
+	return exitTrouble
 }
 
 // worse joins the exit codes of several images: an image that could not be

@@ -11,7 +11,7 @@ import (
 // ExplainCmd is `qcheck explain CODE...`.
 type ExplainCmd struct {
 	Codes  []string `arg:"" name:"code" help:"Codes of findings, like MAP003; or 'all'."`
-	Output string   `short:"o" enum:"human,json" default:"human" placeholder:"FORMAT" help:"How to show: ${enum}."`
+	Output string   `short:"o" enum:"human,json" default:"human" placeholder:"FORMAT" help:"How to show: human (the default) or json (an object for each code)."`
 }
 
 // Examples is shown below the command's help.
@@ -29,7 +29,7 @@ func (c *ExplainCmd) Run(g *Globals, s *streams) error {
 		}
 		r, ok := check.Lookup(check.Code(strings.ToUpper(code)))
 		if !ok {
-			return fmt.Errorf("there is no finding with code %q; `qcheck explain all` shows every one", code)
+			return &usageError{text: fmt.Sprintf("there is no finding with the code %q", code), hint: "`qcheck explain all` shows every one"}
 		}
 		rules = append(rules, r)
 	}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -24,20 +25,25 @@ func main() {
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	told     map[string]bool // warnings given already
 }
 
 // run carries out a command line and gives the exit code.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	s := &streams{in: stdin, out: stdout, err: stderr}
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	s := &streams{in: stdin, out: stdout, err: stderr, told: make(map[string]bool)}
+	// The runtime would end with 2, which means that an image is corrupt.
+	defer func() {
+		if r := recover(); r != nil {
+			s.bug(r, debug.Stack())
+			code = int(exitTrouble)
+		}
+	}()
 	var cli CLI
 	exited := -1
 	parser, err := kong.New(&cli,
 		kong.Name("qcheck"),
-		kong.Description(description),
-		kong.UsageOnError(),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { exited = code }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
 		kong.Help(help),
 		kong.Vars{"version": versionText()},
 		kong.Bind(s),
@@ -46,29 +52,35 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		s.error(err) // the grammar itself is wrong
 		return int(exitTrouble)
 	}
-	kctx, err := parser.Parse(args)
+	parser.Model.HelpFlag.Help = "Show how it is used and exit."
+	kctx, err := parser.Parse(literalArguments(args, parser.Model.Children))
 	if exited >= 0 { // --help, --version
 		return exited
 	}
 	if err != nil {
-		s.error(err)
-		s.hint("`qcheck --help` shows how it is used")
-		return int(exitTrouble)
+		return int(s.fail(usage(err)))
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The first signal ends in order; a second one need not wait for a disk that
+	// does not answer.
+	context.AfterFunc(ctx, stop)
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	err = kctx.Run(&cli.Globals)
-	var code exitCode
-	switch {
-	case err == nil:
+	if err = kctx.Run(&cli.Globals); err == nil {
 		return int(exitSound)
-	case errors.As(err, &code):
+	}
+	if code, ok := errors.AsType[exitCode](err); ok {
 		return int(code)
-	case errors.Is(err, syscall.EPIPE):
+	}
+	if errors.Is(err, syscall.EPIPE) {
 		return int(exitTrouble) // whoever read the output has gone
 	}
+	return int(s.fail(err))
+}
+
+// fail tells of an error, and what can be done about it, and gives the exit code.
+func (s *streams) fail(err error) exitCode {
 	s.error(err)
 	if h, ok := errors.AsType[interface {
 		error
@@ -76,7 +88,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}](err); ok && h.Hint() != "" {
 		s.hint(h.Hint())
 	}
-	return int(exitTrouble)
+	return exitOf(err)
 }
 
 // error, warning and hint are the command's voice on standard error: lower case,
@@ -84,3 +96,18 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 func (s *streams) error(err error)     { fmt.Fprintf(s.err, "qcheck: error: %v\n", err) }
 func (s *streams) warning(text string) { fmt.Fprintf(s.err, "qcheck: warning: %s\n", text) }
 func (s *streams) hint(text string)    { fmt.Fprintf(s.err, "qcheck: hint: %s\n", text) }
+
+// warnOnce warns of what would be said of each of many images.
+func (s *streams) warnOnce(key, text string) {
+	if !s.told[key] {
+		s.told[key] = true
+		s.warning(text)
+	}
+}
+
+// bug tells of a fault of our own.
+func (s *streams) bug(cause any, stack []byte) {
+	s.error(fmt.Errorf("a fault of qcheck itself: %v", cause))
+	s.hint("please report it, with what follows")
+	fmt.Fprintf(s.err, "%s\n%s", versionText(), stack)
+}

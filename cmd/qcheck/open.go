@@ -14,18 +14,22 @@ import (
 // opened is an image with the file it is read from.
 type opened struct {
 	*imagefile.File
-	path string
-	img  *qcow2.Image
+	path       string
+	forceShare bool
+	img        *qcow2.Image
 }
 
 // openImage opens an image as a reader. The error is an [*imagefile.OpenError],
 // wraps [qcow2.ErrNotQcow2], or tells what could not be read.
-func openImage(path string, forceShare bool) (*opened, error) {
+func openImage(s *streams, path string, forceShare bool) (*opened, error) {
 	f, err := imagefile.Open(path, imagefile.Options{ForceShare: forceShare})
 	if err != nil {
 		return nil, err
 	}
-	o := &opened{File: f, path: path}
+	if f.LockState() != imagefile.LockTaken {
+		s.warnOnce("locks", check.Escape(path)+": there are no image locks here, so a running VM that writes to an image would not be noticed")
+	}
+	o := &opened{File: f, path: path, forceShare: forceShare}
 	if err := o.reopen(); err != nil {
 		f.Close()
 		return nil, err
@@ -33,13 +37,12 @@ func openImage(path string, forceShare bool) (*opened, error) {
 	return o, nil
 }
 
-// reopen reads the header anew, and takes the size that the file has now.
+// reopen reads the header anew, of the file as long as it is now.
 func (o *opened) reopen() error {
-	size, err := o.CurrentSize()
-	if err != nil {
+	if err := o.Refresh(); err != nil {
 		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
 	}
-	img, err := qcow2.Open(o.File, size)
+	img, err := qcow2.Open(o.File, o.Size())
 	if err != nil {
 		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
 	}
@@ -49,7 +52,7 @@ func (o *opened) reopen() error {
 
 // sibling opens another file that the image names, relative to the image's
 // folder as QEMU does.
-func (o *opened) sibling(kind check.SiblingKind, name, _ string, forceShare bool) (check.Sibling, error) {
+func (o *opened) sibling(kind check.SiblingKind, name, _ string) (check.Sibling, error) {
 	path, err := siblingPath(o.path, name)
 	if err != nil {
 		return nil, err
@@ -58,7 +61,7 @@ func (o *opened) sibling(kind check.SiblingKind, name, _ string, forceShare bool
 	if kind == check.SiblingBackingFile {
 		k = imagefile.BackingFile
 	}
-	return imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: forceShare})
+	return imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: o.forceShare})
 }
 
 // errProtocol means that an image names its other file by something else than a
