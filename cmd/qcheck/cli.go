@@ -20,6 +20,7 @@ type CLI struct {
 	Info    InfoCmd    `cmd:"" help:"Show what an image is, and whether QEMU opens it."`
 	Bitmaps BitmapsCmd `cmd:"" help:"List the persistent dirty bitmaps of an image, or show the content of one."`
 	Explain ExplainCmd `cmd:"" help:"Explain the code of a finding."`
+	Corpus  CorpusCmd  `cmd:"" help:"Named healthy and broken images, to test with."`
 
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/corpus"
+)
+
+// CorpusCmd is `qcheck corpus`.
+type CorpusCmd struct {
+	List    CorpusListCmd    `cmd:"" help:"List the images by name, with their stories."`
+	Write   CorpusWriteCmd   `cmd:"" help:"Write images to a folder."`
+	Samples CorpusSamplesCmd `cmd:"" help:"Write four images that show what a check says."`
+}
+
+// Examples is shown below the command's help.
+func (c *CorpusCmd) Examples() string {
+	return "  qcheck corpus list bitmap\n  qcheck corpus write /tmp/images\n  qcheck corpus samples /tmp/images"
+}
+
+// noCase is the error of a pattern that no image's name matches.
+func noCase(pattern string) error {
+	return &usageError{text: fmt.Sprintf("no image's name matches %q", pattern), hint: "`qcheck corpus list` shows all"}
+}
+
+// CorpusListCmd is `qcheck corpus list [PATTERN]`.
+type CorpusListCmd struct {
+	Pattern string `arg:"" optional:"" help:"A section ('bitmap') or a shell pattern ('bitmap/*name*')."`
+	JSON    bool   `name:"json" help:"One JSON object a line."`
+}
+
+// Examples is shown below the command's help.
+func (c *CorpusListCmd) Examples() string {
+	return "  qcheck corpus list\n  qcheck corpus list --json 'bitmap/*name*'"
+}
+
+// Run lists cases.
+func (c *CorpusListCmd) Run(s *streams) error {
+	cases, err := corpus.Select(c.Pattern)
+	if err != nil {
+		return err
+	}
+	if len(cases) == 0 {
+		return noCase(c.Pattern)
+	}
+	enc := json.NewEncoder(s.out)
+	for i := range cases {
+		k := &cases[i]
+		codes := []check.Code{}
+		for _, w := range k.Want {
+			codes = append(codes, w.Code)
+		}
+		if c.JSON {
+			err = enc.Encode(struct {
+				Name     string       `json:"name"`
+				File     string       `json:"file"`
+				Story    string       `json:"story"`
+				Findings []check.Code `json:"findings"`
+			}{k.Name, k.Filename(), k.Story, codes})
+		} else {
+			_, err = fmt.Fprintf(s.out, "%s: %s\n", k.Name, k.Story)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CorpusWriteCmd is `qcheck corpus write FOLDER [PATTERN]`.
+type CorpusWriteCmd struct {
+	Dir     string `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced."`
+	Pattern string `arg:"" optional:"" help:"A section ('bitmap') or a shell pattern ('bitmap/*name*'); all images without it."`
+}
+
+// Examples is shown below the command's help.
+func (c *CorpusWriteCmd) Examples() string {
+	return "  qcheck corpus write /tmp/images\n  qcheck corpus write /tmp/images 'bitmap/*name*'"
+}
+
+// Run writes images.
+func (c *CorpusWriteCmd) Run(s *streams) error {
+	cases, err := corpus.Export(c.Dir, c.Pattern)
+	if err != nil {
+		return err
+	}
+	if len(cases) == 0 {
+		return noCase(c.Pattern)
+	}
+	_, err = fmt.Fprintf(s.out, "%d images written to %s\n", len(cases), check.Escape(c.Dir))
+	return err
+}
+
+// CorpusSamplesCmd is `qcheck corpus samples FOLDER`.
+type CorpusSamplesCmd struct {
+	Dir string `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced."`
+}
+
+// Examples is shown below the command's help.
+func (c *CorpusSamplesCmd) Examples() string { return "  qcheck corpus samples /tmp/images" }
+
+// Run writes the samples.
+func (c *CorpusSamplesCmd) Run(s *streams) error {
+	samples := corpus.Samples()
+	for i := range samples {
+		k := &samples[i]
+		if err := k.WriteFiles(c.Dir); err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(s.out, "%s: %s\n", check.Escape(filepath.Join(c.Dir, k.Filename())), k.Story); err != nil {
+			return err
+		}
+	}
+	return nil
+}
