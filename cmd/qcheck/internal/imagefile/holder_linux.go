@@ -15,8 +15,8 @@ import (
 )
 
 // holderPatience bounds the search for a lock's holder: on a host with very many
-// open files a good message is not worth more than that.
-const holderPatience = 500 * time.Millisecond
+// open files a good message is not worth more than that. Tests have more of it.
+var holderPatience = 500 * time.Millisecond
 
 // inode names our file as the kernel does where it lists locks: device and inode
 // number. What stat tells may differ (a Btrfs subvolume has a device number of its
