@@ -29,7 +29,6 @@ type bitmapImage struct {
 	extAt     qcow2.HostOffset
 	bitmaps   []*testBitmap
 	directory []byte
-	exts      func() // adds further extensions
 }
 
 const (
