@@ -352,6 +352,17 @@ func TestQEMUOpen(t *testing.T) {
 			l.put64(l.table(0), 2)
 			inUse(l, 0)
 		}, ok, refused},
+		{"dirty, refcount table entry misaligned", "plain", func(l *layout) { bit(l, fIncompatLow, 1); l.put64(65536, 0x20200) }, ok, refused},
+		{"dirty, refcount table entry reserved", "plain", func(l *layout) { bit(l, fIncompatLow, 1); l.put64(65536, 0x20001) }, ok, refused},
+		{"dirty, refcount table entry past the end", "plain", func(l *layout) { bit(l, fIncompatLow, 1); l.put64(65536, 1<<50) }, ok, ok},
+		{"dirty, unused refcount table entry", "plain", func(l *layout) { bit(l, fIncompatLow, 1); l.put64(65536+8, 0x20200) }, ok, ok},
+		{"dirty, refcount table past the end", "plain", func(l *layout) { bit(l, fIncompatLow, 1); l.put64(fRefTable, 1<<40) }, ok, ok},
+		{"dirty, bitmaps bit without extension", "plain", func(l *layout) { bit(l, fIncompatLow, 1); bit(l, fAutoclearLow, 1) }, ok, ok},
+		{"dirty, bitmaps bit without extension, leaks", "bitmaps", func(l *layout) {
+			bit(l, fIncompatLow, 1)
+			l.put32(l.ext(qcow2.ExtBitmaps), 0x0badcafe)
+		}, ok, refused},
+		{"bitmaps hidden, header written", "bitmaps", func(l *layout) { l.put64(fBacking, 80); bit(l, fAutoclearLow, 0x20) }, ok, drops},
 		{"no room for the header", "smallbitmaps", func(l *layout) { unknown(l, 512-112-32-8-8-8) }, ok, ok},
 		{"one word too much for the header", "smalloverlay", func(l *layout) {
 			bit(l, fAutoclearLow, 0x20)

@@ -26,11 +26,17 @@ func (p *opener) write() (OpenOutcome, string) {
 	if unknown != 0 {
 		p.note("read-write: unknown autoclear features 0x%x are cleared", uint64(unknown))
 	}
+	if p.trapped() {
+		p.note("read-write: the bitmaps' autoclear bit is set without bitmaps; the first change of metadata fails, and QEMU marks the image corrupt")
+	}
 	if p.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
 		if why := p.repairFails(); why != "" {
 			return OpenRefused, why
 		}
 		p.note("read-write: the dirty bit makes QEMU repair the image, as qemu-img check -r all does, before anything else")
+	}
+	if unknown != 0 && p.trapped() && p.c.extensionsHidden() {
+		return OpenDropsBitmaps, "read-write: the header is written to clear unknown autoclear features, without the bitmaps extension that it may have"
 	}
 	if p.stale {
 		return OpenDropsBitmaps, "read-write: the bitmaps extension is removed, since its autoclear bit is clear"
@@ -97,6 +103,40 @@ func (p *opener) overwrites(x qcow2.Extent) (string, bool) {
 	return "", false
 }
 
+// trapped tells whether QEMU falls into a trap of its own: with the autoclear bit
+// set it keeps metadata from being written over the bitmap directory, and where
+// there is none, an empty directory at offset 0 seems to be everywhere
+// (qcow2_check_metadata_overlap, ranges_overlap).
+func (p *opener) trapped() bool {
+	return p.bitmaps == nil && p.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
+}
+
+// refcountsDiffer tells whether a repair has refcounts or COPIED flags to change.
+func (c *run) refcountsDiffer() bool {
+	for _, code := range []Code{REF005, REF006, REF008, REF009, MAP004, MAP008} {
+		if c.byCode[code] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// badRefcountEntry finds an entry of the refcount table that QEMU's repair cannot
+// look up the refcount of a cluster of the file with, which it counts as an
+// error of its own even when it then makes a new table. Other faults of the table
+// it can repair.
+func (p *opener) badRefcountEntry(clusters uint64) (index uint64, ok bool) {
+	perBlock := p.g.RefcountBlockEntries()
+	used := (clusters + perBlock - 1) / perBlock
+	entries := uint64(p.h.RefcountTableClusters) * p.g.ClusterSize() / 8
+	for i, e := range qcow2.ScanTable[qcow2.RefTableEntry](p.img, p.h.RefcountTableOffset, min(used, entries)).All() {
+		if e.Reserved() != 0 || !p.g.Aligned(e.Offset()) || !readable(e.Offset(), p.g.ClusterSize()) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
 // maxClustersChecked is the largest number of clusters that qemu-img check and
 // the repair of a dirty image can deal with.
 const maxClustersChecked = math.MaxInt32
@@ -105,8 +145,15 @@ const maxClustersChecked = math.MaxInt32
 // What cannot be told from here is taken to go well.
 func (p *opener) repairFails() string {
 	const what = "read-write: the dirty bit makes QEMU repair the image first, which fails: "
-	if p.g.Clusters(uint64(p.img.Size())) > maxClustersChecked {
+	clusters := p.g.Clusters(uint64(p.img.Size()))
+	if clusters > maxClustersChecked {
 		return what + "the file has more than 2^31 clusters"
+	}
+	if i, ok := p.badRefcountEntry(clusters); ok {
+		return what + fmt.Sprintf("entry %d of the refcount table leads to no block", i)
+	}
+	if p.trapped() && p.c.refcountsDiffer() {
+		return what + "the bitmaps' autoclear bit is set without bitmaps, so QEMU takes every change of metadata for one of the bitmap directory"
 	}
 	inUse := slices.DeleteFunc(slices.Clone(p.list), func(e qcow2.BitmapEntry) bool { return !e.Flags.Has(qcow2.BitmapInUse) })
 	if why := p.badTable(inUse); why != "" {
