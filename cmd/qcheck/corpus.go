@@ -90,7 +90,11 @@ func (c *CorpusWriteCmd) Run(s *streams) error {
 	if len(cases) == 0 {
 		return noCase(c.Pattern)
 	}
-	_, err = fmt.Fprintf(s.out, "%d images written to %s\n", len(cases), check.Escape(c.Dir))
+	noun := "images"
+	if len(cases) == 1 {
+		noun = "image"
+	}
+	_, err = fmt.Fprintf(s.out, "%d %s written to %s\n", len(cases), noun, check.Escape(c.Dir))
 	return err
 }
 
