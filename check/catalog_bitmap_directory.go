@@ -61,7 +61,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o compat=1.1`, " +
 			"and add new ones. A repair can drop the old ones, as the bitmap policy says."},
 	{Code: BMD001, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
-		Title: "an entry of the bitmap directory runs past its end",
+		Title: "an entry of the bitmap directory does not end where it says, or is wiped",
 		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
 		Why: "The sizes of name and extra data in the entry add up to more than is left of the directory. The entry " +
 			"is damaged, and all that follow it cannot be found. QEMU refuses to open the image, whatever the other " +

@@ -105,6 +105,7 @@ type run struct {
 
 	snapshots     []qcow2.Snapshot    // the entries that could be read
 	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
+	behind        []qcow2.Snapshot    // an entry that follows the last snapshot
 	bitmaps       []qcow2.BitmapEntry // the entries that could be read
 }
 

@@ -2,10 +2,7 @@ package check
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -289,7 +286,12 @@ func (p *bitmapsPass) chain(from qcow2.HostOffset, size uint64, n int) []qcow2.B
 		}
 		return nil
 	}
-	d := qcow2.ReadBitmapDirectory(p.img, qcow2.BitmapsExtension{NbBitmaps: uint32(n), DirectorySize: size, DirectoryOffset: from})
+	ext := qcow2.BitmapsExtension{NbBitmaps: 1, DirectorySize: min(size, maxEntry), DirectoryOffset: from}
+	if first := qcow2.ReadBitmapDirectory(p.img, ext); len(first.Entries) == 0 || !p.plausible(&first.Entries[0]) {
+		return nil // most places are no entry's: this is found out without walking on
+	}
+	ext.NbBitmaps, ext.DirectorySize = uint32(n), size
+	d := qcow2.ReadBitmapDirectory(p.img, ext)
 	if len(d.Entries) < n || !open && (len(d.Entries) > n || d.Stop.Reason != qcow2.StopEnd) {
 		return nil
 	}
@@ -362,128 +364,4 @@ func (p *bitmapsPass) claimDirectory(end uint64, whole bool) {
 	}
 	p.directory = x
 	p.addExtent(x, -1, runDirectory)
-}
-
-// checkEntries tests each entry by itself, and that their names differ.
-func (p *bitmapsPass) checkEntries() error {
-	names := make(map[string]*bitmap, len(p.bitmaps))
-	for i, b := range p.bitmaps {
-		if i%ctxStride == 0 && p.ctx.Err() != nil {
-			return p.ctx.Err()
-		}
-		if !b.partial {
-			p.checkFlags(b)
-		}
-		if !b.partial && !b.mended {
-			p.checkExtraData(b)
-			p.checkName(b, names)
-		}
-		p.checkTablePlace(b)
-	}
-	return nil
-}
-
-// entryFinding makes a finding about a field of the bitmap's entry.
-func (b *bitmap) entryFinding(code Code, field qcow2.HostOffset, n int, value, expected, format string, args ...any) Finding {
-	return Finding{
-		Code: code, Extent: b.field(field, n), Bitmap: b.name, Path: entryPath(b.index), Value: value, Expected: expected,
-		Message: b.label() + ": " + fmt.Sprintf(format, args...),
-	}
-}
-
-// checkFlags tests the flags, the type and the granularity.
-func (p *bitmapsPass) checkFlags(b *bitmap) {
-	bad := func(code Code, field qcow2.HostOffset, n int, value, expected, why string) {
-		p.report(b.entryFinding(code, field, n, value, expected, "%s", why))
-		if b.badEntry == "" {
-			b.badEntry = why
-		}
-	}
-	if r := b.Flags &^ qcow2.BitmapFlagsKnown; r != 0 {
-		bad(BMD005, qcow2.BitmapFieldFlags, 4, hex(b.Flags), hex(b.Flags&qcow2.BitmapFlagsKnown), fmt.Sprintf("reserved flags 0x%x are set", uint32(r)))
-	}
-	switch {
-	case b.Type == qcow2.BitmapDirtyTracking:
-	case b.Flags.Has(qcow2.BitmapAuto):
-		// Not BMD006 as well: this is the same type, and the worse of the two.
-		bad(BMD013, qcow2.BitmapFieldFlags, 5, fmt.Sprint(b.Type), fmt.Sprint(qcow2.BitmapDirtyTracking),
-			fmt.Sprintf("its type is %d, and it is enabled, which only dirty tracking bitmaps (type %d) can be", b.Type, qcow2.BitmapDirtyTracking))
-	default:
-		bad(BMD006, qcow2.BitmapFieldType, 1, fmt.Sprint(b.Type), fmt.Sprint(qcow2.BitmapDirtyTracking),
-			fmt.Sprintf("its type is %d, but dirty tracking (%d) is the only one there is", b.Type, qcow2.BitmapDirtyTracking))
-	}
-	g := b.GranularityBits
-	switch {
-	case g > 63:
-		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "", fmt.Sprintf("granularity_bits is %d; the format allows 0 to 63", g))
-	case !b.granularityOK():
-		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "",
-			fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity))
-	}
-	if b.Flags.Has(qcow2.BitmapInUse) {
-		p.report(b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
-			"it is in use: it was not saved when the image was closed last, and what it holds must not be used"))
-	}
-}
-
-// granularityOK tells whether QEMU takes the granularity.
-func (b *bitmap) granularityOK() bool {
-	return b.GranularityBits >= qcow2.MinBitmapGranularity && b.GranularityBits <= qcow2.MaxBitmapGranularity
-}
-
-// checkExtraData tests for what later versions of the format may add, and the
-// padding.
-func (p *bitmapsPass) checkExtraData(b *bitmap) {
-	compatible := b.Flags.Has(qcow2.BitmapExtraDataCompatible)
-	switch {
-	case b.ExtraDataSize > 0 && !compatible:
-		b.badEntry = cmp.Or(b.badEntry, "it has extra data that must be understood to use it")
-		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldExtraDataSize, 4, fmt.Sprint(b.ExtraDataSize), "0",
-			"it has %d bytes of extra data, without the flag that says that it may be used all the same; QEMU refuses the image", b.ExtraDataSize))
-	case b.ExtraDataSize > 0:
-		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldExtraDataSize, 4, fmt.Sprint(b.ExtraDataSize), "0",
-			"it has %d bytes of extra data, which may be ignored; but QEMU refuses the image", b.ExtraDataSize))
-	case compatible:
-		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldFlags, 4, hex(b.Flags), hex(b.Flags&^qcow2.BitmapExtraDataCompatible),
-			"extra_data_compatible is set although there is no extra data; QEMU refuses the image"))
-	}
-	if !allZero(b.Padding) {
-		padding := b.EntryOffset + qcow2.HostOffset(b.EntrySize()) - qcow2.HostOffset(len(b.Padding))
-		first := len(b.Padding) - len(bytes.TrimLeft(b.Padding, "\x00"))
-		end := len(bytes.TrimRight(b.Padding, "\x00"))
-		p.report(b.entryFinding(BMD011, padding+qcow2.HostOffset(first)-b.EntryOffset, end-first,
-			fmt.Sprintf("%x", b.Padding[first:end]), "zeros", "the padding of its entry is not zero"))
-	}
-}
-
-// checkName tests the name. QEMU takes names up to their first NUL, and so does
-// the comparison.
-func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
-	name := qcow2.HostOffset(qcow2.BitmapHeadSize) + qcow2.HostOffset(b.ExtraDataSize)
-	switch {
-	case b.NameSize == 0:
-		b.badEntry = cmp.Or(b.badEntry, "it has no name")
-		p.report(b.entryFinding(BMD008, qcow2.BitmapFieldNameSize, 2, "0", "at least 1", "a bitmap must have a name"))
-		return
-	case b.NameSize > qcow2.MaxBitmapName:
-		b.badEntry = cmp.Or(b.badEntry, "its name is too long")
-		p.report(b.entryFinding(BMD008, qcow2.BitmapFieldNameSize, 2, fmt.Sprint(b.NameSize), fmt.Sprintf("at most %d", qcow2.MaxBitmapName),
-			"its name has %d bytes, more than the %d that QEMU takes", b.NameSize, qcow2.MaxBitmapName))
-	}
-	control := func(r rune) bool { return unicode.IsControl(r) }
-	switch {
-	case bytes.IndexByte(b.Name, 0) >= 0:
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
-	case !utf8.Valid(b.Name):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "its name is not UTF-8"))
-	case bytes.ContainsFunc(b.Name, control):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there are control characters in its name"))
-	}
-	key := cString(b.Name)
-	if first := seen[key]; first != nil {
-		b.badEntry = cmp.Or(b.badEntry, "another bitmap has its name")
-		p.report(b.entryFinding(BMD009, name, len(b.Name), b.name, "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
-		return
-	}
-	seen[key] = b
 }

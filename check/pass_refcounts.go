@@ -149,6 +149,7 @@ func (c *run) settleLeaks(found *leaks) error {
 			break
 		}
 	}
+	c.doubtSnapshotsBehind()
 	if err := c.findLost(found.runs, found.rest > 0); err != nil {
 		return err
 	}

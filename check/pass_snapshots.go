@@ -15,6 +15,7 @@ import (
 // found. The L1 tables themselves are the mapping pass's.
 func (c *run) checkSnapshots() error {
 	if c.h.NbSnapshots == 0 {
+		c.noteSnapshotBehind(c.h.SnapshotsOffset)
 		return nil
 	}
 	if c.h.HasDataFile() {
@@ -27,11 +28,11 @@ func (c *run) checkSnapshots() error {
 	if !c.snapshotTableUsable() {
 		return nil // the header pass has said why, and put its clusters in doubt
 	}
-	t := qcow2.ReadSnapshotTable(c.img)
+	t := c.readSnapshotTable()
+	c.snapshots = t.Snapshots
 	claimed := t.Extent
-	c.snapshots, c.snapshotTable = t.Snapshots, t.Extent
 	if t.Partial != nil {
-		claimed.Length = uint64(t.Partial.EntryOffset-claimed.Offset) + qcow2.SnapshotHeadSize
+		claimed.Length = max(claimed.Length, uint64(t.Partial.EntryOffset-claimed.Offset)+qcow2.SnapshotHeadSize)
 		// Whatever is wrong with the name, the clusters are the snapshot's.
 		if t.Partial.L1Size > 0 && c.snapshotL1Usable(t.Partial) {
 			c.snapshots = append(c.snapshots, *t.Partial)
@@ -46,6 +47,9 @@ func (c *run) checkSnapshots() error {
 		}
 		s := &t.Snapshots[i]
 		c.checkSnapshotL1(i, s)
+		if i == t.mended {
+			continue // its ID and its extra data are a guess
+		}
 		c.checkSnapshotExtra(i, s)
 		c.checkSnapshotID(ids, t.Snapshots, i)
 	}
@@ -53,6 +57,7 @@ func (c *run) checkSnapshots() error {
 	for i := range c.snapshots {
 		c.res.Snapshots = append(c.res.Snapshots, snapshotInfo(&c.snapshots[i]))
 	}
+	c.noteSnapshotBehind(claimed.Offset + qcow2.HostOffset(claimed.Length+7)&^7)
 	return nil
 }
 
@@ -109,12 +114,16 @@ func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 		bad(both, hex(s.L1TableOffset), fmt.Sprintf("(%d entries at offset %v) reaches past the end of the file at %#x", s.L1Size, s.L1TableOffset, c.img.Size()))
 	}
 	if !usable {
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: Escape(s.ID), Ref: offset}, "it is not where it can be read")
+		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s), Ref: offset}, "it is not where it can be read")
 	}
 	if s.L1Size > qcow2.MaxL1Entries {
 		return
 	}
-	if need, what := c.snapshotL1Needed(s); need > uint64(s.L1Size) {
+	need, what := c.snapshotL1Needed(s)
+	if _, known := s.DiskSize(); usable && s.L1Size == 0 && !known && c.h.L1Size > 0 {
+		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s), Ref: offset}, "its entry in the snapshot table does not lead to it")
+	}
+	if need > uint64(s.L1Size) {
 		f := snapshotFinding(SNP007, i, s)
 		f.Extent, f.Value, f.Expected = size, fmt.Sprint(s.L1Size), fmt.Sprintf("at least %d", need)
 		f.Message = fmt.Sprintf("%s: its L1 table has %d entries, %s need %d", snapshotLabel(i, s), s.L1Size, what, need)
@@ -166,7 +175,7 @@ func (c *run) checkSnapshotID(seen map[string]int, all []qcow2.Snapshot, i int) 
 	case id == "":
 		f.Extent = at(s.EntryOffset+qcow2.SnapshotFieldIDSize, 2)
 		f.Value = fmt.Sprint(s.IDSize)
-		f.Message = fmt.Sprintf("%s: it has no ID, so that it can only be named by its name", snapshotLabel(i, s))
+		f.Message = fmt.Sprintf("%s can only be named by its name", snapshotLabel(i, s))
 	case again:
 		f.Extent = at(s.EntryOffset+qcow2.SnapshotHeadSize+qcow2.HostOffset(s.ExtraDataSize), len(s.ID))
 		f.Value = Escape(s.ID)
@@ -179,8 +188,8 @@ func (c *run) checkSnapshotID(seen map[string]int, all []qcow2.Snapshot, i int) 
 }
 
 // checkSnapshotStop reports a walk that did not come to the end of the table.
-func (c *run) checkSnapshotStop(t *qcow2.SnapshotTable) {
-	if !t.Stop.Early() {
+func (c *run) checkSnapshotStop(t *snapshotTable) {
+	if !t.Stop.Early() && !t.blank {
 		return
 	}
 	owner := Owner{Structure: StructSnapshotTable, Path: snapshotPath(t.Stop.Index)}
@@ -195,6 +204,8 @@ func (c *run) checkSnapshotStop(t *qcow2.SnapshotTable) {
 	f := Finding{Code: SNP001, Path: owner.Path, Extent: t.Stop.Extent}
 	lost := fmt.Sprintf("entry %d of %d", t.Stop.Index+1, c.h.NbSnapshots)
 	switch s := t.Partial; {
+	case t.blank:
+		f.Message = fmt.Sprintf("%s is all zeros, and so the table ends before it", lost)
 	case t.Stop.Reason == qcow2.StopTableSize:
 		f.Message = fmt.Sprintf("%s would make the table larger than the %d bytes that QEMU takes", lost, qcow2.MaxSnapshotsTableSize)
 	case s == nil:
@@ -206,7 +217,7 @@ func (c *run) checkSnapshotStop(t *qcow2.SnapshotTable) {
 		}
 	default:
 		f.Code = SNP004
-		f.Snapshot = Escape(s.ID)
+		f.Snapshot = snapshotName(s)
 		f.Extent, f.Value, f.Message = c.cutSnapshot(t)
 		f.Message = fmt.Sprintf("%s: %s", lost, f.Message)
 	}
@@ -215,7 +226,7 @@ func (c *run) checkSnapshotStop(t *qcow2.SnapshotTable) {
 
 // cutSnapshot tells which of an entry's parts does not fit, and the size field
 // that claims it.
-func (c *run) cutSnapshot(t *qcow2.SnapshotTable) (x qcow2.Extent, value, message string) {
+func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value, message string) {
 	s := t.Partial
 	if t.Stop.Reason == qcow2.StopExtraData {
 		return at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4), fmt.Sprint(s.ExtraDataSize),
@@ -234,7 +245,7 @@ func (c *run) cutSnapshot(t *qcow2.SnapshotTable) (x qcow2.Extent, value, messag
 }
 
 func snapshotFinding(code Code, i int, s *qcow2.Snapshot) Finding {
-	return Finding{Code: code, Snapshot: Escape(s.ID), Path: snapshotPath(i)}
+	return Finding{Code: code, Snapshot: snapshotName(s), Path: snapshotPath(i)}
 }
 
 func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }
@@ -242,7 +253,10 @@ func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }
 // snapshotLabel names a snapshot in a message, by all that a user may know it
 // by.
 func snapshotLabel(i int, s *qcow2.Snapshot) string {
-	return fmt.Sprintf("snapshot %q (entry %d, name %q)", Escape(s.ID), i, Escape(s.Name))
+	if len(s.ID) == 0 {
+		return fmt.Sprintf("the snapshot without an ID (entry %d, name %s)", i, Escape(s.Name))
+	}
+	return fmt.Sprintf("snapshot %s (entry %d, name %s)", Escape(s.ID), i, Escape(s.Name))
 }
 
 // cString is a string from the image as QEMU takes it: up to the first NUL.

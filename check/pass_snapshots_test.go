@@ -21,7 +21,7 @@ type snapshotCase struct {
 	damage func(m *testImage, s []qcow2.Snapshot)
 	want   func(m *testImage, s []qcow2.Snapshot) []spot
 	doubts int
-	listed int // snapshots in the result; n where it is 0
+	listed int // snapshots in the result; n where it is 0, none where it is -1
 }
 
 // addSnapshots adds snapshots of an empty disk, with an L1 table each.
@@ -80,7 +80,18 @@ func TestSnapshots(t *testing.T) {
 		{name: "L1 at the header", n: 2, damage: put(0, 0, make([]byte, 8)...), doubts: 1, want: entry(SNP002, 0, l1Offset, 8)},
 		{name: "short extra data", n: 2, want: entry(SNP003, 1, extraSize, 4),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[1].ExtraData = s[1].ExtraData[:8] }},
-		{name: "extra data too large", n: 3, damage: put(1, extraSize+2, 0x04), doubts: 1, listed: 2, want: entry(SNP004, 1, extraSize, 4)},
+		{name: "extra data too large", n: 3, damage: put(1, extraSize+2, 0x04), want: entry(SNP004, 1, extraSize, 4)},
+		{name: "last entry's extra data too large", n: 3, damage: put(2, extraSize+2, 0x04), doubts: 1, want: entry(SNP004, 2, extraSize, 4)},
+		{name: "name too long", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize, 1), want: entry(SNP004, 1, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "name takes in the next entry", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize+1, 5+64), want: entry(SNP004, 1, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "ID too long", n: 4, damage: put(0, qcow2.SnapshotFieldIDSize, 0x80), want: entry(SNP004, 0, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "extra data of zero bytes", n: 4, damage: put(2, extraSize+3, 0), want: entry(SNP004, 2, extraSize, 4)},
+		{name: "wiped", n: 3, doubts: 1, listed: -1,
+			damage: func(m *testImage, s []qcow2.Snapshot) { m.write(m.h.SnapshotsOffset, make([]byte, 256)) },
+			want: func(m *testImage, s []qcow2.Snapshot) []spot {
+				return []spot{{SNP001, s[0].EntryOffset, 120}}
+			}},
+
 		{name: "same ID", n: 3, want: entry(SNP005, 2, qcow2.SnapshotHeadSize+16, 1),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[2].ID = s[0].ID }},
 		{name: "same ID for QEMU", n: 2, want: entry(SNP005, 1, qcow2.SnapshotHeadSize+16, 3),
@@ -107,8 +118,11 @@ func TestSnapshots(t *testing.T) {
 				c.damage(m, s)
 			}
 			r := assertFindings(t, m, c.want(m, s)...)
-			if c.listed == 0 {
+			switch c.listed {
+			case 0:
 				c.listed = c.n
+			case -1:
+				c.listed = 0
 			}
 			assert.Len(t, r.res.Snapshots, c.listed)
 			assert.Len(t, r.snapshots, c.listed)
