@@ -27,7 +27,7 @@ func (c *run) checkCrypto() error {
 	case ext == nil && !luks:
 	case ext == nil:
 		c.doubt(owner, "the extension that points to it is missing")
-		if c.img.ExtensionsComplete && !c.extensionsHidden() {
+		if c.extensionsWhole() {
 			c.report(Finding{
 				Code: EXT004, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod),
 				Message: "crypt_method is 2 (LUKS), but no header extension points to the LUKS header",

@@ -39,7 +39,7 @@ func (c *run) checkDataFile() error {
 		name = cString(ext.Data)
 	}
 	if len(name) == 0 {
-		if c.img.ExtensionsComplete && !c.extensionsHidden() {
+		if c.extensionsWhole() {
 			c.report(Finding{
 				Code: DAT002, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
 				Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",

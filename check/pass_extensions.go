@@ -158,7 +158,7 @@ func (c *run) checkExtensionsEnd() {
 // file of the host read.
 func (c *run) checkBackingFormat() {
 	name, ok := c.img.BackingFileName()
-	if !ok || len(name) == 0 || len(name) > qcow2.MaxBackingFileName || c.extensionsHidden() || !c.img.ExtensionsComplete || namesDriver(name) {
+	if !ok || len(name) == 0 || len(name) > qcow2.MaxBackingFileName || !c.extensionsWhole() || namesDriver(name) {
 		return
 	}
 	if ext := c.img.Extension(qcow2.ExtBackingFormat); ext != nil && ext.Length > 0 {

@@ -317,9 +317,15 @@ func (c *run) checkBackingName() {
 	}
 }
 
+// extensionsWhole tells that all header extensions could be read, so that one that
+// is missing is news.
+func (c *run) extensionsWhole() bool {
+	return c.img.ExtensionsComplete && !c.extensionsHidden() && c.img.Size() > int64(c.h.ExtensionArea(c.g).Offset)
+}
+
 // extensionsHidden tells that the backing file's name starts within the header,
 // so that there is no room for extensions and those that may be there are not
-// read, by QEMU or by us. What an extension is missing for is then not news.
+// read, by QEMU or by us.
 func (c *run) extensionsHidden() bool {
 	return c.h.BackingFileOffset != 0 && uint64(c.h.BackingFileOffset) < uint64(c.h.HeaderLength)
 }

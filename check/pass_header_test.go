@@ -172,6 +172,10 @@ func TestHeaderFeatureName(t *testing.T) {
 func TestHeaderTruncated(t *testing.T) {
 	for name, x := range map[string]minimalImage{
 		"v2": {version: 2}, "v3": {}, "512 B": {clusterBits: 9}, "2 MiB": {clusterBits: 21},
+		"luks": {header: func(h *qcow2.Header) {
+			h.CryptMethod = qcow2.CryptLUKS
+			h.IncompatibleFeatures |= qcow2.IncompatDataFile
+		}},
 		"backing": {backing: "base", exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtBackingFormat, []byte("raw"))}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,6 +197,9 @@ func TestHeaderTruncated(t *testing.T) {
 					length = 104 // header_length itself is not there to be read
 				}
 				assert.Equal(t, short, res.Has(HDR020), "%d bytes", n)
+				if short {
+					assert.Empty(t, foundIn(res, "EXT", "CRY", "DAT", "CHN"), "%d bytes", n)
+				}
 				for _, f := range foundIn(res, "HDR") {
 					if f.Code == HDR020 {
 						assert.Equal(t, found{HDR020, qcow2.HostOffset(n), uint64(length - n)}, f)
