@@ -67,8 +67,12 @@ func (p *bitmapsPass) checkFlags(b *bitmap) {
 			fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity))
 	}
 	if b.Flags.Has(qcow2.BitmapInUse) {
+		why := "it was not saved when the image was closed last"
+		if p.opts.Live {
+			why = "whatever writes to the image has it in memory"
+		}
 		p.report(b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
-			"it is in use: it was not saved when the image was closed last, and what it holds must not be used"))
+			"it is in use: %s, and what it holds must not be used", why))
 	}
 }
 

@@ -156,10 +156,15 @@ func (c *run) checkFeatureBits() {
 		c.doubt(Owner{Structure: StructFile}, "unknown incompatible features may use clusters of their own")
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
-		c.reportField(Finding{
+		f := Finding{
 			Code: HDR006, Extent: incompat, Value: "set", Expected: "clear",
 			Message: "the dirty bit is set: the image was not closed cleanly, and with lazy refcounts its refcounts may be stale",
-		})
+		}
+		if c.opts.Live { // it is not closed yet
+			f.Severity, f.Expected = Note, ""
+			f.Message = "the dirty bit is set: what writes to the image leaves its refcounts behind until it closes it"
+		}
+		c.reportField(f)
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatCorrupt) {
 		c.reportField(Finding{

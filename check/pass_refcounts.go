@@ -130,7 +130,7 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 			f.Code = REF005
 			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
 			if most := c.maxRefcount(); u.references > most {
-				f.Code, f.Expected = REF007, ""
+				f.Code, f.Expected, f.Severity = REF007, "", 0
 				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
 			}
 			c.report(f)
@@ -171,9 +171,20 @@ func (c *run) settleLeaks(found *leaks) error {
 		})
 	}
 	if found.rest > 0 {
-		c.report(Finding{Code: code, Count: found.rest, Rest: true})
+		c.report(Finding{Code: code, Severity: c.refcountSeverity(), Count: found.rest, Rest: true})
 	}
 	return nil
+}
+
+// refcountSeverity is that of refcounts that disagree with the references: the
+// catalogue's, but for an image that a writer with lazy refcounts has open. Such a
+// writer sets the dirty bit and writes refcounts when it closes the image; until
+// then nobody goes by them.
+func (c *run) refcountSeverity() Severity {
+	if c.opts.Live && c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
+		return Note
+	}
+	return 0
 }
 
 // it is the pronoun for n clusters.
@@ -224,6 +235,7 @@ func (c *run) refcountFinding(u unowned) Finding {
 	f := Finding{
 		Path:    fmt.Sprintf("refcount table[%d] → block[%d]", index, entry),
 		Cluster: ptr(u.first), Count: u.n, Value: fmt.Sprint(u.refcount), Expected: fmt.Sprint(u.references),
+		Severity: c.refcountSeverity(),
 	}
 	if b := c.blockAt(index); b != nil {
 		width := uint64(c.g.RefcountBits())

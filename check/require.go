@@ -151,6 +151,8 @@ func (c *run) unmetBitmap(r BitmapRequirement) string {
 	switch {
 	case b.State == BitmapUnusable:
 		why = append(why, "it is unusable: "+b.Why)
+	case b.State == BitmapInconsistent && c.opts.Live:
+		why = append(why, "it is in use: whatever writes to the image has it in memory")
 	case b.State == BitmapInconsistent:
 		why = append(why, "it is inconsistent: it was in use when the image was closed last")
 	case r.State != "" && r.State != b.State:
