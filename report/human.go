@@ -59,7 +59,7 @@ func (h *Human) Image(img Image) error {
 	if h.opts.Quiet && r.Verdict == check.VerdictClean && len(r.Unmet) == 0 {
 		return h.err
 	}
-	shown := slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return !h.shows(&f) })
+	shown := slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return !h.shows(r, &f) })
 	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean
 	if h.images > 1 && (block || h.block) {
 		h.line("")
@@ -85,9 +85,10 @@ func (h *Human) Image(img Image) error {
 }
 
 // shows tells whether a finding is worth a person's time. Notes are not, but
-// for the one that breaks the next backup: a bitmap that was not closed.
-func (h *Human) shows(f *check.Finding) bool {
-	return f.Severity != check.Note || h.opts.Verbose || f.Code == check.BMD012
+// for the one that breaks the next backup: a bitmap that was not closed. While the
+// image is in use that is as it should be.
+func (h *Human) shows(r *check.Result, f *check.Finding) bool {
+	return f.Severity != check.Note || h.opts.Verbose || f.Code == check.BMD012 && !r.Provisional
 }
 
 func (h *Human) headline(img *Image) {
