@@ -179,11 +179,7 @@ func (h *Human) predict(q *check.QEMUOpen) {
 	case text == "":
 		return
 	case len(reasons) == 1:
-		// That it concerns writing has just been said.
-		reasons = []string{strings.TrimPrefix(reasons[0], "read-write: ")}
-	}
-	if len(reasons) == 1 {
-		text += ": " + printable(reasons[0])
+		text += ": " + soleReason(reasons)
 	}
 	h.wrapped(h.bad.Sprint("QEMU")+" ", 5, text, 2)
 	if len(reasons) > 1 {
@@ -191,6 +187,12 @@ func (h *Human) predict(q *check.QEMUOpen) {
 			h.wrapped("  - ", 4, printable(reason), 4)
 		}
 	}
+}
+
+// soleReason gives the one reason of a prediction. That it concerns writing has been
+// said before it.
+func soleReason(reasons []string) string {
+	return printable(strings.TrimPrefix(reasons[0], "read-write: "))
 }
 
 var openWords = map[check.OpenOutcome]string{

@@ -313,8 +313,11 @@ func (i *Info) encryptionText() string {
 }
 
 func reasons(rs []string) string {
-	if len(rs) == 0 {
+	switch len(rs) {
+	case 0:
 		return ""
+	case 1:
+		return ": " + soleReason(rs)
 	}
 	return ": " + printable(strings.Join(rs, "; "))
 }
