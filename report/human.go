@@ -176,6 +176,9 @@ func (h *Human) predict(q *check.QEMUOpen) {
 	switch {
 	case text == "" && h.opts.Verbose && len(reasons) > 0:
 		text = openWords[check.OpenOK] // and does something to it as well
+		if len(reasons) == 1 {
+			text += ": " + printable(reasons[0])
+		}
 	case text == "":
 		return
 	case len(reasons) == 1:
