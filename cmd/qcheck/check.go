@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/inputs"
@@ -126,8 +127,12 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 var errInterrupted = errors.New("interrupted")
 
 // liveRounds is how often an image that another program writes to is read at
-// most, until two readings agree.
-const liveRounds = 4
+// most, until two readings agree. Before each it is given time to go on to what it
+// does next: taking a snapshot, for one, is a row of changes.
+const (
+	liveRounds = 4
+	livePause  = 100 * time.Millisecond // more with each round
+)
 
 // checkImage checks an open image. One that is being written to is checked again
 // until two checks agree; what only one of them saw was the change, not a fault.
@@ -135,11 +140,17 @@ func checkImage(ctx context.Context, o *opened, opts check.Options) (*check.Resu
 	if !opts.Untrusted { // a stranger's image must not make us open files
 		opts.OpenSibling = o.sibling
 	}
+	opts.Live = o.Live()
 	res, err := check.Run(ctx, o.img, opts)
 	for round := 1; err == nil && o.Live() && round < liveRounds && res.Verdict != check.VerdictClean; round++ {
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(round) * livePause):
+		}
 		if err = o.reopen(); err != nil {
 			break
 		}
+		opts.Live = true
 		var again *check.Result
 		if again, err = check.Run(ctx, o.img, opts); err != nil {
 			res = again
