@@ -36,6 +36,8 @@ type Case struct {
 	MemoryLimit int64
 	// QEMU is what QEMU does with the image, as far as it is known.
 	QEMU QEMU
+	// QEMUSlow tells that QEMU takes minutes to check the image, or more.
+	QEMUSlow bool
 	// Huge images are larger than file systems allow; they exist in memory only.
 	Huge bool
 }
@@ -53,15 +55,6 @@ type Want struct {
 	// Bitmap and Snapshot are the owner that the finding must name. The default
 	// is any.
 	Bitmap, Snapshot string
-}
-
-// QEMU is what QEMU does with an image. The zero value says nothing.
-type QEMU struct {
-	// Check is the exit code of `qemu-img check`; only meaningful when Checked.
-	Check   int
-	Checked bool
-	// ReadOnly and ReadWrite tell whether it opens the image; empty: not known.
-	ReadOnly, ReadWrite check.OpenOutcome
 }
 
 // Filename is the name of the file that the case's image is written to.
@@ -119,6 +112,10 @@ var allCases = sync.OnceValue(func() []Case {
 	var all []Case
 	for _, s := range sections {
 		all = append(all, s()...)
+	}
+	verdicts := qemuVerdicts()
+	for i := range all {
+		all[i].QEMU = verdicts[all[i].Name]
 	}
 	slices.SortFunc(all, func(a, b Case) int { return cmp.Compare(a.Name, b.Name) })
 	return all

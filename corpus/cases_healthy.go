@@ -15,9 +15,6 @@ const (
 	pib = uint64(1) << 50
 )
 
-// sound is what QEMU does with an image that has nothing wrong.
-var sound = QEMU{Checked: true, ReadOnly: check.OpenOK, ReadWrite: check.OpenOK}
-
 // writes is some data in the first clusters of a disk and in its middle.
 func writes(s Spec) []Op {
 	c := uint64(1) << s.clusterBitsOf()
@@ -33,7 +30,7 @@ func writes(s Spec) []Op {
 func healthyCases() []Case {
 	var cases []Case
 	add := func(name, story string, s Spec, want ...Want) {
-		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, QEMU: sound, Want: want})
+		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, Want: want})
 	}
 	with := func(s Spec, ops ...Op) Spec {
 		s.Ops = append(writes(s), ops...)
@@ -133,7 +130,7 @@ func snapshotHistory(s Spec, vmState uint64) Spec {
 func healthySnapshots() []Case {
 	var cases []Case
 	add := func(name, story string, s Spec, want ...Want) {
-		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, QEMU: sound, Want: want})
+		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, Want: want})
 	}
 	for _, bits := range []uint32{9, 16, 21} {
 		size := uint64(64) << bits
@@ -176,7 +173,7 @@ func healthySnapshots() []Case {
 func healthyBitmaps() []Case {
 	var cases []Case
 	add := func(name, story string, s Spec, want ...Want) {
-		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, QEMU: sound, Want: want})
+		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, Want: want})
 	}
 	dirty := []Range{{0, 2 * mib}, {5*mib + 512, 512}, {7 * mib, 256 * kib}}
 	for _, bits := range []uint8{9, 12, 16, 20, 31} {
@@ -228,7 +225,7 @@ func make1023() []byte {
 func healthyFiles() []Case {
 	var cases []Case
 	add := func(name, story string, s Spec, want ...Want) {
-		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, QEMU: sound, Want: want})
+		cases = append(cases, Case{Name: "healthy/" + name, Story: story, Spec: s, Want: want})
 	}
 	size := 8 * mib
 	base := []Write{{Offset: 0, Length: 2 * mib, Pattern: 0xb0, Stamp: true}, {Offset: 5 * mib, Length: mib, Pattern: 0xb1}}

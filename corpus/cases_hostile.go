@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -104,6 +105,8 @@ func hostileCases() []Case {
 				SetRefcount(BitmapTable("b0"), 0), Set(BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), tib)}, check.BMD012),
 	}
 	for i := range cases {
+		cases[i].QEMUSlow = cases[i].Name == "hostile/one-l2-table" || cases[i].Name == "hostile/one-l2-table-snapshots" ||
+			strings.HasPrefix(cases[i].Name, "hostile/65535-bitmaps")
 		cases[i].Huge = cases[i].Name == "hostile/8-eib" || cases[i].Name == "hostile/8-eib-mapped" || cases[i].Name == "hostile/8-eib-tables"
 	}
 

@@ -26,7 +26,7 @@ func TestQEMUAcceptsHealthyImages(t *testing.T) {
 	t.Parallel()
 	qemutest.Require(t)
 	for _, c := range corpus.Cases() {
-		if !c.Healthy() || !c.QEMU.Checked || c.QEMU.Check != 0 {
+		if !c.Healthy() || c.Huge || c.QEMUSlow || !c.QEMU.Checked || c.QEMU.Check != 0 {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {

@@ -20,23 +20,25 @@ func Samples() []Case {
 		lost = append(lost, SetRefcount(Data(40*mib+off), 0))
 	}
 	granularity := BitmapField("backup-tuesday", qcow2.BitmapFieldGranularityBits, 1)
-	return []Case{
+	samples := []Case{
 		{Name: "healthy", Story: "a disk with a snapshot, compressed data and the dirty bitmaps of two backups: nothing is wrong with it",
-			Spec: sampleDisk(), QEMU: sound},
+			Spec: sampleDisk()},
 		{Name: "broken-bitmap-directory", Story: "one bit of the bitmap directory is flipped: no QEMU opens this disk any more",
 			Spec: sampleDisk(), Damage: []Damage{FlipBits(granularity, 0x40)},
-			Want: []Want{{Code: check.BMD007, At: granularity, Bitmap: "backup-tuesday"}},
-			QEMU: QEMU{Checked: true, Check: 1, ReadOnly: check.OpenRefused, ReadWrite: check.OpenRefused}},
+			Want: []Want{{Code: check.BMD007, At: granularity, Bitmap: "backup-tuesday"}}},
 		{Name: "wrong-refcounts", Story: "a cluster in use is counted as free, so that the next write may destroy it; free ones are counted as in use",
 			Spec: sampleDisk(), Damage: []Damage{SetRefcount(Data(40*mib), 0), SetRefcount(room, 1)},
-			Want: []Want{{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 1}, {Code: check.REF006, At: RefcountOf(room), Count: 5}},
-			QEMU: QEMU{Checked: true, Check: 2, ReadOnly: check.OpenOK, ReadWrite: check.OpenOK}},
+			Want: []Want{{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 1}, {Code: check.REF006, At: RefcountOf(room), Count: 5}}},
 		{Name: "killed-hypervisor", Story: "QEMU was killed while the virtual machine ran: a bitmap still in use, refcounts that were not written yet, a lost cluster",
 			Spec: killed, Damage: lost,
 			Want: []Want{{Code: check.HDR006}, {Code: check.BMD012, Bitmap: "backup-tuesday"},
-				{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 8}, {Code: check.REF006, At: RefcountOf(room.At(0, 1)), Count: 1}},
-			QEMU: QEMU{Checked: true, Check: 2, ReadOnly: check.OpenOK, ReadWrite: check.OpenOK}},
+				{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 8}, {Code: check.REF006, At: RefcountOf(room.At(0, 1)), Count: 1}}},
 	}
+	verdicts := qemuVerdicts()
+	for i := range samples {
+		samples[i].QEMU = verdicts[samples[i].Name]
+	}
+	return samples
 }
 
 // sampleDisk is a small virtual machine's disk with a snapshot and the bitmaps of
