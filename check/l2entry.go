@@ -169,13 +169,17 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 // entryFinding begins a finding about an L2 entry: the whole of it, or one of its
 // two words.
 func (c *run) entryFinding(t *l2table, i int) Finding {
-	size := c.g.L2EntrySize()
 	l := &c.l1s[t.l1]
 	guest := c.g.GuestOffset(qcow2.GuestCluster(uint64(t.window)*c.g.L2Entries() + uint64(i)))
 	return Finding{
 		Path: fmt.Sprintf("l1[%d] → l2[%d]", t.window, i), Snapshot: l.snapshot,
-		Extent: at(t.offset+qcow2.HostOffset(uint64(i)*size), 8), GuestOffset: ptr(guest),
+		Extent: c.entryExtent(t, i), GuestOffset: ptr(guest),
 	}
+}
+
+// entryExtent is the first word of an L2 entry.
+func (c *run) entryExtent(t *l2table, i int) qcow2.Extent {
+	return at(t.offset+qcow2.HostOffset(uint64(i)*c.g.L2EntrySize()), 8)
 }
 
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {

@@ -66,6 +66,11 @@ func (s *scanner) batch(order []uint32, b span) scanResult {
 	for i := b.from; i < b.to; {
 		// Tables that follow each other in the file are read at once.
 		n := s.adjacent(order, i, b.to)
+		if s.inHole(order, i, n) {
+			versions = versions[:0]
+			i += n
+			continue
+		}
 		if need := n * cs; cap(s.buf) < need {
 			s.buf = make([]byte, need)
 		}
@@ -74,13 +79,13 @@ func (s *scanner) batch(order []uint32, b span) scanResult {
 		for k := range n {
 			idx := tableAt(order, i+k)
 			t := &s.c.tables[idx]
+			if i+k > b.from && s.c.tables[tableAt(order, i+k-1)].window != t.window {
+				versions = versions[:0]
+			}
 			if t.skip || failed != nil && failed[k] {
 				continue
 			}
 			raw := buf[k*cs : (k+1)*cs]
-			if i+k > b.from && s.c.tables[tableAt(order, i+k-1)].window != t.window {
-				versions = versions[:0]
-			}
 			s.table(idx, t, raw, versions)
 			if order != nil && i+k+1 < b.to && s.c.tables[tableAt(order, i+k+1)].window == t.window && len(versions) < versionsKept {
 				versions = append(versions, append([]byte(nil), raw...))
@@ -108,6 +113,23 @@ func (s *scanner) adjacent(order []uint32, i, to int) int {
 		n++
 	}
 	return n
+}
+
+// inHole tells that n adjacent tables are not stored at all, and takes them for
+// what they are: without a single entry. A small file can name millions of them.
+func (s *scanner) inHole(order []uint32, i, n int) bool {
+	length := uint64(n) * s.c.g.ClusterSize()
+	if !s.c.img.IsHole(s.c.tables[tableAt(order, i)].offset, length) {
+		return false
+	}
+	s.out.bytes += length
+	for k := range n {
+		idx := tableAt(order, i+k)
+		if len(s.out.blank) < maxBlank && !s.c.tables[idx].skip {
+			s.out.blank = append(s.out.blank, idx)
+		}
+	}
+	return true
 }
 
 // read fills buf with n adjacent tables. When that fails it reads them one by

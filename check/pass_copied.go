@@ -31,6 +31,7 @@ func (c *run) checkCopied() error {
 
 func (c *run) checkL1Copied() {
 	l := &c.l1s[0]
+	var run copiedRun
 	for i, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
 		offset := e.Offset()
 		if offset == 0 || !c.g.Aligned(offset) {
@@ -40,13 +41,29 @@ func (c *run) checkL1Copied() {
 		if refs == 0 || e.Copied() == (refs == 1) {
 			continue
 		}
-		path := fmt.Sprintf("l1[%d]", i)
 		f := c.copiedFinding(e.Copied())
-		f.Code, f.Path, f.Extent, f.GuestOffset = MAP004, path, l.entry(i), ptr(c.windowStart(uint32(i)))
-		f.Cluster = ptr(c.g.HostCluster(offset))
-		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", path, f.Value, references(refs), offset)
+		f.Code, f.Extent = MAP004, l.entry(i)
+		if !run.goesOn(i, e.Copied()) {
+			f.Path, f.GuestOffset = fmt.Sprintf("l1[%d]", i), ptr(c.windowStart(uint32(i)))
+			f.Cluster = ptr(c.g.HostCluster(offset))
+			f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, references(refs), offset)
+		}
 		c.report(f)
 	}
+}
+
+// copiedRun follows the entries of a table with a wrong flag. What joins the entry
+// before it needs no words of its own, and there can be millions.
+type copiedRun struct {
+	next   uint64 // the entry after the last one
+	copied bool
+}
+
+// goesOn notes an entry, and tells whether it joins the one before it.
+func (r *copiedRun) goesOn(i uint64, copied bool) bool {
+	joins := i != 0 && r.next == i && r.copied == copied
+	*r = copiedRun{next: i + 1, copied: copied}
+	return joins
 }
 
 // references words a number of references: "there is 1 reference".
@@ -83,20 +100,33 @@ func (c *run) nameContradictions() error {
 			if !ok {
 				continue
 			}
+			var run copiedRun
 			for e := range ts.entries {
 				j, ok := s.again(ts, e)
 				if !ok || j.compressed {
 					continue
 				}
 				if refs := c.counts.Get(j.first); j.entry.Copied() != (refs == 1) {
-					f := c.entryFinding(ts.t, e)
-					state := c.copiedFinding(j.entry.Copied())
-					f.Code, f.Value, f.Expected, f.Cluster = MAP008, state.Value, state.Expected, ptr(j.first)
-					f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
-					found.report(f)
+					found.report(c.copiedEntry(ts.t, e, &j, refs, &run))
 				}
 			}
 		}
 		return found
 	}, func(_ int, found *funnel) { c.absorb(found) })
+}
+
+// copiedEntry is the finding about an L2 entry whose flag is wrong.
+func (c *run) copiedEntry(t *l2table, i int, j *judgement, refs uint64, run *copiedRun) Finding {
+	f := c.copiedFinding(j.entry.Copied())
+	f.Code = MAP008
+	// The first words of extended entries do not adjoin, so that they never join.
+	if run.goesOn(uint64(i), j.entry.Copied()) && !c.g.ExtendedL2 {
+		f.Extent, f.Snapshot = c.entryExtent(t, i), c.l1s[t.l1].snapshot
+		return f
+	}
+	state := f
+	f = c.entryFinding(t, i)
+	f.Code, f.Value, f.Expected, f.Cluster = MAP008, state.Value, state.Expected, ptr(j.first)
+	f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
+	return f
 }

@@ -68,6 +68,7 @@ func (c *run) listL1s() {
 			add(snapshotName(s), s.L1TableOffset, s.L1Size, at(s.EntryOffset, 8))
 		}
 	}
+	c.boundL1s()
 }
 
 // snapshotName is how findings name a snapshot: by its ID, or by its name where

@@ -117,6 +117,10 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	case d.Refcount > d.References:
 		c.unreserved(u, found.add)
 	case d.Coverage == refcount.Uncovered:
+		if c.full(REF008) {
+			c.report(Finding{Code: REF008, Severity: c.refcountSeverity(), Count: u.n, Rest: true})
+			return
+		}
 		f := c.refcountFinding(u)
 		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)
 		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
@@ -125,12 +129,20 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		if d.Refcount == 0 && len(c.unallocated) < maxBlank {
 			c.unallocated = append(c.unallocated, d.First)
 		}
+		code, severity, most := REF005, c.refcountSeverity(), c.maxRefcount()
+		if u.references > most {
+			code, severity = REF007, 0
+		}
+		if c.full(code) {
+			c.report(Finding{Code: code, Severity: severity, Count: u.n, Rest: true})
+			return
+		}
 		c.eachBlock(u, func(u unowned) {
 			f := c.refcountFinding(u)
-			f.Code = REF005
+			f.Code, f.Severity = code, severity
 			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
-			if most := c.maxRefcount(); u.references > most {
-				f.Code, f.Expected, f.Severity = REF007, "", 0
+			if code == REF007 {
+				f.Expected = ""
 				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
 			}
 			c.report(f)

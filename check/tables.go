@@ -13,9 +13,46 @@ type l1table struct {
 	snapshot string // ID, escaped; empty for the active one
 	extent   qcow2.Extent
 	entries  uint64
+	// unread tells that the table lies where others are, of which enough were
+	// read; the overlap itself is reported.
+	unread bool
 }
 
 func (l *l1table) owner() Owner { return Owner{Structure: StructL1Table, Snapshot: l.snapshot} }
+
+// maxRepeatedL1 bounds how many bytes of L1 tables are read that lie where other
+// L1 tables are. No sound image has any; without a bound, the snapshots of a
+// small file could have terabytes of them.
+const maxRepeatedL1 = qcow2.MaxL1Size
+
+// boundL1s marks the L1 tables that are not to be read.
+func (c *run) boundL1s() {
+	order := make([]int, len(c.l1s))
+	for n := range order {
+		order[n] = n
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(c.l1s[a].extent.Offset, c.l1s[b].extent.Offset), cmp.Compare(a, b))
+	})
+	var end qcow2.HostOffset
+	repeated := make([]bool, len(c.l1s))
+	for _, n := range order {
+		x := c.l1s[n].extent
+		repeated[n] = x.Offset < end && n != 0
+		end = max(end, x.Offset+qcow2.HostOffset(x.Length))
+	}
+	total := uint64(0)
+	for n := range c.l1s {
+		if !repeated[n] {
+			continue
+		}
+		l := &c.l1s[n]
+		if total += l.extent.Length; total > maxRepeatedL1 {
+			l.unread = true
+			c.doubt(l.owner(), "it lies where other L1 tables are, too many to read them all")
+		}
+	}
+}
 
 // entry is the place of an entry.
 func (l *l1table) entry(i uint64) qcow2.Extent {
@@ -56,6 +93,9 @@ func (c *run) collectTables() ([]l2table, error) {
 			return nil, err
 		}
 		l := &c.l1s[n]
+		if l.unread {
+			continue
+		}
 		scan := qcow2.ReadL1(c.img, l.extent.Offset, l.entries)
 		blank := l.entries > 0
 		for i, e := range scan.All() {
