@@ -89,6 +89,13 @@ func hostileCases() []Case {
 			return s
 		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), repeat(SnapshotL1("0").To(SnapshotL1("199")), entryTo(L2Table(0)))},
 			check.MAP018, check.REF005),
+		hostile("snapshots-one-l1", "60,000 snapshots, all with the L1 table of the disk, which is long and full", func() Spec {
+			s := blank(1 << 20)
+			s.Ops = append(s.Ops, Reserve{Name: "snapshots", Clusters: 64})
+			return s
+		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), manySnapshots(60_000)}, check.MAP016, check.MAP018),
+		hostile("l2-tables-in-holes", "four million L2 tables in a file of 32 PiB, all of them holes", blank(qcow2.MaxL1Size/8), []Damage{
+			Extend(1 << 55), scatter(L1Table(), 1<<54, 1<<17)}, check.MAP004, check.REF008),
 		hostile("one-cluster", "a full L2 table whose entries all name the same cluster", Spec{Size: gib, RefcountBits: 64, Ops: []Op{Map{Length: 512 * mib}}},
 			[]Damage{repeat(L2Table(0), entryTo(Data(0)))}, check.MAP017, check.REF005),
 		{Name: "hostile/65535-bitmaps", Story: "as many bitmaps as there can be, all in order",
@@ -105,9 +112,9 @@ func hostileCases() []Case {
 				SetRefcount(BitmapTable("b0"), 0), Set(BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), tib)}, check.BMD012),
 	}
 	for i := range cases {
-		cases[i].QEMUSlow = cases[i].Name == "hostile/one-l2-table" || cases[i].Name == "hostile/one-l2-table-snapshots" ||
+		cases[i].QEMUSlow = cases[i].Name == "hostile/one-l2-table" || cases[i].Name == "hostile/snapshots-one-l1" || cases[i].Name == "hostile/one-l2-table-snapshots" ||
 			strings.HasPrefix(cases[i].Name, "hostile/65535-bitmaps")
-		cases[i].Huge = cases[i].Name == "hostile/8-eib" || cases[i].Name == "hostile/8-eib-mapped" || cases[i].Name == "hostile/8-eib-tables"
+		cases[i].Huge = strings.HasPrefix(cases[i].Name, "hostile/8-eib") || cases[i].Name == "hostile/l2-tables-in-holes"
 	}
 
 	circle := func(name, story string, codes []check.Code, d ...Damage) {
@@ -148,6 +155,42 @@ func ones(n int) []byte {
 		b[i] = 0xff
 	}
 	return b
+}
+
+// scatter fills a table with entries for places that lie apart, from an offset on.
+func scatter(p Place, from, apart uint64) Damage {
+	return change(p, func(_ *Image, b []byte) error {
+		for i := range len(b) / 8 {
+			putUint64(b[i*8:], from+uint64(i)*apart)
+		}
+		return nil
+	}, "point the entries of %s to places %d bytes apart", p, apart)
+}
+
+// manySnapshots writes a snapshot table with n entries to the clusters reserved as
+// "snapshots". All have the disk's L1 table.
+func manySnapshots(n int) Damage {
+	return damage(func(img *Image) (qcow2.Extent, error) {
+		x, err := img.Find(Reserved("snapshots"))
+		if err != nil {
+			return x, err
+		}
+		e := qcow2.Snapshot{L1TableOffset: img.l1.Offset, L1Size: uint32(img.l1.Length / 8), Name: []byte("s")}
+		e.SetExtra(0, img.size)
+		var table []byte
+		for i := range n {
+			e.ID = fmt.Append(nil, i)
+			table = append(table, e.Encode()...)
+		}
+		if uint64(len(table)) > x.Length {
+			return x, fmt.Errorf("%d bytes do not fit", len(table))
+		}
+		img.write(table, x.Offset)
+		if _, err := Set(HeaderField(qcow2.FieldNbSnapshots), uint64(n)).Apply(img); err != nil {
+			return x, err
+		}
+		return SetOffset(HeaderField(qcow2.FieldSnapshotsOffset), Reserved("snapshots"), 0).Apply(img)
+	}, "write %d snapshots with the L1 table of the disk", n)
 }
 
 // sameTables gives every bitmap the table of the first.
