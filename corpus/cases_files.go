@@ -18,7 +18,7 @@ func fileCases() []Case {
 	missing := one("data-file/missing", "the data file is not there", data("missing.data"), check.DAT001, Place{})
 	missing.Missing = []string{"missing.data"}
 	unreadable := one("trouble/unreadable-table", "a disk error where an L2 table is", Spec{Size: 2 * gib, Ops: []Op{
-		Write{Length: 1}, Discard{Length: 64 * kib, Full: true}}}, check.IOE001, L2Table(0))
+		Zero{Length: 64 * kib}}}, check.IOE001, L2Table(0))
 	unreadable.Unreadable = []Place{L2Table(0)}
 	block := one("trouble/unreadable-block", "a disk error where a refcount block is", base(), check.IOE001, RefcountBlock(0))
 	block.Unreadable = []Place{RefcountBlock(0)}
