@@ -2,12 +2,14 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // listed is how many findings of one code and structure are written one by one.
@@ -24,6 +26,7 @@ type Human struct {
 	images int
 	seen   map[check.Verdict]int
 	unmet  int    // images that do not meet the requirements
+	other  int    // files that are no qcow2 images
 	hint   string // for the worst image so far
 	worst  int    // its rank
 	block  bool   // the last image took more than a line
@@ -48,8 +51,12 @@ var verdictWords = map[check.Verdict]string{
 // Image writes about one image.
 func (h *Human) Image(img Image) error {
 	h.images++
-	h.seen[img.verdict()]++
 	r := img.Result
+	if r == nil && errors.Is(img.Err, qcow2.ErrNotQcow2) {
+		h.other++
+		return h.err
+	}
+	h.seen[img.verdict()]++
 	if r == nil {
 		return h.err
 	}
@@ -124,7 +131,7 @@ func (h *Human) headline(img *Image) {
 }
 
 // apart takes out of the findings those of a version or a feature that is not
-// known, and counts the others.
+// known, words the first of them, and counts the others.
 func apart(fs []check.Finding) (others check.Totals, messages []string) {
 	rest := slices.DeleteFunc(slices.Clone(fs), func(f check.Finding) bool {
 		unknown := f.Code == check.HDR002 || f.Code == check.HDR005
@@ -133,6 +140,9 @@ func apart(fs []check.Finding) (others check.Totals, messages []string) {
 		}
 		return unknown
 	})
+	if n := len(messages); n > 2 {
+		messages = append(messages[:1], fmt.Sprintf("and %d more like it", n-1))
+	}
 	return check.CountFindings(rest), messages
 }
 
@@ -344,6 +354,9 @@ func (h *Human) Close() error {
 		}
 		if h.unmet > 0 {
 			parts = append(parts, fmt.Sprintf("%d not as required", h.unmet))
+		}
+		if h.other > 0 {
+			parts = append(parts, fmt.Sprintf("%d not qcow2", h.other))
 		}
 		h.line("")
 		h.linef("%d images: %s", h.images, strings.Join(parts, ", "))
