@@ -111,6 +111,9 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
 	image.Result, image.Err = checkImage(ctx, o, opts)
+	if o.hint != "" {
+		s.hint(check.Escape(path) + ": " + o.hint)
+	}
 	if image.Err != nil {
 		// The human report has it in the image's first line.
 		if c.Output != string(report.FormatHuman) {

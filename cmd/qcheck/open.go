@@ -17,6 +17,7 @@ type opened struct {
 	path       string
 	forceShare bool
 	img        *qcow2.Image
+	hint       string // what helps against the error of a file that the image names
 }
 
 // openImage opens an image as a reader. The error is an [*imagefile.OpenError],
@@ -43,6 +44,9 @@ func (o *opened) reopen() error {
 		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
 	}
 	img, err := qcow2.Open(o.File, o.Size())
+	if errors.Is(err, qcow2.ErrNotQcow2) && o.Size() == 0 {
+		err = fmt.Errorf("%w: it is empty", err)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
 	}
@@ -61,7 +65,14 @@ func (o *opened) sibling(kind check.SiblingKind, name, _ string) (check.Sibling,
 	if kind == check.SiblingBackingFile {
 		k = imagefile.BackingFile
 	}
-	return imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: o.forceShare})
+	f, err := imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: o.forceShare})
+	if err != nil {
+		if l, ok := errors.AsType[*imagefile.LockedError](err); ok {
+			o.hint = l.Hint()
+		}
+		return nil, err
+	}
+	return f, nil
 }
 
 // errProtocol means that an image names its other file by something else than a
