@@ -13,7 +13,8 @@ import (
 //
 // It relies on the counts with what the references said, and measures the flags
 // by the references that there are: a refcount that disagrees with them is
-// another finding, and its repair must not make this one come up.
+// another finding, and its repair must not make this one come up. Only where
+// references may be unseen does a clear flag get the benefit of the refcount.
 //
 // It leaves nothing behind.
 
@@ -38,7 +39,7 @@ func (c *run) checkL1Copied() {
 			continue
 		}
 		refs := c.counts.Get(c.g.HostCluster(offset))
-		if refs == 0 || e.Copied() == (refs == 1) {
+		if refs == 0 || e.Copied() == (refs == 1) || !e.Copied() && c.unseenReferences(c.g.HostCluster(offset), refs) {
 			continue
 		}
 		f := c.copiedFinding(e.Copied())
@@ -50,6 +51,21 @@ func (c *run) checkL1Copied() {
 		}
 		c.report(f)
 	}
+}
+
+// unseenReferences tells that a cluster may have more references than were found,
+// as the one of a snapshot that could not be read. To set COPIED then, as the
+// references that were found ask for, would have the guest write into the
+// snapshot.
+func (c *run) unseenReferences(cl qcow2.HostCluster, found uint64) bool {
+	if len(c.doubts) == 0 {
+		return false
+	}
+	if c.table == nil {
+		return true
+	}
+	n, err := c.table.Get(cl)
+	return err != nil || n > found
 }
 
 // copiedRun follows the entries of a table with a wrong flag. What joins the entry
@@ -106,7 +122,8 @@ func (c *run) nameContradictions() error {
 				if !ok || j.compressed {
 					continue
 				}
-				if refs := c.counts.Get(j.first); j.entry.Copied() != (refs == 1) {
+				refs := c.counts.Get(j.first)
+				if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !c.unseenReferences(j.first, refs)) {
 					found.report(c.copiedEntry(ts.t, e, &j, refs, &run))
 				}
 			}
