@@ -34,6 +34,9 @@ func snapshotCases() []Case {
 			check.SNP004, SnapshotField("1", qcow2.SnapshotFieldIDSize, 4), Set(SnapshotField("1", qcow2.SnapshotFieldIDSize, 4), 0xffffffff)),
 		one("snapshot/table-cut", "the file ends within the snapshot table", many, check.SNP001, Place{},
 			append([]Damage{Truncate(SnapshotTable(), 512)}, lost...)...),
+		one("snapshot/table-lost", "the snapshot table cannot be found: what it shares with the disk must not seem the disk's own", snapshotHistory(Spec{Size: 8 * mib}, 0),
+			check.HDR014, HeaderField(qcow2.FieldSnapshotsOffset), Add(HeaderField(qcow2.FieldSnapshotsOffset), 512)).
+			and(check.REF009, RefcountOf(SnapshotL1("1"))),
 		one("snapshot/l1-misaligned", "a snapshot's L1 table is said to start within a cluster", bare,
 			check.SNP002, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Add(SnapshotField("1", 0, 8), 512)),
 		one("snapshot/l1-past-end", "a snapshot's L1 table is said to lie behind the end of the file", bare,

@@ -1,0 +1,118 @@
+package corpus
+
+import (
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// overlapSpec is a disk with every structure that can lie where another does. The
+// second L1 entry is empty.
+func overlapSpec() Spec {
+	s := snapshotHistory(Spec{Size: 8 * mib}, 0)
+	s.Size = gib
+	s.Bitmaps = []Bitmap{{Name: "b0", GranularityBits: 16, Auto: true, Dirty: []Range{{0, mib}}}}
+	return s
+}
+
+const mapped = 100 << 16 // a guest offset of overlapSpec that a table maps, not written
+
+// structure is a place that an entry can be made to lead to.
+type structure struct {
+	name  string
+	place Place
+	// code is what an overlap with it is called, unless what leads there has a
+	// name of its own for it.
+	code check.Code
+	// shared clears the flag that says that the cluster has one owner.
+	shared []Damage
+}
+
+func structures() []structure {
+	return []structure{
+		{"refcount-table", RefcountTable(), check.MAP016, nil},
+		{"refcount-block", RefcountBlock(0), check.REF004, nil},
+		{"l1-table", L1Table(), check.MAP016, nil},
+		{"l2-table", L2Table(mapped), check.MAP016, []Damage{ClearBits(L1Entry(0), copied)}},
+		{"snapshot-table", SnapshotTable(), check.MAP016, nil},
+		{"snapshot-l1", SnapshotL1("1"), check.MAP016, nil},
+		{"snapshot-l2", SnapshotL2Table("1", 0), check.MAP016, nil},
+		{"bitmap-directory", BitmapDirectory(), check.BMT006, nil},
+		{"bitmap-table", BitmapTable("b0"), check.BMT006, nil},
+		{"bitmap-data", BitmapData("b0", 0), check.BMT006, nil},
+	}
+}
+
+// overlapCases are two structures in one cluster, with refcounts that agree with
+// it, so that comparing them finds nothing.
+func overlapCases() []Case {
+	hole := L2Entry(mapped)
+	// No entry can name cluster 0: that means "nothing". A compressed cluster can.
+	cases := []Case{one("overlap/compressed-on-header", "compressed data of the guest in the header's cluster", overlapSpec(),
+		check.MAP016, hole, Set(hole, 1<<62|512), AddRefcount(HeaderCluster(), 1))}
+
+	directory := ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8)
+	leadsTo := map[string]Place{"bitmap-directory": directory, "bitmap-table": BitmapField("b0", 0, 8), "bitmap-data": BitmapTableEntry("b0", 0)}
+	for _, x := range structures() {
+		code, at := x.code, hole
+		if code == check.REF004 {
+			code = check.MAP016 // the block is sound, the entry is not
+		}
+		if p, ok := leadsTo[x.name]; ok {
+			at = p
+		}
+		cases = append(cases, one("overlap/data-on-"+x.name, "data of the guest in the cluster of the "+x.name+": a write destroys it", overlapSpec(),
+			code, at, append([]Damage{Point(hole, x.place), AddRefcount(x.place.At(0, 1), 1)}, x.shared...)...))
+	}
+	return append(cases, metadataOverlaps()...)
+}
+
+// metadataOverlaps make each kind of pointer lead to each kind of structure.
+func metadataOverlaps() []Case {
+	var cases []Case
+	for _, p := range []struct {
+		name string
+		lead func(to Place) []Damage
+		own  string     // the structure that it leads to in a sound image
+		code check.Code // what the overlap is called whatever it is with
+		// beyond are structures that only the one found in its own place leads to.
+		beyond []string
+	}{
+		{"l2-table", func(to Place) []Damage { return []Damage{Point(L1Entry(1), to)} }, "l2-table", "", nil},
+		{"snapshot-l1", func(to Place) []Damage {
+			return []Damage{SetRefcount(SnapshotL1("2"), 0), SetOffset(SnapshotField("2", 0, 8), to, 0)}
+		}, "", "", nil},
+		{"snapshot-table", func(to Place) []Damage {
+			return []Damage{SetRefcount(SnapshotTable(), 0), SetOffset(HeaderField(qcow2.FieldSnapshotsOffset), to, 0)}
+		}, "snapshot-table", "", []string{"snapshot-l1", "snapshot-l2"}},
+		{"refcount-block", func(to Place) []Damage { return []Damage{SetOffset(RefcountTableEntry(1), to, 0)} }, "", check.REF004, nil},
+		{"bitmap-directory", func(to Place) []Damage {
+			return []Damage{SetRefcount(BitmapDirectory(), 0), SetOffset(ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8), to, 0)}
+		}, "bitmap-directory", check.BMT006, []string{"bitmap-table", "bitmap-data"}},
+		{"bitmap-table", func(to Place) []Damage {
+			return []Damage{SetRefcount(BitmapTable("b0"), 0), SetOffset(BitmapField("b0", 0, 8), to, 0)}
+		}, "bitmap-table", check.BMT006, []string{"bitmap-data"}},
+		{"bitmap-data", func(to Place) []Damage {
+			return []Damage{SetRefcount(BitmapData("b0", 0), 0), Point(BitmapTableEntry("b0", 0), to)}
+		}, "bitmap-data", check.BMT006, nil},
+	} {
+		for _, x := range structures() {
+			if x.name == p.own || slices.Contains(p.beyond, x.name) {
+				continue
+			}
+			code := x.code
+			if p.code != "" && code != check.REF004 {
+				code = p.code
+			}
+			if p.name == "l2-table" && x.name == "snapshot-l2" {
+				code = check.MAP018 // a table it is, but of another part of the disk
+			}
+			cases = append(cases, Case{Name: "overlap/" + p.name + "-on-" + x.name, Any: true,
+				Story: "the cluster of the " + x.name + " is said to be a " + p.name + " as well, and refcounts agree", Spec: overlapSpec(),
+				Damage: append(append(p.lead(x.place), AddRefcount(x.place.At(0, 1), 1)), x.shared...),
+				Want:   []Want{{Code: code}}})
+		}
+	}
+	return cases
+}
