@@ -93,6 +93,10 @@ func Wipe(p Place) Damage {
 
 // Put writes bytes to the start of a place.
 func Put(p Place, data []byte) Damage {
+	what := fmt.Sprintf("%q", data)
+	if len(data) > 32 {
+		what = fmt.Sprintf("%d bytes", len(data))
+	}
 	return damage(func(img *Image) (qcow2.Extent, error) {
 		x, err := img.Find(p)
 		x.Length = uint64(len(data))
@@ -100,7 +104,7 @@ func Put(p Place, data []byte) Damage {
 			img.write(data, x.Offset)
 		}
 		return x, err
-	}, "write %q to %s", data, p)
+	}, "write %s to %s", what, p)
 }
 
 // Copy copies the bytes of one place to the start of another.
