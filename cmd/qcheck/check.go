@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/qcheck/qcheck/check"
@@ -42,6 +43,9 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	}
 	if len(c.Images) == 0 && len(c.FilesFrom) == 0 {
 		return &usageError{text: "no image named", hint: helpHint("")}
+	}
+	if slices.Contains(c.FilesFrom, "") {
+		return &usageError{text: "--files-from: a value is missing", hint: helpHint("")}
 	}
 	ropts := g.reportOptions(s.out)
 	ropts.Verbose, ropts.Quiet = c.Verbose, c.Quiet

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -46,11 +47,11 @@ func (g *Globals) reportOptions(w io.Writer) report.Options {
 // number is a count given on the command line.
 type number int
 
-// UnmarshalText parses a number from 1 on.
+// UnmarshalText parses a number from 1 to 2^31-1.
 func (n *number) UnmarshalText(text []byte) error {
 	v, err := strconv.ParseUint(string(text), 10, 31)
 	if err != nil || v == 0 {
-		return fmt.Errorf("%q is not a number from 1 on", text)
+		return fmt.Errorf("%q is not a number from 1 to %d", text, math.MaxInt32)
 	}
 	*n = number(v)
 	return nil

@@ -21,7 +21,7 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 		}
 	}
 	v, err := strconv.ParseUint(s, 10, 63)
-	if err != nil || bits.Len64(v)+shift > 63 {
+	if err != nil || v == 0 || bits.Len64(v)+shift > 63 {
 		return fmt.Errorf("%q is no size in bytes, like 4096, 64k, 512M or 2G", text)
 	}
 	*b = byteSize(v << shift)

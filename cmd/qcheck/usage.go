@@ -31,7 +31,8 @@ func helpHint(command string) string {
 
 var (
 	missingArgument = regexp.MustCompile(`^expected "<(\w+)>`)
-	missingValue    = regexp.MustCompile(`^(--?[\w-]+): (?:.*<EOL>|missing value)`)
+	missingValue    = regexp.MustCompile(`^(--?[\w-]+): (?:.*<EOL>|missing value|expected .* \((?:short|long) flag\))`)
+	flagOfCheck     = regexp.MustCompile(`^flag (--[\w-]+) applies to the default command .*, not "(.+)"`)
 	shortFlag       = regexp.MustCompile(`^unknown flag -[^-]`)
 	repairFlag      = regexp.MustCompile(`^unknown flag (-r|-n|--repair|--dry-run|--undo)\b`)
 )
@@ -54,6 +55,10 @@ func usage(err error) *usageError {
 	}
 	if m := missingValue.FindStringSubmatch(e.text); m != nil {
 		e.text = m[1] + ": a value is missing"
+	}
+	if m := flagOfCheck.FindStringSubmatch(e.text); m != nil {
+		e.text = fmt.Sprintf("%s is given before the command %s: flags of a command come after its name", m[1], m[2])
+		e.hint = helpHint(m[2])
 	}
 	if m := shortFlag.FindString(e.text); m != "" {
 		e.text = m // one letter resembles every other
