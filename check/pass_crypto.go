@@ -67,6 +67,9 @@ func (c *run) checkCryptoPointer(ext *qcow2.Extension) {
 	case p.Length < qcow2.LUKSHeaderSize:
 		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at least %d", qcow2.LUKSHeaderSize)
 		f.Message = fmt.Sprintf("the encryption header is said to have %d bytes, but a LUKS header has at least %d", p.Length, qcow2.LUKSHeaderSize)
+	case p.Length > maxCryptoHeader && !c.g.PastEnd(p.Offset, p.Length, c.img.Size()):
+		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at most %d", uint64(maxCryptoHeader))
+		f.Message = fmt.Sprintf("the encryption header is said to have %d bytes, far more than its key slots can take", p.Length)
 	case !c.claim(owner, at(p.Offset, p.Length)):
 		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at most %d", uint64(c.img.Size())-uint64(p.Offset))
 		f.Message = fmt.Sprintf("the encryption header at %v is said to have %d bytes, but the file ends at 0x%x", p.Offset, p.Length, c.img.Size())
@@ -81,6 +84,11 @@ func (c *run) checkCryptoPointer(ext *qcow2.Extension) {
 	c.report(f)
 	c.doubt(owner, "the extension does not lead to it")
 }
+
+// maxCryptoHeader bounds what is believed of the encryption header's length, in
+// bytes. A LUKS header with eight key slots takes about 2 MiB; without a bound a
+// sparse file could ask for a claim on 2^54 clusters.
+const maxCryptoHeader = 1 << 30
 
 // What LUKS1 and QEMU fix beyond the header's layout (QEMU:
 // qcrypto_block_luks_check_header).

@@ -10,10 +10,8 @@ import (
 
 const (
 	// sharedAtOnce is how many shared clusters are looked into with one
-	// reading of the L2 tables, and sharedRounds how many readings there are at
-	// most. An image with more is past being told cluster by cluster.
-	sharedAtOnce = 1 << 16
-	sharedRounds = 4
+	// reading of the L2 tables.
+	sharedAtOnce = 1 << 20
 	// usesKept is how many uses of one cluster are remembered.
 	usesKept = 8
 )
@@ -31,32 +29,21 @@ type use struct {
 // versions that snapshots keep of one guest cluster, are in order.
 func (c *run) checkShared() error {
 	var batch []qcow2.HostCluster
-	rounds := 0
-	var rest uint64
-	var err error
 	for first, n := range c.counts.Shared() {
 		for ; n > 0; first, n = first+1, n-1 {
-			if rounds == sharedRounds {
-				rest += n
-				break
-			}
 			if batch = append(batch, first); len(batch) < sharedAtOnce {
 				continue
 			}
-			if err = c.explainShared(batch); err != nil {
+			if err := c.explainShared(batch); err != nil {
 				return err
 			}
 			batch = batch[:0]
-			rounds++
 		}
 	}
-	if len(batch) > 0 {
-		err = c.explainShared(batch)
+	if len(batch) == 0 {
+		return nil
 	}
-	if rest > 0 {
-		c.report(Finding{Code: MAP017, Count: rest, Rest: true})
-	}
-	return err
+	return c.explainShared(batch)
 }
 
 // explainShared finds and reports the owners of the given clusters, which are
