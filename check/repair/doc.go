@@ -1,0 +1,3 @@
+// Package repair mends qcow2 images: it works out a plan in memory, writes an undo
+// journal, applies the plan, and can take it back.
+package repair

@@ -1,0 +1,79 @@
+package repair
+
+import (
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Stage says when an edit is written. Between two stages everything is flushed.
+type Stage uint8
+
+// The stages, in order. At the end of each the image is one that can be read as
+// before.
+const (
+	// StageNew: structures in clusters that nothing uses yet, past the old end
+	// of the file or within it.
+	StageNew Stage = iota
+	// StageRaise: refcounts that go up, so that the new structures are taken.
+	StageRaise
+	// StageInPlace: entries that are mended where they stand.
+	StageInPlace
+	// StageHeader: the first sector, in one write; it switches to the new
+	// structures.
+	StageHeader
+	// StageRelease: refcounts that go down; what they free is not used any
+	// more.
+	StageRelease
+)
+
+var stageNames = [...]string{"new structures", "raise refcounts", "mend in place", "switch the header", "release"}
+
+func (s Stage) String() string { return stageNames[s] }
+
+// Edit changes some bytes of the file.
+type Edit struct {
+	Stage  Stage
+	Offset qcow2.HostOffset
+	Old    []byte // what stands there, zeros past the end of the file
+	New    []byte // of the same length
+	Reason string
+	Codes  []check.Code // of the findings that it settles
+}
+
+// Plan is what a repair does, worked out before anything is written.
+type Plan struct {
+	// Edits stand in the order in which they are written: by stage, then by
+	// offset. No two of one stage overlap.
+	Edits []Edit
+	// OldSize and NewSize are the file's length in bytes. A repair never makes
+	// a file shorter.
+	OldSize, NewSize int64
+	// Before is the result of the check that the plan starts from, and After
+	// that of a check of what the image will be.
+	Before, After *check.Result
+	// Lost says what is lost by a lossy repair, in words: guest ranges, bitmaps,
+	// snapshots.
+	Lost []string
+	// Left are codes of findings that a repair can settle when it is asked for
+	// more, with what has to be asked for.
+	Left []Advice
+}
+
+// Advice tells what option a finding's repair takes.
+type Advice struct {
+	Code   check.Code
+	Option string // "--allow-data-loss", "--reattach", …
+}
+
+// Empty tells that there is nothing to do.
+func (p *Plan) Empty() bool { return len(p.Edits) == 0 && p.NewSize == p.OldSize }
+
+// File is an image file that a repair writes to.
+type File interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64) (int, error)
+	Truncate(size int64) error
+	Sync() error
+	// CurrentSize is the file's size now, in bytes.
+	CurrentSize() (int64, error)
+}
