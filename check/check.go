@@ -139,7 +139,11 @@ var passes = []pass{
 // [*PassError] for a fault of our own), and the verdict is then
 // [VerdictIncomplete].
 func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
-	c := newRun(ctx, img, opts)
+	return newRun(ctx, img, opts).check()
+}
+
+// check runs all passes and sums up.
+func (c *run) check() (*Result, error) {
 	err := c.runPasses()
 	c.res.Findings = c.finish()
 	c.res.MemoryPeak = c.counts.Memory()

@@ -73,3 +73,17 @@ func (c *run) unreserved(u unowned, yield func(unowned)) {
 		yield(u)
 	}
 }
+
+// isReserved tells whether a cluster is reserved. mergeReserved must have run.
+func (c *run) isReserved(cl qcow2.HostCluster) bool {
+	_, found := slices.BinarySearchFunc(c.reserved, cl, func(r clusterRun, cl qcow2.HostCluster) int {
+		switch {
+		case r.end() <= cl:
+			return -1
+		case r.first > cl:
+			return 1
+		}
+		return 0
+	})
+	return found
+}

@@ -1,0 +1,58 @@
+package check
+
+import (
+	"context"
+
+	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
+)
+
+// Evidence is what a check has learned of an image besides its findings, as far
+// as a repair needs it.
+type Evidence struct {
+	// Counts are the references that were found.
+	Counts *refcount.Counts
+	// Table is what the file says; nil where the refcount table cannot be read.
+	Table *refcount.Table
+	// Blocks are the refcount blocks that can be trusted, by index in the
+	// refcount table.
+	Blocks []refcount.Block
+	// Complete tells that every reference was counted.
+	Complete bool
+	// Doubts are the structures that may own clusters nobody could find. While
+	// there is one no refcount may be lowered.
+	Doubts []Doubt
+
+	Snapshots     []qcow2.Snapshot    // the entries that could be read
+	SnapshotTable qcow2.Extent        // from the first entry's start to the last one's end
+	Bitmaps       []qcow2.BitmapEntry // the entries that could be read
+
+	run *run
+}
+
+// Inspect is [Run] that gives the evidence too.
+func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evidence, error) {
+	c := newRun(ctx, img, opts)
+	res, err := c.check()
+	e := &Evidence{
+		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
+		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, run: c,
+	}
+	if c.table != nil {
+		e.Blocks = c.table.Blocks()
+	}
+	return res, e, err
+}
+
+// RefTableUsable tells whether the refcount table is where the header says, so
+// that its entries can be mended where they stand.
+func (e *Evidence) RefTableUsable() bool {
+	return e.run.refTableUsable() && len(e.run.refTableHoles) == 0
+}
+
+// Reserved tells whether a cluster is kept for something although nothing refers
+// to it, so that its refcount must not be lowered.
+func (e *Evidence) Reserved(cl qcow2.HostCluster) bool { return e.run.isReserved(cl) }
+
+// MetadataAt gives the metadata structure that takes a cluster.
+func (e *Evidence) MetadataAt(cl qcow2.HostCluster) (Owner, bool) { return e.run.metadataAt(cl) }

@@ -1,0 +1,86 @@
+package repair
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// ErrNoSpace means that a repair needs clusters that are not to be had: on a block
+// device, which cannot grow.
+var ErrNoSpace = errors.New("there is no room for the new structures")
+
+// allocator finds clusters that nothing uses. Within the file it takes only those
+// that have neither a reference nor a refcount, and only where no structure is in
+// doubt; else those past the end, so that the file grows by no more than the new
+// structures need.
+type allocator struct {
+	o    *overlay
+	e    *check.Evidence
+	g    qcow2.Geometry
+	next qcow2.HostCluster // where the search goes on
+	end  qcow2.HostCluster // the first cluster past the end of the file
+	// inside tells that clusters within the file may be taken.
+	inside bool
+}
+
+func newAllocator(o *overlay, e *check.Evidence, g qcow2.Geometry) *allocator {
+	end := qcow2.HostCluster(g.Clusters(uint64(o.size)))
+	return &allocator{o: o, e: e, g: g, next: 1, end: end, inside: e.Complete && e.Table != nil && len(e.Doubts) == 0}
+}
+
+// take gives n clusters in a row.
+func (a *allocator) take(n uint64) (qcow2.HostOffset, error) {
+	if a.inside || a.o.device {
+		if first, ok := a.find(n); ok {
+			a.next = first + qcow2.HostCluster(n)
+			return a.claim(first, n), nil
+		}
+	}
+	if a.o.device {
+		return 0, fmt.Errorf("%w: %d clusters of %d bytes in a row", ErrNoSpace, n, a.g.ClusterSize())
+	}
+	first := a.end
+	a.end += qcow2.HostCluster(n)
+	return a.claim(first, n), nil
+}
+
+func (a *allocator) claim(first qcow2.HostCluster, n uint64) qcow2.HostOffset {
+	for i := range n {
+		a.o.fresh[first+qcow2.HostCluster(i)] = struct{}{}
+	}
+	return a.g.HostOffset(first)
+}
+
+// find looks for n free clusters in a row within the file. On a device with a
+// structure in doubt only what lies behind everything that is used is taken.
+func (a *allocator) find(n uint64) (qcow2.HostCluster, bool) {
+	if !a.inside {
+		highest, _ := a.e.Counts.Highest()
+		a.next = max(a.next, highest+1)
+	}
+	run := uint64(0)
+	for cl := a.next; cl < a.end; cl++ {
+		if !a.free(cl) {
+			run = 0
+			continue
+		}
+		if run++; run == n {
+			return cl - qcow2.HostCluster(n-1), true
+		}
+	}
+	return 0, false
+}
+
+func (a *allocator) free(cl qcow2.HostCluster) bool {
+	if _, taken := a.o.fresh[cl]; taken || a.e.Counts.Get(cl) > 0 || a.e.Reserved(cl) {
+		return false
+	}
+	if a.e.Table == nil {
+		return true // only asked behind everything that is used
+	}
+	n, err := a.e.Table.Get(cl)
+	return err == nil && n == 0
+}

@@ -1,0 +1,127 @@
+package repair
+
+import (
+	"context"
+	"encoding/binary"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// word is how one 64-bit entry at fault becomes what it should be.
+type word func(s *session, f *check.Finding, e uint64) uint64
+
+const (
+	bitCopied = uint64(1) << 63
+	bitZero   = uint64(1)
+)
+
+// words mends entries one by one, by code. Each gets every 8 bytes of the
+// finding's extent.
+var words = map[check.Code]word{
+	check.MAP001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.L1Entry(e).Reserved() },
+	check.MAP005: func(s *session, f *check.Finding, e uint64) uint64 {
+		return e &^ qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
+	},
+	// Only those that read as zeros are safe: nothing is read from their place.
+	check.MAP006: func(s *session, f *check.Finding, e uint64) uint64 { return bitZero },
+	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ bitCopied },
+	check.MAP012: func(s *session, f *check.Finding, e uint64) uint64 {
+		b := qcow2.SubclusterBitmap(e)
+		return uint64(qcow2.NewSubclusterBitmap(b.Allocated()&^b.Zeros(), b.Zeros()))
+	},
+	// The bitmap of a compressed entry.
+	check.MAP013: func(s *session, f *check.Finding, e uint64) uint64 { return 0 },
+	check.REF001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.RefTableEntry(e).Reserved() },
+	check.BMT001: func(s *session, f *check.Finding, e uint64) uint64 {
+		return e &^ qcow2.BitmapTableEntry(e).ReservedLow()
+	},
+	check.BMT002: func(s *session, f *check.Finding, e uint64) uint64 {
+		return e &^ qcow2.BitmapTableEntry(e).ReservedHigh()
+	},
+}
+
+// fixEntries mends table entries in place where nothing is lost by it.
+func (s *session) fixEntries(context.Context) (changed bool, err error) {
+	for i := range s.res.Findings {
+		f := &s.res.Findings[i]
+		mend := words[f.Code]
+		if mend == nil || f.Rest || f.Repair != check.RepairSafe || !s.inScope(f) {
+			continue
+		}
+		did, err := s.rewrite(f, mend, reasons[f.Code])
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || did
+	}
+	return changed, nil
+}
+
+var reasons = map[check.Code]string{
+	check.MAP001: "clear reserved bits", check.MAP005: "clear reserved bits", check.REF001: "clear reserved bits",
+	check.BMT001: "clear reserved bits", check.BMT002: "clear reserved bits",
+	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
+	check.MAP012: "let zero subclusters be zero", check.MAP013: "clear the subcluster bitmap of compressed data",
+	check.MAP004: "set COPIED as the references are", check.MAP008: "set COPIED as the references are",
+}
+
+// inScope tells whether the finding is one that was asked for.
+func (s *session) inScope(f *check.Finding) bool {
+	switch s.opts.scope() {
+	case ScopeBitmaps:
+		return isBitmapCode(f.Code)
+	case ScopeRefcounts:
+		return f.Code == check.REF001 || f.Code == check.MAP004 || f.Code == check.MAP008
+	case ScopeLeaks:
+		return false
+	}
+	return true
+}
+
+func isBitmapCode(c check.Code) bool { return len(c) > 2 && c[:2] == "BM" }
+
+// rewrite mends each 8 bytes of a finding's extent.
+func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed bool, err error) {
+	raw, err := s.bytes(f.Extent)
+	if err != nil {
+		return false, err
+	}
+	for at := 0; at+8 <= len(raw); at += 8 {
+		e := binary.BigEndian.Uint64(raw[at:])
+		if will := mend(s, f, e); will != e {
+			binary.BigEndian.PutUint64(raw[at:], will)
+			changed = true
+		}
+	}
+	if !changed {
+		return false, nil
+	}
+	return true, s.o.write(f.Extent.Offset, raw, intent{reason: reason, codes: []check.Code{f.Code}})
+}
+
+// fixCopied sets COPIED in the entries of the active disk as the references are.
+func (s *session) fixCopied(context.Context) (changed bool, err error) {
+	if !s.ev.Complete {
+		return false, nil
+	}
+	copied := func(s *session, f *check.Finding, e uint64) uint64 {
+		off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
+		if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.Counts.Get(s.g.HostCluster(off)) == 1 {
+			return e | bitCopied
+		}
+		return e &^ bitCopied
+	}
+	for i := range s.res.Findings {
+		f := &s.res.Findings[i]
+		if f.Code != check.MAP004 && f.Code != check.MAP008 || f.Rest || !s.inScope(f) {
+			continue
+		}
+		did, err := s.rewrite(f, copied, reasons[f.Code])
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || did
+	}
+	return changed, nil
+}

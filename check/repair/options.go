@@ -1,0 +1,78 @@
+package repair
+
+import (
+	"github.com/qcheck/qcheck/check"
+)
+
+// Scope says which findings a repair is for.
+type Scope string
+
+// The scopes, as the command line has them.
+const (
+	ScopeAll       Scope = "all"
+	ScopeLeaks     Scope = "leaks"     // only refcounts that are too high
+	ScopeBitmaps   Scope = "bitmaps"   // only what concerns the bitmaps
+	ScopeRefcounts Scope = "refcounts" // refcounts, their blocks and table, and COPIED flags
+)
+
+// BitmapPolicy says what becomes of a bitmap whose content cannot be trusted.
+type BitmapPolicy string
+
+// The policies.
+const (
+	// PolicyMark keeps the bitmap and marks it in use, so that QEMU shows it as
+	// inconsistent and lets it be removed.
+	PolicyMark BitmapPolicy = "mark"
+	// PolicyAllDirty makes every bit one: a superset of the truth, so that the
+	// next incremental backup copies everything and the chain goes on.
+	PolicyAllDirty BitmapPolicy = "all-dirty"
+	// PolicyRemove removes the bitmap.
+	PolicyRemove BitmapPolicy = "remove"
+)
+
+// Options says what a repair may do. The zero value does every safe repair.
+type Options struct {
+	// Scope is which findings to repair. The default is ScopeAll.
+	Scope Scope
+	// BitmapPolicy is what becomes of bitmaps that cannot be trusted. The
+	// default is PolicyMark.
+	BitmapPolicy BitmapPolicy
+	// AllowDataLoss lets lossy repairs be done. The default is false.
+	AllowDataLoss bool
+	// Reattach hangs lost L2 tables back where the evidence is unambiguous. The
+	// default is false.
+	Reattach bool
+	// CompactBitmaps makes table entries of stored clusters of zeros or ones.
+	// The default is false.
+	CompactBitmaps bool
+	// Device tells that the image is on a block device, which cannot grow. The
+	// default is false.
+	Device bool
+	// Jobs is how many goroutines read at once. The default is GOMAXPROCS.
+	Jobs int
+	// OpenSibling is given to the checks. The default is nil.
+	OpenSibling func(kind check.SiblingKind, name, format string) (check.Sibling, error)
+}
+
+func (o *Options) scope() Scope {
+	if o.Scope == "" {
+		return ScopeAll
+	}
+	return o.Scope
+}
+
+// policy is the bitmap policy in force.
+func (o *Options) policy() BitmapPolicy {
+	if o.BitmapPolicy == "" {
+		return PolicyMark
+	}
+	return o.BitmapPolicy
+}
+
+// leaks, errors, bitmaps and everything tell what the scope takes in.
+func (o *Options) leaks() bool {
+	return o.scope() == ScopeAll || o.scope() == ScopeLeaks || o.scope() == ScopeRefcounts
+}
+func (o *Options) errors() bool     { return o.scope() == ScopeAll || o.scope() == ScopeRefcounts }
+func (o *Options) bitmaps() bool    { return o.scope() == ScopeAll || o.scope() == ScopeBitmaps }
+func (o *Options) everything() bool { return o.scope() == ScopeAll }

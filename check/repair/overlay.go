@@ -1,0 +1,251 @@
+package repair
+
+import (
+	"bytes"
+	"io"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// overlay is the image as it will be: the file, with what has been decided on top
+// of it. Nothing is written to the file. It reads like a file, so that what is
+// decided can be checked before it is done.
+type overlay struct {
+	base     io.ReaderAt
+	baseSize int64
+	size     int64
+	device   bool // cannot grow
+	pages    map[int64]*page
+	log      []intent
+	fresh    map[qcow2.HostCluster]struct{} // clusters that nothing used before
+	bits     uint                           // cluster_bits, 0 before they are known
+}
+
+const pageSize = 4096
+
+type page [pageSize]byte
+
+// intent is one decision: some bytes, and why.
+type intent struct {
+	offset, length int64
+	reason         string
+	codes          []check.Code
+	refcounts      uint // the width of refcounts in bits, where these are refcounts in place
+}
+
+func newOverlay(base io.ReaderAt, size int64, device bool) *overlay {
+	return &overlay{
+		base: base, baseSize: size, size: size, device: device,
+		pages: make(map[int64]*page), fresh: make(map[qcow2.HostCluster]struct{}),
+	}
+}
+
+// ReadAt reads the image as it will be.
+func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
+	if off >= o.size {
+		return 0, io.EOF
+	}
+	n := int(min(int64(len(p)), o.size-off))
+	if err := o.read(p[:n], off); err != nil {
+		return 0, err
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (o *overlay) read(p []byte, off int64) error {
+	if err := o.readBase(p, off); err != nil {
+		return err
+	}
+	if len(o.pages) == 0 {
+		return nil
+	}
+	for at := off &^ (pageSize - 1); at < off+int64(len(p)); at += pageSize {
+		if pg := o.pages[at/pageSize]; pg != nil {
+			from := max(at, off)
+			copy(p[from-off:], pg[from-at:])
+		}
+	}
+	return nil
+}
+
+// readBase reads the file, and zeros past its end.
+func (o *overlay) readBase(p []byte, off int64) error {
+	if off >= o.baseSize {
+		clear(p)
+		return nil
+	}
+	n := int(min(int64(len(p)), o.baseSize-off))
+	clear(p[n:])
+	if k, err := o.base.ReadAt(p[:n], off); k < n {
+		if err == nil || err == io.EOF {
+			clear(p[k:n])
+			return nil
+		}
+		return err
+	}
+	return nil
+}
+
+// NextData makes overlay a [qcow2.DataFinder].
+func (o *overlay) NextData(off int64) (start, end int64, err error) {
+	f, ok := o.base.(qcow2.DataFinder)
+	if !ok || off >= o.baseSize {
+		return off, o.size, nil
+	}
+	start, end, err = f.NextData(off)
+	if err != nil {
+		return off, o.size, nil
+	}
+	for at := range o.pages { // few, and only while there are any
+		if s := at * pageSize; s < start && s+pageSize > off {
+			start, end = max(s, off), max(s, off)+1
+			end = max(end, s+pageSize)
+		}
+	}
+	if start >= o.baseSize && o.size > o.baseSize {
+		return start, o.size, nil
+	}
+	return start, end, nil
+}
+
+// write decides on bytes. The image grows to hold them; where it must not has
+// been seen to by the allocator.
+func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
+	at := int64(off)
+	for done := 0; done < len(p); {
+		n := (at + int64(done)) / pageSize
+		pg := o.pages[n]
+		if pg == nil {
+			pg = new(page)
+			if err := o.readBase(pg[:], n*pageSize); err != nil {
+				return err
+			}
+			o.pages[n] = pg
+		}
+		done += copy(pg[at+int64(done)-n*pageSize:], p[done:])
+	}
+	o.size = max(o.size, at+int64(len(p)))
+	why.offset, why.length = at, int64(len(p))
+	o.log = append(o.log, why)
+	return nil
+}
+
+// edits gives what differs from the file, in the order in which it is written.
+func (o *overlay) edits() ([]Edit, error) {
+	var out []Edit
+	for _, part := range o.parts() {
+		was := make([]byte, part.length)
+		will := make([]byte, part.length)
+		if err := o.readBase(was, part.offset); err != nil {
+			return nil, err
+		}
+		if err := o.read(will, part.offset); err != nil {
+			return nil, err
+		}
+		for _, r := range differing(was, will) {
+			if part.refcounts > 0 {
+				// Refcounts are taken in whole groups of 8 bytes, as they were
+				// decided on: see raiseAndRelease.
+				r[0], r[1] = r[0]&^7, min((r[1]+7)&^7, len(was))
+			}
+			e := Edit{
+				Offset: qcow2.HostOffset(part.offset + int64(r[0])), Old: was[r[0]:r[1]], New: will[r[0]:r[1]],
+				Reason: part.reason, Codes: part.codes,
+			}
+			out = append(out, o.stage(e, part.refcounts)...)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Edit) int {
+		if a.Stage != b.Stage {
+			return int(a.Stage) - int(b.Stage)
+		}
+		switch {
+		case a.Offset < b.Offset:
+			return -1
+		case a.Offset > b.Offset:
+			return 1
+		}
+		return 0
+	})
+	return out, nil
+}
+
+// parts cuts the decisions so that none overlap: the last one about a byte holds.
+func (o *overlay) parts() []intent {
+	cuts := make([]int64, 0, 2*len(o.log))
+	for _, l := range o.log {
+		cuts = append(cuts, l.offset, l.offset+l.length)
+	}
+	slices.Sort(cuts)
+	cuts = slices.Compact(cuts)
+	owner := make([]int, len(cuts)) // 1 + the last decision about cuts[i] to cuts[i+1]
+	for n, l := range o.log {
+		i, _ := slices.BinarySearch(cuts, l.offset)
+		for ; i < len(cuts) && cuts[i] < l.offset+l.length; i++ {
+			owner[i] = n + 1
+		}
+	}
+	var parts []intent
+	last := 0
+	for i, n := range owner {
+		if n == 0 {
+			last = 0
+			continue
+		}
+		if k := len(parts); n == last && parts[k-1].offset+parts[k-1].length == cuts[i] {
+			parts[k-1].length = cuts[i+1] - parts[k-1].offset
+			continue
+		}
+		p := o.log[n-1]
+		p.offset, p.length = cuts[i], cuts[i+1]-cuts[i]
+		parts = append(parts, p)
+		last = n
+	}
+	return parts
+}
+
+// differing gives the ranges in which a and b differ; ranges with a few equal
+// bytes between them are one.
+func differing(a, b []byte) (ranges [][2]int) {
+	const gap = 32
+	for i := 0; i < len(a); {
+		if i+64 <= len(a) && bytes.Equal(a[i:i+64], b[i:i+64]) {
+			i += 64
+			continue
+		}
+		if a[i] == b[i] {
+			i++
+			continue
+		}
+		if n := len(ranges); n > 0 && i-ranges[n-1][1] < gap {
+			ranges[n-1][1] = i + 1
+		} else {
+			ranges = append(ranges, [2]int{i, i + 1})
+		}
+		i++
+	}
+	return ranges
+}
+
+// stage says when an edit is written. Refcounts that are mended in place are
+// raised before, and lowered after the structures that they count.
+func (o *overlay) stage(e Edit, width uint) []Edit {
+	cl := qcow2.HostCluster(uint64(e.Offset) >> o.bits)
+	_, fresh := o.fresh[cl]
+	switch {
+	case fresh || int64(e.Offset) >= o.baseSize:
+		e.Stage = StageNew
+	case cl == 0:
+		e.Stage = StageHeader
+	case width > 0:
+		return raiseAndRelease(e, width)
+	default:
+		e.Stage = StageInPlace
+	}
+	return []Edit{e}
+}

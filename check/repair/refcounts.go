@@ -1,0 +1,287 @@
+package repair
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
+)
+
+// raiseAndRelease splits an edit of refcounts of the given width: first every
+// refcount becomes the larger of old and new, later the new one.
+func raiseAndRelease(e Edit, width uint) []Edit {
+	// Whole entries, in pieces that the codec takes.
+	order := uint(0)
+	for 1<<order < width {
+		order++
+	}
+	raise := e
+	raise.Stage = StageRaise
+	raise.New = append([]byte(nil), e.Old...)
+	old := qcow2.RefcountBlock{Raw: e.Old, Order: order}
+	will := qcow2.RefcountBlock{Raw: e.New, Order: order}
+	up := qcow2.RefcountBlock{Raw: raise.New, Order: order}
+	raised, lowered := false, false
+	for i := range old.Len() {
+		a, b := old.Get(i), will.Get(i)
+		if b > a {
+			up.Set(i, b)
+			raised = true
+		}
+		lowered = lowered || b < a
+	}
+	release := e
+	release.Stage = StageRelease
+	release.Old = raise.New
+	switch {
+	case !lowered:
+		return []Edit{raise}
+	case !raised:
+		return []Edit{release}
+	}
+	return []Edit{raise, release}
+}
+
+// refcounter makes the refcounts what the references are.
+type refcounter struct {
+	*session
+	alloc *allocator
+	lower bool // refcounts may go down
+
+	// blocks of the refcount table as it will be, by index.
+	blocks map[uint64]qcow2.HostOffset
+	made   []uint64 // indexes of blocks that are new
+}
+
+// fixRefcounts mends refcounts in place, makes blocks where there are none, and a
+// new refcount table where the old one cannot be used or is too short.
+func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
+	if !s.ev.Complete {
+		return false, nil
+	}
+	r := &refcounter{
+		session: s, alloc: newAllocator(s.o, s.ev, s.g), lower: len(s.ev.Doubts) == 0 && s.opts.leaks(),
+		blocks: make(map[uint64]qcow2.HostOffset),
+	}
+	if s.ev.Table == nil || !s.ev.RefTableUsable() {
+		return true, r.rebuild()
+	}
+	for _, b := range s.ev.Blocks {
+		r.blocks[b.Index] = b.Offset
+	}
+	return r.mend(ctx)
+}
+
+// mend compares, and writes every refcount that is wrong where it stands.
+func (r *refcounter) mend(ctx context.Context) (bool, error) {
+	changed := false
+	var failed error
+	bad := make(map[uint64]bool) // blocks to be made
+	_, err := refcount.Compare(ctx, r.ev.Counts, r.ev.Table, refcount.CompareOptions{
+		Jobs: r.opts.Jobs,
+		Diff: func(d refcount.Diff) {
+			if failed != nil {
+				return
+			}
+			if d.Coverage != refcount.Covered {
+				if d.References > 0 {
+					for i := uint64(d.First) / r.per(); i <= (uint64(d.First)+d.N-1)/r.per(); i++ {
+						bad[i] = true
+					}
+				}
+				return
+			}
+			ok, err := r.set(d)
+			changed = changed || ok
+			failed = err
+		},
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil || len(bad) == 0 {
+		return changed, err
+	}
+	return true, r.makeBlocks(bad)
+}
+
+func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
+
+// set writes the refcounts of a run of clusters that blocks cover.
+func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
+	lowers := d.Refcount > d.References
+	if lowers && !r.lower || !lowers && !r.opts.errors() || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
+		return false, nil
+	}
+	width := uint64(r.g.RefcountBits())
+	for n := uint64(0); n < d.N; {
+		cl := uint64(d.First) + n
+		index, entry := cl/r.per(), cl%r.per()
+		k := min(d.N-n, r.per()-entry)
+		off := r.blocks[index]
+		// Whole groups of 8 bytes, so that the codec finds its place.
+		from := entry * width / 64 * 8
+		to := ((entry+k)*width + 63) / 64 * 8
+		raw := make([]byte, to-from)
+		if err := r.o.read(raw, int64(off)+int64(from)); err != nil {
+			return changed, err
+		}
+		b := r.g.RefcountBlock(raw)
+		base := from * 8 / width
+		wrote := false
+		for i := entry; i < entry+k; i++ {
+			if lowers && r.ev.Reserved(qcow2.HostCluster(index*r.per()+i)) {
+				continue
+			}
+			b.Set(int(i-base), d.References)
+			wrote = true
+		}
+		if wrote {
+			changed = true
+			why := intent{refcounts: uint(width), codes: []check.Code{check.REF005}, reason: fmt.Sprintf("set refcounts to %d", d.References)}
+			if lowers {
+				why.codes = []check.Code{check.REF006}
+			}
+			if err := r.o.write(off+qcow2.HostOffset(from), raw, why); err != nil {
+				return changed, err
+			}
+		}
+		n += k
+	}
+	return changed, nil
+}
+
+// makeBlocks makes the given blocks anew, in fresh clusters, and the table that
+// names them.
+func (r *refcounter) makeBlocks(bad map[uint64]bool) error {
+	entries := uint64(r.h.RefcountTableClusters) * r.g.ClusterSize() / 8
+	grown := false
+	todo := make([]uint64, 0, len(bad))
+	for i := range bad {
+		todo = append(todo, i)
+	}
+	highest := uint64(0)
+	// A new block takes a cluster, whose own refcount may need another block.
+	for len(todo) > 0 {
+		i := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		off, err := r.alloc.take(1)
+		if err != nil {
+			return err
+		}
+		r.blocks[i] = off
+		r.made = append(r.made, i)
+		highest = max(highest, i)
+		if own := uint64(r.g.HostCluster(off)) / r.per(); !bad[own] {
+			if _, there := r.blocks[own]; !there {
+				bad[own] = true
+				todo = append(todo, own)
+			}
+		}
+	}
+	grown = highest >= entries
+	for _, i := range r.made {
+		if err := r.writeBlock(i); err != nil {
+			return err
+		}
+	}
+	if grown {
+		return r.writeTable()
+	}
+	for _, i := range r.made {
+		var e [8]byte
+		binary.BigEndian.PutUint64(e[:], uint64(r.blocks[i]))
+		err := r.o.write(r.h.RefcountTableOffset+qcow2.HostOffset(i*8), e[:], intent{
+			reason: "name the new refcount block", codes: []check.Code{check.REF001, check.REF002, check.REF003, check.REF004, check.REF008}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeBlock fills a new block with the references that were found. What the
+// repair itself takes is counted by the next round.
+func (r *refcounter) writeBlock(index uint64) error {
+	raw := make([]byte, r.g.ClusterSize())
+	b := r.g.RefcountBlock(raw)
+	most := qcow2.MaxRefcount(r.g.RefcountOrder)
+	for i := range b.Len() {
+		cl := qcow2.HostCluster(index*r.per() + uint64(i))
+		refs := r.ev.Counts.Get(cl)
+		if _, fresh := r.o.fresh[cl]; fresh && refs == 0 {
+			refs = 1
+		}
+		if refs > most {
+			return fmt.Errorf("cluster %d has %d references, more than refcounts of %d bits can hold: make a copy of the image with wider refcounts (qemu-img convert -o refcount_bits=64)",
+				cl, refs, r.g.RefcountBits())
+		}
+		b.Set(i, refs)
+	}
+	return r.o.write(r.blocks[index], raw, intent{reason: "a new refcount block", codes: []check.Code{check.REF008}})
+}
+
+// rebuild makes the whole structure anew from the references.
+func (r *refcounter) rebuild() error {
+	bad := make(map[uint64]bool)
+	for run := range r.ev.Counts.Runs(1) {
+		for i := uint64(run.First) / r.per(); i <= (uint64(run.First)+run.N-1)/r.per(); i++ {
+			bad[i] = true
+		}
+	}
+	clear(r.blocks)
+	r.h.RefcountTableClusters = 0 // every block is past the end of this table
+	return r.makeBlocks(bad)
+}
+
+// writeTable writes a new refcount table and makes the header name it.
+func (r *refcounter) writeTable() error {
+	for {
+		highest := uint64(0)
+		for i := range r.blocks {
+			highest = max(highest, i)
+		}
+		n := r.g.Clusters((highest + 1) * 8)
+		off, err := r.alloc.take(n)
+		if err != nil {
+			return err
+		}
+		// The table's own clusters must be covered.
+		last := uint64(r.g.HostCluster(off)) + n - 1
+		missing := false
+		for i := uint64(r.g.HostCluster(off)) / r.per(); i <= last/r.per(); i++ {
+			if _, there := r.blocks[i]; there {
+				continue
+			}
+			missing = true
+			block, err := r.alloc.take(1)
+			if err != nil {
+				return err
+			}
+			r.blocks[i] = block
+			r.made = append(r.made, i)
+		}
+		if missing && last/r.per() > highest {
+			continue // the table must be longer
+		}
+		raw := make([]byte, n*r.g.ClusterSize())
+		for i, at := range r.blocks {
+			binary.BigEndian.PutUint64(raw[i*8:], uint64(at))
+		}
+		for _, i := range r.made { // with what has been taken since
+			if err := r.writeBlock(i); err != nil {
+				return err
+			}
+		}
+		if err := r.o.write(off, raw, intent{reason: "a new refcount table", codes: []check.Code{check.HDR013, check.REF008}}); err != nil {
+			return err
+		}
+		var fields [12]byte
+		binary.BigEndian.PutUint64(fields[:], uint64(off))
+		binary.BigEndian.PutUint32(fields[8:], uint32(n))
+		return r.o.write(qcow2.FieldRefcountTableOffset, fields[:], intent{reason: "use the new refcount table", codes: []check.Code{check.HDR013, check.REF008}})
+	}
+}
