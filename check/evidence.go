@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -48,6 +49,19 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 // that its entries can be mended where they stand.
 func (e *Evidence) RefTableUsable() bool {
 	return e.run.refTableUsable() && len(e.run.refTableHoles) == 0
+}
+
+// UnusableEntries gives the entries of the refcount table, by index, whose block
+// is not there or cannot be trusted.
+func (e *Evidence) UnusableEntries() []uint64 {
+	out := slices.Clone(e.run.badBlocks)
+	for _, b := range e.run.blocks {
+		if b.bad {
+			out = append(out, b.index)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Reserved tells whether a cluster is kept for something although nothing refers

@@ -59,14 +59,17 @@ type refcounter struct {
 // fixRefcounts mends refcounts in place, makes blocks where there are none, and a
 // new refcount table where the old one cannot be used or is too short.
 func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
-	if !s.ev.Complete {
+	if !s.ev.Complete || !s.h.RefcountOrderOK() {
 		return false, nil
 	}
 	r := &refcounter{
-		session: s, alloc: newAllocator(s.o, s.ev, s.g), lower: len(s.ev.Doubts) == 0 && s.opts.leaks(),
+		session: s, alloc: newAllocator(s.o, s.ev, s.g), lower: len(s.ev.Doubts) == 0,
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
+		if !s.opts.errors() {
+			return false, nil
+		}
 		return true, r.rebuild()
 	}
 	for _, b := range s.ev.Blocks {
@@ -87,7 +90,7 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 				return
 			}
 			if d.Coverage != refcount.Covered {
-				if d.References > 0 {
+				if d.References > 0 && r.wanted(d.First) {
 					for i := uint64(d.First) / r.per(); i <= (uint64(d.First)+d.N-1)/r.per(); i++ {
 						bad[i] = true
 					}
@@ -102,6 +105,11 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = failed
 	}
+	if r.opts.errors() {
+		for _, i := range r.ev.UnusableEntries() {
+			bad[i] = true
+		}
+	}
 	if err != nil || len(bad) == 0 {
 		return changed, err
 	}
@@ -113,7 +121,7 @@ func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
 // set writes the refcounts of a run of clusters that blocks cover.
 func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 	lowers := d.Refcount > d.References
-	if lowers && !r.lower || !lowers && !r.opts.errors() || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
+	if lowers && !r.lower || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
 		return false, nil
 	}
 	width := uint64(r.g.RefcountBits())
@@ -133,7 +141,8 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		base := from * 8 / width
 		wrote := false
 		for i := entry; i < entry+k; i++ {
-			if lowers && r.ev.Reserved(qcow2.HostCluster(index*r.per()+i)) {
+			cl := qcow2.HostCluster(index*r.per() + i)
+			if lowers && (r.ev.Reserved(cl) || !r.opts.leaks() && r.first.Counts.Get(cl) == r.ev.Counts.Get(cl)) {
 				continue
 			}
 			b.Set(int(i-base), d.References)
@@ -212,7 +221,7 @@ func (r *refcounter) writeBlock(index uint64) error {
 	for i := range b.Len() {
 		cl := qcow2.HostCluster(index*r.per() + uint64(i))
 		refs := r.ev.Counts.Get(cl)
-		if _, fresh := r.o.fresh[cl]; fresh && refs == 0 {
+		if refs == 0 && r.keep(cl) {
 			refs = 1
 		}
 		if refs > most {
@@ -222,6 +231,21 @@ func (r *refcounter) writeBlock(index uint64) error {
 		b.Set(i, refs)
 	}
 	return r.o.write(r.blocks[index], raw, intent{reason: "a new refcount block", codes: []check.Code{check.REF008}})
+}
+
+// keep tells that a cluster without a reference must count as used in a new
+// block: the repair has just taken it, or something that is in doubt may own it.
+func (r *refcounter) keep(cl qcow2.HostCluster) bool {
+	if _, fresh := r.o.fresh[cl]; fresh || r.ev.Reserved(cl) {
+		return true
+	}
+	return len(r.ev.Doubts) > 0 && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
+}
+
+// wanted tells whether the refcount of a cluster is one that was asked for: with a
+// narrow scope only those that the repair itself makes wrong.
+func (r *refcounter) wanted(cl qcow2.HostCluster) bool {
+	return r.opts.errors() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl)
 }
 
 // rebuild makes the whole structure anew from the references.
