@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -49,7 +50,7 @@ func raiseAndRelease(e Edit, width uint) []Edit {
 type refcounter struct {
 	*session
 	alloc *allocator
-	lower bool // refcounts may go down
+	doubt bool // something may own clusters that nobody could find
 
 	// blocks of the refcount table as it will be, by index.
 	blocks map[uint64]qcow2.HostOffset
@@ -63,7 +64,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	r := &refcounter{
-		session: s, alloc: newAllocator(s.o, s.ev, s.g), lower: len(s.ev.Doubts) == 0,
+		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
@@ -76,6 +77,15 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		r.blocks[b.Index] = b.Offset
 	}
 	return r.mend(ctx)
+}
+
+// inDoubt tells whether something may own clusters that nobody could find. The
+// refcount structures themselves own nothing that is needed once they are made
+// anew.
+func (s *session) inDoubt() bool {
+	return slices.ContainsFunc(s.ev.Doubts, func(d check.Doubt) bool {
+		return d.Owner.Structure != check.StructRefcountTable && d.Owner.Structure != check.StructRefcountBlock
+	})
 }
 
 // mend compares, and writes every refcount that is wrong where it stands.
@@ -121,7 +131,7 @@ func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
 // set writes the refcounts of a run of clusters that blocks cover.
 func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 	lowers := d.Refcount > d.References
-	if lowers && !r.lower || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
+	if lowers && r.doubt || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
 		return false, nil
 	}
 	width := uint64(r.g.RefcountBits())
@@ -239,7 +249,7 @@ func (r *refcounter) keep(cl qcow2.HostCluster) bool {
 	if _, fresh := r.o.fresh[cl]; fresh || r.ev.Reserved(cl) {
 		return true
 	}
-	return len(r.ev.Doubts) > 0 && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
+	return r.doubt && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
 }
 
 // wanted tells whether the refcount of a cluster is one that was asked for: with a
