@@ -1,0 +1,289 @@
+package repair
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"iter"
+	"slices"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// layout is a plan made ready to be written: compared with the file, sorted by
+// stage, and with the first sector as a whole.
+type layout struct {
+	plan   *Plan
+	stages [stagesCount][]Edit
+	// before and after are the first sector, or all that the file has of it.
+	// Whatever the stage of an edit, its bytes in there are written with the
+	// header.
+	before, after []byte
+	// corrupts tells that the image is marked corrupt while it is half-written.
+	corrupts bool
+}
+
+// layOut prepares a plan. It fails with a [*PlanError] or a [*StaleError], or
+// when the file cannot be read.
+func layOut(f File, p *Plan) (*layout, error) {
+	l := &layout{plan: p}
+	if err := l.sort(); err != nil {
+		return nil, err
+	}
+	size, err := f.CurrentSize()
+	if err != nil {
+		return nil, err
+	}
+	if size != p.OldSize {
+		return nil, &StaleError{Offset: min(size, p.OldSize)}
+	}
+	if err := l.sector(f); err != nil {
+		return nil, err
+	}
+	return l, l.compare(f)
+}
+
+// sort puts each edit to its stage and holds that the plan is as [Plan] says.
+func (l *layout) sort() error {
+	p := l.plan
+	if p.OldSize < 0 || p.NewSize < p.OldSize {
+		return &PlanError{Reason: "it makes the file shorter"}
+	}
+	from := 0
+	for i := range p.Edits {
+		e := &p.Edits[i]
+		switch {
+		case int(e.Stage) >= stagesCount:
+			return &PlanError{Edit: i, Reason: "there is no such stage"}
+		case len(e.New) == 0 || len(e.Old) != len(e.New):
+			return &PlanError{Edit: i, Reason: "what was there and what is written are not of one length"}
+		case !qcow2.RangeFits(uint64(e.Offset), uint64(len(e.New)), uint64(p.NewSize)):
+			return &PlanError{Edit: i, Reason: "it reaches past the end of the file"}
+		}
+		if i > 0 {
+			prev := &p.Edits[i-1]
+			switch {
+			case e.Stage < prev.Stage:
+				return &PlanError{Edit: i, Reason: "its stage comes before that of the edit before it"}
+			case e.Stage > prev.Stage:
+				l.stages[prev.Stage], from = p.Edits[from:i], i
+			case e.Offset < prev.Offset+qcow2.HostOffset(len(prev.New)):
+				return &PlanError{Edit: i, Reason: "it overlaps the edit before it, or comes before it"}
+			}
+		}
+	}
+	if n := len(p.Edits); n > 0 {
+		l.stages[p.Edits[n-1].Stage] = p.Edits[from:]
+	}
+	return nil
+}
+
+// sector works out what becomes of the first sector.
+func (l *layout) sector(f File) error {
+	l.before = make([]byte, min(l.plan.OldSize, qcow2.SectorSize))
+	if err := readZeros(f, l.before, 0); err != nil {
+		return err
+	}
+	l.after = bytes.Clone(l.before)
+	for _, stage := range l.stages {
+		for i := range stage {
+			e := &stage[i]
+			if uint64(e.Offset) >= uint64(len(l.after)) {
+				break
+			}
+			at := l.after[e.Offset:]
+			n := min(len(at), len(e.New))
+			if k := mismatch(at[:n], e.Old[:n]); k >= 0 {
+				return &StaleError{Offset: int64(e.Offset) + int64(k)}
+			}
+			copy(at, e.New)
+		}
+	}
+	l.corrupts = canMark(l.before) && canMark(l.after)
+	return nil
+}
+
+// compare holds that the file has what the plan goes by, so that what the journal
+// stores is what was there.
+func (l *layout) compare(f File) error {
+	w := window{f: f, size: l.plan.OldSize}
+	for p := range l.pieces() {
+		is, err := w.bytes(p.at, p.length())
+		if err != nil {
+			return err
+		}
+		for i := range p.covers {
+			if k := mismatch(is, p.covers[i].cut(p.at, p.end, p.covers[i].Old)); k >= 0 {
+				return &StaleError{Offset: p.at + int64(k)}
+			}
+			is = p.version(i)
+		}
+	}
+	return nil
+}
+
+// piece is a range of the file beyond the first sector in which each stage
+// changes every byte or none.
+type piece struct {
+	at, end int64
+	covers  []*edit // in the order of their stages; valid until the next piece
+}
+
+// edit is an Edit with what is needed to take it apart.
+type edit Edit
+
+func (e *edit) end() int64 { return int64(e.Offset) + int64(len(e.New)) }
+
+// cut gives what part of an edit's bytes belongs to a range that lies within it.
+func (e *edit) cut(at, end int64, b []byte) []byte {
+	return b[at-int64(e.Offset) : end-int64(e.Offset)]
+}
+
+func (p *piece) length() int { return int(p.end - p.at) }
+
+// old is what was there, and version what the i-th edit leaves.
+func (p *piece) old() []byte          { return p.covers[0].cut(p.at, p.end, p.covers[0].Old) }
+func (p *piece) version(i int) []byte { return p.covers[i].cut(p.at, p.end, p.covers[i].New) }
+
+// pieces gives all that changes beyond the first sector, in the order of the
+// offsets. A piece lies before the old end of the file or after it, and has at most
+// maxRecord bytes.
+func (l *layout) pieces() iter.Seq[piece] {
+	return func(yield func(piece) bool) {
+		rest := l.stages
+		pos := int64(len(l.before))
+		covers := make([]*edit, 0, stagesCount)
+		for {
+			covers = covers[:0]
+			end, next := pos+maxRecord, int64(-1)
+			if pos < l.plan.OldSize {
+				end = min(end, l.plan.OldSize)
+			}
+			for s := range rest {
+				for len(rest[s]) > 0 && (*edit)(&rest[s][0]).end() <= pos {
+					rest[s] = rest[s][1:]
+				}
+				if len(rest[s]) == 0 {
+					continue
+				}
+				e := (*edit)(&rest[s][0])
+				if start := int64(e.Offset); start > pos {
+					end = min(end, start)
+					if next < 0 || start < next {
+						next = start
+					}
+					continue
+				}
+				end = min(end, e.end())
+				covers = append(covers, e)
+			}
+			switch {
+			case len(covers) > 0:
+				if !yield(piece{pos, end, covers}) {
+					return
+				}
+				pos = end
+			case next >= 0:
+				pos = next
+			default:
+				return
+			}
+		}
+	}
+}
+
+// writes gives what a stage writes beyond the first sector, with edits that touch
+// put together. The bytes are valid until the next.
+func (l *layout) writes(s Stage) iter.Seq2[int64, []byte] {
+	return func(yield func(int64, []byte) bool) {
+		var buf []byte
+		var at int64
+		for i := range l.stages[s] {
+			e := (*edit)(&l.stages[s][i])
+			from := max(int64(e.Offset), int64(len(l.before)))
+			if from >= e.end() {
+				continue
+			}
+			for part := range slices.Chunk(e.cut(from, e.end(), e.New), writeSize) {
+				if len(buf) > 0 && (at+int64(len(buf)) != from || len(buf)+len(part) > writeSize) {
+					if !yield(at, buf) {
+						return
+					}
+					buf = buf[:0]
+				}
+				if len(buf) == 0 {
+					at = from
+				}
+				buf = append(buf, part...)
+				from += int64(len(part))
+			}
+		}
+		if len(buf) > 0 {
+			yield(at, buf)
+		}
+	}
+}
+
+// corruptAt and corruptBit say where the header of a version 3 image has the
+// incompatible feature bit "corrupt".
+const (
+	corruptAt  = qcow2.FieldIncompatibleFeatures + 7
+	corruptBit = byte(qcow2.IncompatCorrupt)
+)
+
+// canMark tells whether a first sector is that of an image that can be marked
+// corrupt, so that QEMU does not write to it. Version 2 has no such bit.
+func canMark(sector []byte) bool {
+	return len(sector) > corruptAt && binary.BigEndian.Uint32(sector[qcow2.FieldMagic:]) == qcow2.Magic &&
+		binary.BigEndian.Uint32(sector[qcow2.FieldVersion:]) == 3
+}
+
+// mismatch gives the index of the first byte in which two slices of one length
+// differ, or -1.
+func mismatch(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// readZeros reads all of p; what lies past the end of the file is zeros.
+func readZeros(r io.ReaderAt, p []byte, off int64) error {
+	n, err := r.ReadAt(p, off)
+	if n == len(p) || err == io.EOF {
+		err = nil
+	}
+	clear(p[n:])
+	return err
+}
+
+// window reads small pieces of a file that follow each other a few pages at a time.
+type window struct {
+	f    io.ReaderAt
+	size int64 // past it there are zeros
+	at   int64
+	buf  []byte
+}
+
+// windowSize is a compromise: small edits are often far apart.
+const windowSize = 16 << 10
+
+// bytes gives n bytes of the file, valid until the next call.
+func (w *window) bytes(off int64, n int) ([]byte, error) {
+	if off < w.at || off+int64(n) > w.at+int64(len(w.buf)) {
+		w.buf = slices.Grow(w.buf[:0], max(n, windowSize))[:max(n, windowSize)]
+		w.at = off
+		have := int(min(max(w.size-off, 0), int64(len(w.buf))))
+		clear(w.buf[have:])
+		if err := readZeros(w.f, w.buf[:have], off); err != nil {
+			w.buf = w.buf[:0]
+			return nil, err
+		}
+	}
+	return w.buf[off-w.at:][:n], nil
+}
