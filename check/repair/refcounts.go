@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -71,7 +72,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		if !s.opts.errors() {
 			return false, nil
 		}
-		return true, r.rebuild()
+		return worked(r.rebuild())
 	}
 	for _, b := range s.ev.Blocks {
 		r.blocks[b.Index] = b.Offset
@@ -115,15 +116,62 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = failed
 	}
-	if r.opts.errors() {
-		for _, i := range r.ev.UnusableEntries() {
-			bad[i] = true
-		}
-	}
-	if err != nil || len(bad) == 0 {
+	if err != nil {
 		return changed, err
 	}
-	return true, r.makeBlocks(bad)
+	if unusable := r.ev.UnusableEntries(); r.opts.errors() && len(unusable) > 0 {
+		changed = true
+		if err := r.sortOut(unusable, bad); err != nil {
+			return changed, err
+		}
+	}
+	if len(bad) == 0 {
+		return changed, nil
+	}
+	did, err := worked(r.makeBlocks(bad))
+	return changed || did, err
+}
+
+// errTableTooLarge means that the refcounts that are needed take a larger table than
+// QEMU accepts.
+var errTableTooLarge = errors.New("the refcount table would be too large")
+
+// worked tells whether something was changed: not where nothing can be done.
+func worked(err error) (bool, error) {
+	if errors.Is(err, errTableTooLarge) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// sortOut decides on entries of the refcount table that lead to no block: one that
+// references need is made anew, the others are cleared. So a table full of wild
+// entries does not make the file any longer.
+func (r *refcounter) sortOut(unusable []uint64, bad map[uint64]bool) error {
+	needed := r.neededBlocks()
+	last := uint64(r.alloc.end-1) / r.per()
+	for _, i := range unusable {
+		if needed[i] || r.doubt && i <= last {
+			bad[i] = true
+			continue
+		}
+		if err := r.o.write(r.h.RefcountTableOffset+qcow2.HostOffset(i*8), make([]byte, 8), intent{
+			reason: "no refcount block is needed here", codes: []check.Code{check.REF002, check.REF003, check.REF004}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// neededBlocks gives the indexes of the blocks that references need.
+func (r *refcounter) neededBlocks() map[uint64]bool {
+	needed := make(map[uint64]bool)
+	for run := range r.ev.Counts.Runs(1) {
+		for i := uint64(run.First) / r.per(); i <= (uint64(run.First)+run.N-1)/r.per(); i++ {
+			needed[i] = true
+		}
+	}
+	return needed
 }
 
 func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
@@ -202,6 +250,10 @@ func (r *refcounter) makeBlocks(bad map[uint64]bool) error {
 		}
 	}
 	grown = highest >= entries
+	// A table larger than QEMU takes helps nobody: the image stays as it is.
+	if behind := uint64(r.alloc.end) / r.per(); grown && max(highest, behind)+2 > qcow2.MaxRefcountTableSize/8 {
+		return errTableTooLarge
+	}
 	for _, i := range r.made {
 		if err := r.writeBlock(i); err != nil {
 			return err
@@ -260,12 +312,7 @@ func (r *refcounter) wanted(cl qcow2.HostCluster) bool {
 
 // rebuild makes the whole structure anew from the references.
 func (r *refcounter) rebuild() error {
-	bad := make(map[uint64]bool)
-	for run := range r.ev.Counts.Runs(1) {
-		for i := uint64(run.First) / r.per(); i <= (uint64(run.First)+run.N-1)/r.per(); i++ {
-			bad[i] = true
-		}
-	}
+	bad := r.neededBlocks()
 	clear(r.blocks)
 	r.h.RefcountTableClusters = 0 // every block is past the end of this table
 	return r.makeBlocks(bad)
