@@ -1,0 +1,222 @@
+package repair
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Bitmaps are mended by deciding what the directory should hold, and comparing
+// that with what it holds. Where they differ in more than bits that mean nothing,
+// a new directory is written to fresh clusters, with new tables for the bitmaps
+// that need one, and the extension and autoclear bit 0 are switched to it: until
+// then the old directory stands as it was, so that a sound bitmap is valid at
+// every instant. What the old structures took loses its references; a later
+// round gives it back.
+//
+// What is changed in place is harmless at every instant: reserved flags, padding,
+// bits behind the last one of a bitmap, and table entries that say the same in
+// another way.
+
+// bitmapFixer is one round of mending the bitmaps.
+type bitmapFixer struct {
+	*session
+	at      *qcow2.Extension // the bitmaps extension
+	ext     qcow2.BitmapsExtension
+	stale   bool // autoclear bit 0 is clear
+	bitmaps []*bitmapFix
+	missing []*check.Finding // entries that could not be read
+	codes   []check.Code     // what is wrong besides single bitmaps
+	alloc   *allocator
+}
+
+// bitmapFix is a bitmap, what is wrong with it, and what becomes of it.
+type bitmapFix struct {
+	qcow2.BitmapEntry
+	raw []byte // the entry as it stands, nil where it does not end where it says
+	// bad are faults that leave the content open to doubt, name those of the
+	// name, and tidy those that are mended and nothing is lost.
+	bad, name, tidy []check.Code
+	inUse           bool
+
+	// tableLost tells that nothing of the table can be taken over; badEntries
+	// that some of it can.
+	tableLost, badEntries bool
+
+	drop   string // why it is removed; empty if it is not
+	what   string // what is done about it; empty for nothing
+	table  tableKind
+	needed uint64 // entries of the new table
+	out    []byte // the entry as it will be
+}
+
+// tableKind is where a bitmap's table comes from.
+type tableKind uint8
+
+const (
+	tableKept  tableKind = iota // as it is, where it is
+	tableZeros                  // a new one that names no data
+	tableSound                  // a new one with the sound entries of the old one
+	tableOnes                   // a new one of ones
+)
+
+func (b *bitmapFix) label() string {
+	if len(b.Name) == 0 {
+		return "the bitmap without a name"
+	}
+	return "bitmap " + check.Escape(b.Name)
+}
+
+// faults are the codes of everything that is wrong with the bitmap.
+func (b *bitmapFix) faults() []check.Code { return slices.Concat(b.bad, b.name, b.tidy) }
+
+// fixBitmaps does what the findings about bitmaps ask for.
+func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
+	if !s.opts.bitmaps() || !slices.ContainsFunc(s.res.Findings, concernsBitmaps) {
+		return false, nil
+	}
+	ext := s.img.Extension(qcow2.ExtBitmaps)
+	if ext == nil {
+		if !s.res.Has(check.BMP001) {
+			return false, nil
+		}
+		return true, s.setAutoclear(false, check.BMP001, "there are no bitmaps")
+	}
+	f := &bitmapFixer{session: s, at: ext}
+	if ext.Overruns() || !s.img.ExtensionsComplete {
+		return false, nil // which bytes are the extension's is not known
+	}
+	if ext.Length != qcow2.BitmapsExtensionSize {
+		return f.fixLength()
+	}
+	if s.h.Version == 2 {
+		// Nothing can say that the bitmaps of a version 2 image are true, or
+		// mark them as what they are.
+		s.loseNames("an image of version 2 cannot have it")
+		return true, f.removeExtension(check.BMP007)
+	}
+	f.ext = qcow2.DecodeBitmapsExtension(ext.Data)
+	f.stale = !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
+	if s.unreadable(check.StructBitmapDirectory) {
+		return false, nil // it may be readable another time
+	}
+	if err := f.judge(ctx); err != nil {
+		return false, err
+	}
+	f.decide()
+	if changed, err = f.write(); changed || err != nil {
+		return changed, err
+	}
+	return f.fixData(ctx)
+}
+
+// concernsBitmaps tells whether something can be done about a finding here.
+func concernsBitmaps(f check.Finding) bool {
+	return (isBitmapCode(f.Code) || f.Code == check.HDR021 || f.Code == check.EXT003) &&
+		(f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy)
+}
+
+// unreadable tells whether something of a structure could not be read.
+func (s *session) unreadable(what check.Structure) bool {
+	return slices.ContainsFunc(s.res.Findings, func(f check.Finding) bool {
+		return f.Severity == check.Trouble && f.Structure == what
+	})
+}
+
+// loseNames says of every bitmap that it is removed.
+func (s *session) loseNames(why string) {
+	for i := range s.ev.Bitmaps {
+		s.lose("bitmap %s: %s", check.Escape(s.ev.Bitmaps[i].Name), why)
+	}
+}
+
+// judge sorts the findings to the bitmaps that they are about.
+func (f *bitmapFixer) judge(ctx context.Context) error {
+	for i := range f.ev.Bitmaps {
+		e := f.ev.Bitmaps[i]
+		f.bitmaps = append(f.bitmaps, &bitmapFix{BitmapEntry: e, inUse: e.Flags.Has(qcow2.BitmapInUse)})
+	}
+	tables := false
+	for i := range f.res.Findings {
+		finding := &f.res.Findings[i]
+		switch code := finding.Code; {
+		case code == check.BMX001 || code == check.BMX002 || finding.Rest && strings.HasPrefix(string(code), "BMX"):
+			// See fixData.
+		case code == check.HDR021 || strings.HasPrefix(string(code), "BMD"):
+			if b := f.entryAt(finding.Extent.Offset); b != nil {
+				b.take(finding)
+			} else if code == check.BMD001 {
+				f.missing = append(f.missing, finding)
+			}
+		case strings.HasPrefix(string(code), "BMP"):
+			f.codes = append(f.codes, code)
+		case isBitmapCode(code):
+			tables = true
+		}
+	}
+	for _, b := range f.bitmaps {
+		if f.stale {
+			b.bad = append(b.bad, check.BMP002)
+			b.tableLost = true // what is there may be somebody else's by now
+		}
+		if b.mended() {
+			continue
+		}
+		var err error
+		if b.raw, err = f.bytes(qcow2.Extent{Offset: b.EntryOffset, Length: b.EntrySize()}); err != nil {
+			return err
+		}
+	}
+	if tables && !f.stale {
+		return f.judgeTables(ctx)
+	}
+	return nil
+}
+
+// mended tells that the entry is not as it stands in the file.
+func (b *bitmapFix) mended() bool { return slices.Contains(b.bad, check.BMD001) }
+
+// take notes a finding about the bitmap's directory entry.
+func (b *bitmapFix) take(f *check.Finding) {
+	switch f.Code {
+	case check.BMD005, check.BMD011:
+		b.tidy = append(b.tidy, f.Code)
+	case check.BMD008, check.BMD009:
+		b.name = append(b.name, f.Code)
+	case check.BMD010, check.BMD012, check.BMD014:
+		// Nothing is wrong with those, or nothing can be done.
+	case check.BMD004:
+		if f.Severity != check.Note {
+			b.bad, b.badEntries = append(b.bad, f.Code), true
+		}
+	case check.BMD002, check.BMD003:
+		b.bad, b.tableLost = append(b.bad, f.Code), true
+	default:
+		b.bad = append(b.bad, f.Code)
+	}
+}
+
+// entryAt gives the bitmap whose directory entry has a byte.
+func (f *bitmapFixer) entryAt(o qcow2.HostOffset) *bitmapFix {
+	i, found := slices.BinarySearchFunc(f.bitmaps, o, func(b *bitmapFix, o qcow2.HostOffset) int {
+		return cmp.Compare(b.EntryOffset, o)
+	})
+	if !found {
+		i--
+	}
+	if i < 0 || uint64(o-f.bitmaps[i].EntryOffset) >= max(f.bitmaps[i].EntrySize(), qcow2.BitmapHeadSize) {
+		return nil
+	}
+	return f.bitmaps[i]
+}
+
+// cString is a name as QEMU takes it, up to the first NUL.
+func cString(name []byte) string {
+	s, _, _ := bytes.Cut(name, []byte{0})
+	return string(s)
+}

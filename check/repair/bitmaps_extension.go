@@ -1,0 +1,124 @@
+package repair
+
+import (
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// setAutoclear sets or clears autoclear bit 0: whether the bitmaps count.
+func (s *session) setAutoclear(on bool, code check.Code, reason string) error {
+	v := s.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps
+	if on {
+		v |= qcow2.AutoclearBitmaps
+	}
+	var b [8]byte
+	putWord(b[:], uint64(v))
+	return s.o.write(qcow2.FieldAutoclearFeatures, b[:], intent{reason: reason, codes: []check.Code{code}})
+}
+
+// removeExtension removes the bitmaps extension, and clears autoclear bit 0. The
+// extensions behind it move up, byte for byte.
+func (f *bitmapFixer) removeExtension(codes ...check.Code) error {
+	why := intent{reason: "remove the bitmaps extension", codes: codes}
+	if f.h.Version > 2 && f.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) {
+		code := check.BMP001
+		if len(codes) > 0 {
+			code = codes[0]
+		}
+		if err := f.setAutoclear(false, code, "there are no bitmaps any more"); err != nil {
+			return err
+		}
+	}
+	return f.rewriteExtensions(why, func(e *qcow2.Extension) ([]byte, error) {
+		if e.Type == qcow2.ExtBitmaps {
+			return nil, nil
+		}
+		return f.bytes(qcow2.Extent{Offset: e.Offset, Length: uint64(e.End() - e.Offset)})
+	})
+}
+
+// rewriteExtensions puts what keep makes of each extension in its place. What is
+// left over at the end becomes zeros, which end the extensions.
+func (f *bitmapFixer) rewriteExtensions(why intent, keep func(*qcow2.Extension) ([]byte, error)) error {
+	exts := f.img.Extensions
+	area := f.h.ExtensionArea(f.g)
+	// The padding of the last one may be cut off by the end of the area.
+	end := min(exts[len(exts)-1].End(), area.Offset+qcow2.HostOffset(area.Length))
+	var out []byte
+	for i := range exts {
+		b, err := keep(&exts[i])
+		if err != nil {
+			return err
+		}
+		out = append(out, b...)
+	}
+	length := int(end - exts[0].Offset)
+	if len(out) > length {
+		out = out[:length]
+	}
+	out = append(out, make([]byte, length-len(out))...)
+	return f.o.write(exts[0].Offset, out, why)
+}
+
+// fixLength is for a bitmaps extension of the wrong length. Where its bytes are
+// those of a sound one they stay, and the length becomes what it must be;
+// else nothing leads to the bitmaps, and it is removed.
+func (f *bitmapFixer) fixLength() (changed bool, err error) {
+	if f.res.Has(check.EXT002) {
+		return false, nil // first there must be one only
+	}
+	area := f.h.ExtensionArea(f.g)
+	raw, err := f.bytes(area)
+	if err != nil {
+		return false, err
+	}
+	at := uint64(f.at.Offset - area.Offset)
+	if qcow2.RangeFits(at, 8+qcow2.BitmapsExtensionSize, area.Length) {
+		ext := qcow2.DecodeBitmapsExtension(raw[at+8:])
+		if f.leadsToDirectory(ext) {
+			return true, f.setLength(raw, at)
+		}
+	}
+	f.lose("every bitmap: the bitmaps extension does not lead to the bitmap directory")
+	return true, f.removeExtension(check.EXT003)
+}
+
+// leadsToDirectory tells whether an extension leads to a directory that is as it
+// says.
+func (f *bitmapFixer) leadsToDirectory(ext qcow2.BitmapsExtension) bool {
+	if ext.NbBitmaps == 0 || ext.NbBitmaps > qcow2.MaxBitmaps || ext.Reserved != 0 || ext.DirectoryOffset == 0 || !f.g.Aligned(ext.DirectoryOffset) ||
+		ext.DirectorySize > qcow2.MaxBitmapDirectorySize || f.g.PastEnd(ext.DirectoryOffset, ext.DirectorySize, f.img.Size()) {
+		return false
+	}
+	d := qcow2.ReadBitmapDirectory(f.img, ext)
+	return d.Stop.Reason == qcow2.StopEnd && len(d.Entries) == int(ext.NbBitmaps) &&
+		!slices.ContainsFunc(d.Entries, func(e qcow2.BitmapEntry) bool {
+			return e.TableOffset == 0 || e.Type != qcow2.BitmapDirtyTracking || len(e.Name) == 0
+		})
+}
+
+// setLength gives the extension at raw[at:] its length. What follows its data
+// are further extensions, if they read as such; else it is surplus.
+func (f *bitmapFixer) setLength(raw []byte, at uint64) error {
+	why := intent{reason: "give the bitmaps extension its length", codes: []check.Code{check.EXT003}}
+	base := f.h.ExtensionArea(f.g).Offset
+	raw = slices.Clone(raw)
+	putHalf(raw[at+4:], qcow2.BitmapsExtensionSize)
+	exts, complete := qcow2.DecodeExtensions(raw, base)
+	all := complete && len(exts) >= len(f.img.Extensions)
+	for i := range f.img.Extensions {
+		old := &f.img.Extensions[i]
+		all = all && slices.ContainsFunc(exts, func(e qcow2.Extension) bool { return e.Type == old.Type && e.Offset == old.Offset })
+	}
+	if all || f.at.Length < qcow2.BitmapsExtensionSize && complete {
+		return f.o.write(f.at.Offset+4, raw[at+4:at+8], why)
+	}
+	return f.rewriteExtensions(why, func(e *qcow2.Extension) ([]byte, error) {
+		if e.Offset == f.at.Offset {
+			return raw[at : at+8+qcow2.BitmapsExtensionSize], nil
+		}
+		return f.bytes(qcow2.Extent{Offset: e.Offset, Length: uint64(e.End() - e.Offset)})
+	})
+}

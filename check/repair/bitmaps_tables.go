@@ -1,0 +1,170 @@
+package repair
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// judgeTables finds the bitmaps whose table or data cannot be relied on. It is
+// asked only where a check has found such a thing. Findings name one of two
+// bitmaps that share a cluster; the references tell both.
+func (f *bitmapFixer) judgeTables(ctx context.Context) error {
+	f.judgeTablePlaces()
+	broken := make(map[qcow2.HostCluster]struct{})
+	for i := range f.res.Findings {
+		if x := &f.res.Findings[i]; x.Code == check.BMX003 && !x.Rest {
+			broken[f.g.HostCluster(x.Extent.Offset)] = struct{}{}
+		}
+	}
+	for _, b := range f.bitmaps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if b.tableLost || b.TableSize == 0 {
+			continue
+		}
+		f.judgeTable(b, broken)
+	}
+	return nil
+}
+
+// judgeTablePlaces finds tables that lie where something else is.
+func (f *bitmapFixer) judgeTablePlaces() {
+	first, n := f.g.ClusterSpan(f.ext.DirectoryOffset, f.ext.DirectorySize)
+	inDirectory := func(cl qcow2.HostCluster) bool { return cl >= first && uint64(cl-first) < n }
+	var placed []*bitmapFix
+	for _, b := range f.bitmaps {
+		if b.tableLost {
+			continue
+		}
+		placed = append(placed, b)
+		first, n := f.tableSpan(b)
+		for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
+			if f.ev.Counts.Get(cl) > 1 || inDirectory(cl) {
+				b.tableIsLost()
+				break
+			}
+		}
+	}
+	slices.SortFunc(placed, func(a, b *bitmapFix) int { return cmp.Compare(a.TableOffset, b.TableOffset) })
+	var end qcow2.HostCluster
+	var widest *bitmapFix
+	for _, b := range placed {
+		first, n := f.tableSpan(b)
+		if widest != nil && first < end {
+			b.tableIsLost()
+			widest.tableIsLost()
+		}
+		if last := first + qcow2.HostCluster(n); last > end {
+			end, widest = last, b
+		}
+	}
+}
+
+func (b *bitmapFix) tableIsLost() {
+	if !b.tableLost {
+		b.tableLost = true
+		b.bad = append(b.bad, check.BMT006)
+	}
+}
+
+// tableSpan gives the clusters of a bitmap's table.
+func (f *bitmapFixer) tableSpan(b *bitmapFix) (first qcow2.HostCluster, n uint64) {
+	return f.g.ClusterSpan(b.TableOffset, uint64(b.TableSize)*8)
+}
+
+// A table of which so many entries, and most, are no table entries holds
+// something else.
+const foreignEntries = 8
+
+func (f *bitmapFixer) judgeTable(b *bitmapFix, broken map[qcow2.HostCluster]struct{}) {
+	var stored, faulty uint64
+	var codes []check.Code
+	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.TableOffset, uint64(b.TableSize))
+	for _, e := range scan.All() {
+		code := f.entryFault(e)
+		if code == "" {
+			if _, bad := broken[f.g.HostCluster(e.Offset())]; bad && e.Offset() != 0 && !b.inUse {
+				code = check.BMX003
+			}
+		}
+		if code == "" && e.Offset() == 0 {
+			continue
+		}
+		stored++
+		if code == "" || !foreign(code) && code != check.BMT001 {
+			if code != "" {
+				codes = append(codes, code)
+			}
+			continue
+		}
+		faulty++
+		if code != check.BMT001 {
+			codes = append(codes, code)
+		}
+	}
+	if faulty >= foreignEntries && faulty*2 > stored {
+		b.tableLost = true
+		if len(codes) == 0 {
+			codes = append(codes, check.BMT001)
+		}
+	}
+	if len(codes) > 0 {
+		slices.Sort(codes)
+		b.badEntries = true
+		b.bad = append(b.bad, slices.Compact(codes)...)
+	}
+}
+
+// foreign tells of a fault of a table entry that it makes one think of
+// something else than a table entry.
+func foreign(c check.Code) bool {
+	return c == check.BMT003 || c == check.BMT004 || c == check.BMT005
+}
+
+// entryFault gives the worst fault of a table entry, or "". Reserved bits are the
+// mildest: those are cleared where they are, see [words].
+func (f *bitmapFixer) entryFault(e qcow2.BitmapTableEntry) check.Code {
+	switch o := e.Offset(); {
+	case o != 0 && e.AllOnes():
+		return check.BMT003
+	case o != 0 && !f.g.Aligned(o):
+		return check.BMT004
+	case o != 0 && f.g.PastEnd(o, f.g.ClusterSize(), f.img.Size()):
+		return check.BMT005
+	case o != 0 && f.ev.Counts.Get(f.g.HostCluster(o)) > 1:
+		return check.BMT006
+	case e.ReservedLow()|e.ReservedHigh() != 0:
+		return check.BMT001
+	}
+	return ""
+}
+
+// newTable makes a bitmap's new table, in fresh clusters.
+func (f *bitmapFixer) newTable(b *bitmapFix) error {
+	n := f.g.Clusters(b.needed * 8)
+	raw := make([]byte, n*f.g.ClusterSize())
+	switch b.table {
+	case tableOnes:
+		for i := range b.needed {
+			putWord(raw[i*8:], uint64(qcow2.AllOnesEntry))
+		}
+	case tableSound:
+		scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.TableOffset, min(b.needed, uint64(b.TableSize)))
+		for i, e := range scan.All() {
+			if f.entryFault(e) == "" {
+				putWord(raw[i*8:], uint64(e))
+			}
+		}
+	}
+	off, err := f.alloc.take(n)
+	if err != nil {
+		return err
+	}
+	b.TableOffset, b.TableSize = off, uint32(b.needed)
+	return f.o.write(off, raw, intent{reason: "a new table for " + b.label(), codes: b.settles()})
+}

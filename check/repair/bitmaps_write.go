@@ -1,0 +1,145 @@
+package repair
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+func putWord(b []byte, v uint64) { binary.BigEndian.PutUint64(b, v) }
+func putHalf(b []byte, v uint32) { binary.BigEndian.PutUint32(b, v) }
+
+// write makes the directory and the extension what was decided.
+func (f *bitmapFixer) write() (changed bool, err error) {
+	var kept []*bitmapFix
+	codes := slices.Clone(f.codes)
+	moved := f.stale || f.directoryShared()
+	if moved && !f.stale {
+		codes = append(codes, check.BMT006)
+	}
+	offset, size := f.ext.DirectoryOffset, uint64(0)
+	for _, b := range f.bitmaps {
+		if b.drop != "" {
+			codes = append(codes, b.settles()...)
+			moved = true
+			continue
+		}
+		// Entries that follow each other as they did can stay.
+		moved = moved || b.what != "" || b.raw == nil || b.EntryOffset != offset+qcow2.HostOffset(size)
+		if b.what != "" {
+			codes = append(codes, b.settles()...)
+		}
+		size += uint64(len(b.out))
+		kept = append(kept, b)
+	}
+	for _, m := range f.missing {
+		codes = append(codes, m.Code)
+	}
+	if len(kept) == 0 {
+		f.nameLost()
+		if len(f.bitmaps) == 0 && len(f.missing) == 0 {
+			f.lose("every bitmap: the bitmap directory cannot be found")
+		}
+		return true, f.removeExtension(codes...)
+	}
+	if size > qcow2.MaxBitmapDirectorySize || moved && !f.ev.Complete {
+		return false, nil
+	}
+	if moved {
+		if offset, err = f.newDirectory(kept, codes); err != nil {
+			return false, err
+		}
+	} else if changed, err = f.tidy(kept); err != nil {
+		return changed, err
+	}
+	ext := qcow2.BitmapsExtension{NbBitmaps: uint32(len(kept)), DirectorySize: size, DirectoryOffset: offset}
+	if ext != f.ext {
+		f.nameLost()
+		changed = true
+		why := intent{reason: "say where the bitmap directory is, and how large", codes: codes}
+		if err := f.o.write(f.at.DataOffset(), ext.Encode(), why); err != nil {
+			return true, err
+		}
+	}
+	if f.stale {
+		return true, f.setAutoclear(true, check.BMP002, "say that the bitmaps are what their entries say")
+	}
+	return changed, nil
+}
+
+// nameLost names the bitmaps that are removed.
+func (f *bitmapFixer) nameLost() {
+	for _, b := range f.bitmaps {
+		if b.drop != "" {
+			f.lose("%s: %s", b.label(), b.drop)
+		}
+	}
+	for _, m := range f.missing {
+		f.lose("a bitmap: %s", m.Message)
+	}
+}
+
+// directoryShared tells whether the directory lies where something else is.
+func (f *bitmapFixer) directoryShared() bool {
+	first, n := f.g.ClusterSpan(f.ext.DirectoryOffset, min(f.ext.DirectorySize, qcow2.MaxBitmapDirectorySize))
+	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
+		if f.ev.Counts.Get(cl) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+// newDirectory writes the new tables and the directory to fresh clusters.
+func (f *bitmapFixer) newDirectory(kept []*bitmapFix, codes []check.Code) (qcow2.HostOffset, error) {
+	f.alloc = newAllocator(f.o, f.ev, f.g)
+	size := uint64(0)
+	for _, b := range kept {
+		if b.table != tableKept {
+			if err := f.newTable(b); err != nil {
+				return 0, err
+			}
+			b.out = b.Encode()
+		}
+		size += uint64(len(b.out))
+	}
+	n := f.g.Clusters(size)
+	off, err := f.alloc.take(n)
+	if err != nil {
+		return 0, err
+	}
+	raw := make([]byte, n*f.g.ClusterSize())
+	if err := f.o.write(off, raw, intent{reason: "a new bitmap directory", codes: codes}); err != nil {
+		return 0, err
+	}
+	at := off
+	for _, b := range kept {
+		why := intent{reason: "keep " + b.label(), codes: codes}
+		if b.what != "" {
+			why.reason, why.codes = b.label()+": "+b.what, b.settles()
+		}
+		if err := f.o.write(at, b.out, why); err != nil {
+			return 0, err
+		}
+		at += qcow2.HostOffset(len(b.out))
+	}
+	return off, nil
+}
+
+// tidy clears bits of directory entries that mean nothing.
+func (f *bitmapFixer) tidy(kept []*bitmapFix) (changed bool, err error) {
+	for _, b := range kept {
+		if bytes.Equal(b.out, b.raw) {
+			continue
+		}
+		changed = true
+		why := intent{reason: b.label() + ": clear reserved bits", codes: b.tidy}
+		if err := f.o.write(b.EntryOffset, b.out, why); err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
