@@ -93,6 +93,7 @@ func (b *bitmapFix) fitGranularity(g qcow2.Geometry, size uint64) {
 // Which of two has the right name nobody can tell; the first one keeps it.
 func (f *bitmapFixer) rename() {
 	used := make(map[string]bool, len(f.bitmaps))
+	next := make(map[string]int) // numbers below have been given to a name
 	for _, b := range f.bitmaps {
 		if b.drop == "" && len(b.name) == 0 {
 			used[cString(b.Name)] = true
@@ -112,8 +113,9 @@ func (f *bitmapFixer) rename() {
 			used[name] = true
 			continue
 		}
-		for n := 2; used[name]; n++ {
-			name = cutName(base, fmt.Sprintf("-%d", n))
+		for used[name] {
+			next[base] = max(next[base]+1, 2)
+			name = cutName(base, fmt.Sprintf("-%d", next[base]))
 		}
 		used[name] = true
 		if b.what != "" {

@@ -38,6 +38,8 @@ func (f *bitmapFixer) write() (changed bool, err error) {
 	for _, m := range f.missing {
 		codes = append(codes, m.Code)
 	}
+	slices.Sort(codes)
+	codes = slices.Compact(codes)
 	if len(kept) == 0 {
 		f.nameLost()
 		if len(f.bitmaps) == 0 && len(f.missing) == 0 {
