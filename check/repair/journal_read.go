@@ -111,6 +111,9 @@ func load(f JournalFile) (*journal, error) {
 		return nil, err
 	}
 	damage := j.decodeHead(head)
+	if damage != nil && damage.Kind == DamagedForeign && marks.any() {
+		damage.Kind = DamagedContent
+	}
 	if damage == nil && marks.any() {
 		damage = marks.check(j)
 	}
@@ -246,6 +249,7 @@ type recordReader struct {
 	r       *bufio.Reader
 	j       *journal
 	end     int64 // of the record before, in the image
+	read    int64 // bytes of records
 	rec     record
 	payload []byte
 }
@@ -296,6 +300,7 @@ func (r *recordReader) next() (*record, error) {
 	if crc32.Checksum(p, crcTable) != le.Uint32(head[16:]) {
 		return nil, errRecord
 	}
+	r.read += int64(recordHeadSize + size)
 	r.rec = record{at: int64(at), stored: stored == 1, old: noBytes[:n:n], versions: r.rec.versions[:0]}
 	if stored == 1 {
 		r.rec.old, p = p[:n], p[n:]
@@ -325,7 +330,7 @@ func (j *journal) checkRecords() (*DamagedError, error) {
 			return &DamagedError{Kind: DamagedContent}, nil
 		case err != nil:
 			return nil, err
-		case rec == nil && (n != j.records || [sha256.Size]byte(h.Sum(nil)) != j.sum):
+		case rec == nil && (n != j.records || r.read != j.length || [sha256.Size]byte(h.Sum(nil)) != j.sum):
 			return &DamagedError{Kind: DamagedContent}, nil
 		case rec == nil:
 			return nil, nil

@@ -2,7 +2,9 @@ package repair
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"hash/crc32"
 	"math/rand/v2"
 
 	"github.com/qcheck/qcheck/qcow2"
@@ -83,4 +85,12 @@ func editOf(r *rand.Rand, s Stage, now []byte, at, n int64) Edit {
 	}
 	copy(now[at:], e.New)
 	return e
+}
+
+// The checksums of a journal.
+func crcOf(b []byte) uint32            { return crc32.Checksum(b, crcTable) }
+func sumOf(b []byte) [sha256.Size]byte { return sha256.Sum256(b) }
+func headSum(head []byte) []byte {
+	sum := sha256.Sum256(head[:headDigestAt])
+	return sum[:]
 }

@@ -150,11 +150,8 @@ func (j *journal) restore(f File) error {
 		}
 		return f.Sync()
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	// Two writes: the first may be torn and leaves the mark; the second changes one
-	// bit.
+	// Two writes, for the first may be torn: it leaves the mark, and all is flushed
+	// with it; the second changes one bit.
 	if err := j.writeSector(f, j.withMark(j.before)); err != nil {
 		return err
 	}
