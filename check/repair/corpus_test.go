@@ -80,8 +80,8 @@ func assertSameGuest(t *testing.T, name string, was, is *qcow2.Disk) {
 	compare(is, was, "came up")
 }
 
-// digests gives the content of every bitmap that can be used.
-func digests(t *testing.T, r io.ReaderAt, size int64) map[string][sha256.Size]byte {
+// contents gives the content of every bitmap that can be used.
+func contents(t *testing.T, r io.ReaderAt, size int64) map[string][sha256.Size]byte {
 	t.Helper()
 	img, err := qcow2.Open(r, size)
 	require.NoError(t, err)
@@ -152,10 +152,27 @@ func TestRepairCorpus(t *testing.T) {
 					assertSameGuest(t, name, was, d)
 				}
 			}
-			is := digests(t, o, o.size)
-			for name, d := range digests(t, img, img.Size()) {
+			is := contents(t, o, o.size)
+			for name, d := range contents(t, img, img.Size()) {
 				assert.Equal(t, d, is[name], "bitmap %s", name)
 			}
 		})
 	}
+}
+
+// codes words the findings of a result for a message.
+func codes(r *check.Result) string {
+	n := make(map[check.Code]uint64)
+	var order []check.Code
+	for _, f := range r.Findings {
+		if n[f.Code] == 0 {
+			order = append(order, f.Code)
+		}
+		n[f.Code] += f.Count
+	}
+	s := ""
+	for _, c := range order {
+		s += fmt.Sprintf(" %s×%d", c, n[c])
+	}
+	return s
 }
