@@ -132,7 +132,8 @@ func (a *applier) write(ctx context.Context, verify func(context.Context, io.Rea
 		}
 	}
 	if verify != nil {
-		if err := verify(ctx, newView(a.f, a.l.after), a.l.plan.NewSize); err != nil {
+		err := verify(ctx, newView(a.f, a.l.after), a.l.plan.NewSize)
+		if err != nil && ctx.Err() == nil {
 			return &VerifyError{Err: err}
 		}
 	}
@@ -148,17 +149,23 @@ func (a *applier) write(ctx context.Context, verify func(context.Context, io.Rea
 // stage writes the edits of a stage that lie beyond the first sector.
 func (a *applier) stage(ctx context.Context, s Stage) error {
 	wrote := false
-	for at, b := range a.l.writes(s) {
+	w := &spanWriter{f: a.f, write: func(p []byte, off int64) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := a.f.WriteAt(b, at); err != nil {
-			return fmt.Errorf("writing %d bytes at 0x%x: %w", len(b), at, err)
-		}
 		wrote = true
-	}
-	if !wrote {
+		if _, err := a.f.WriteAt(p, off); err != nil {
+			return fmt.Errorf("writing %d bytes at 0x%x: %w", len(p), off, err)
+		}
 		return nil
+	}}
+	for at, b := range a.l.writes(s) {
+		if err := w.add(b, at); err != nil {
+			return err
+		}
+	}
+	if err := w.flush(); err != nil || !wrote {
+		return err
 	}
 	return a.f.Sync()
 }

@@ -105,9 +105,9 @@ func isMark(o op, m mark) bool {
 // was to be; the latter exactly if the journal says that it is verified. Nor can
 // anybody have written to it meanwhile, if there is a mark that keeps them off.
 func TestEveryCrash(t *testing.T) {
-	n := 120
+	n := 50
 	if testing.Short() {
-		n = 25
+		n = 15
 	}
 	states := 0
 	for _, s := range scenes(n) {
@@ -180,7 +180,7 @@ func (s *scene) crashAgain(t *testing.T, c *world, r *rand.Rand, at string) {
 // The program is killed, the next run sees what it did without it being on the disk,
 // and then the power fails.
 func TestKilledThenCrash(t *testing.T) {
-	n := 40
+	n := 16
 	if testing.Short() {
 		n = 8
 	}
@@ -202,9 +202,9 @@ func TestKilledThenCrash(t *testing.T) {
 
 // Taking a repair back can be interrupted like the repair itself.
 func TestEveryCrashOfUndo(t *testing.T) {
-	n := 60
+	n := 24
 	if testing.Short() {
-		n = 12
+		n = 8
 	}
 	for _, s := range scenes(n) {
 		w := s.applied(t)
@@ -236,7 +236,7 @@ func TestEveryCrashOfUndo(t *testing.T) {
 			at := fmt.Sprintf("%s, killed after operation %d of %d", s.name, k, len(w.log))
 			c := w.killed(k)
 			check(c, k, at)
-			if r.IntN(8) == 0 {
+			if k < 6 || r.IntN(8) == 0 {
 				s.crashAgain(t, c, r, at)
 			}
 		}

@@ -16,7 +16,7 @@ import (
 // or from then on. Nothing is lost: as long as the image can still be written to, it
 // is as it was before.
 func TestEveryFault(t *testing.T) {
-	n := 40
+	n := 20
 	if testing.Short() {
 		n = 10
 	}
@@ -127,7 +127,7 @@ func (s *scene) recovers(t *testing.T, w *world, at string) {
 // Taking a repair back, and bringing an image in order, can fail anywhere and be
 // tried again.
 func TestEveryFaultOfUndo(t *testing.T) {
-	n := 30
+	n := 20
 	if testing.Short() {
 		n = 8
 	}

@@ -238,9 +238,6 @@ func writeJournal(f JournalFile, l *layout, now time.Time) (*journal, error) {
 	return j, f.Sync()
 }
 
-// writeSize is how much is written at once.
-const writeSize = 1 << 20
-
 // recordWriter writes records one after the other. The blocks before them are
 // written with the first, as zeros. After an error it does nothing more.
 type recordWriter struct {

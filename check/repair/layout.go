@@ -192,34 +192,15 @@ func (l *layout) pieces() iter.Seq[piece] {
 	}
 }
 
-// writes gives what a stage writes beyond the first sector, with edits that touch
-// put together. The bytes are valid until the next.
+// writes gives what a stage writes beyond the first sector.
 func (l *layout) writes(s Stage) iter.Seq2[int64, []byte] {
 	return func(yield func(int64, []byte) bool) {
-		var buf []byte
-		var at int64
 		for i := range l.stages[s] {
 			e := (*edit)(&l.stages[s][i])
 			from := max(int64(e.Offset), int64(len(l.before)))
-			if from >= e.end() {
-				continue
+			if from < e.end() && !yield(from, e.cut(from, e.end(), e.New)) {
+				return
 			}
-			for part := range slices.Chunk(e.cut(from, e.end(), e.New), writeSize) {
-				if len(buf) > 0 && (at+int64(len(buf)) != from || len(buf)+len(part) > writeSize) {
-					if !yield(at, buf) {
-						return
-					}
-					buf = buf[:0]
-				}
-				if len(buf) == 0 {
-					at = from
-				}
-				buf = append(buf, part...)
-				from += int64(len(part))
-			}
-		}
-		if len(buf) > 0 {
-			yield(at, buf)
 		}
 	}
 }
@@ -275,15 +256,25 @@ const windowSize = 16 << 10
 
 // bytes gives n bytes of the file, valid until the next call.
 func (w *window) bytes(off int64, n int) ([]byte, error) {
-	if off < w.at || off+int64(n) > w.at+int64(len(w.buf)) {
-		w.buf = slices.Grow(w.buf[:0], max(n, windowSize))[:max(n, windowSize)]
-		w.at = off
-		have := int(min(max(w.size-off, 0), int64(len(w.buf))))
-		clear(w.buf[have:])
-		if err := readZeros(w.f, w.buf[:have], off); err != nil {
-			w.buf = w.buf[:0]
-			return nil, err
-		}
+	if off >= w.at && off+int64(n) <= w.at+int64(len(w.buf)) {
+		return w.buf[off-w.at:][:n], nil
 	}
-	return w.buf[off-w.at:][:n], nil
+	err := w.fill(off, max(n, windowSize))
+	if err != nil {
+		// What cannot be read may be beyond what was asked for.
+		err = w.fill(off, n)
+	}
+	if err != nil {
+		w.buf = w.buf[:0]
+		return nil, err
+	}
+	return w.buf[:n], nil
+}
+
+func (w *window) fill(off int64, n int) error {
+	w.buf = slices.Grow(w.buf[:0], n)[:n]
+	w.at = off
+	have := int(min(max(w.size-off, 0), int64(n)))
+	clear(w.buf[have:])
+	return readZeros(w.f, w.buf[:have], off)
 }

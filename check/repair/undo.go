@@ -126,12 +126,16 @@ func (j *journal) begin(f File) error {
 // where they read as they should: after a failed flush the system may show what is
 // not on the disk.
 func (j *journal) restore(f File) error {
+	w := &spanWriter{f: f, write: func(p []byte, off int64) error { return writeBack(f, p, off) }}
 	err := j.each(func(r *record) error {
 		if !r.stored {
 			return nil
 		}
-		return writeBack(f, r.old, r.at)
+		return w.add(r.old, r.at)
 	})
+	if err == nil {
+		err = w.flush()
+	}
 	if err != nil {
 		return err
 	}
@@ -172,15 +176,19 @@ func (j *journal) writeSector(f File, sector []byte) error {
 // writeBack writes what should be there. A write that fails is no loss where it
 // would change nothing: in a hole of a full disk, say.
 func writeBack(f File, p []byte, off int64) error {
-	_, err := f.WriteAt(p, off)
-	if err == nil {
+	if _, err := f.WriteAt(p, off); err == nil {
 		return nil
 	}
-	is := make([]byte, len(p))
-	if readZeros(f, is, off) == nil && bytes.Equal(is, p) {
-		return nil
+	var is [pageSize]byte
+	for len(p) > 0 {
+		part := p[:min(len(p), pageSize-int(off%pageSize))]
+		_, err := f.WriteAt(part, off)
+		if err != nil && (readZeros(f, is[:len(part)], off) != nil || !bytes.Equal(is[:len(part)], part)) {
+			return err
+		}
+		p, off = p[len(part):], off+int64(len(part))
 	}
-	return err
+	return nil
 }
 
 // Action is what [Recover] did.
