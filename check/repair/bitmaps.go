@@ -94,12 +94,6 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	if ext.Length != qcow2.BitmapsExtensionSize {
 		return f.fixLength()
 	}
-	if s.h.Version == 2 {
-		// Nothing can say that the bitmaps of a version 2 image are true, or
-		// mark them as what they are.
-		s.loseNames("an image of version 2 cannot have it")
-		return true, f.removeExtension(check.BMP007)
-	}
 	f.ext = qcow2.DecodeBitmapsExtension(ext.Data)
 	f.stale = !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 	if s.unreadable(check.StructBitmapDirectory) {
@@ -108,7 +102,15 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	if err := f.judge(ctx); err != nil {
 		return false, err
 	}
-	f.decide()
+	if s.h.Version == 2 {
+		// Nothing can say that the bitmaps of a version 2 image are true, or
+		// mark them as what they are.
+		for _, b := range f.bitmaps {
+			b.drop = "an image of version 2 cannot have bitmaps"
+		}
+	} else {
+		f.decide()
+	}
 	if changed, err = f.write(); changed || err != nil {
 		return changed, err
 	}
@@ -126,13 +128,6 @@ func (s *session) unreadable(what check.Structure) bool {
 	return slices.ContainsFunc(s.res.Findings, func(f check.Finding) bool {
 		return f.Severity == check.Trouble && f.Structure == what
 	})
-}
-
-// loseNames says of every bitmap that it is removed.
-func (s *session) loseNames(why string) {
-	for i := range s.ev.Bitmaps {
-		s.lose("bitmap %s: %s", check.Escape(s.ev.Bitmaps[i].Name), why)
-	}
 }
 
 // judge sorts the findings to the bitmaps that they are about.

@@ -168,3 +168,41 @@ func (f *bitmapFixer) newTable(b *bitmapFix) error {
 	b.TableOffset, b.TableSize = off, uint32(b.needed)
 	return f.o.write(off, raw, intent{reason: "a new table for " + b.label(), codes: b.settles()})
 }
+
+// dropOld notes the clusters of what is replaced or removed: those to which every
+// reference is known will be given back, whatever else is in doubt.
+func (f *bitmapFixer) dropOld() {
+	if f.ev.Table == nil {
+		return
+	}
+	first, n := f.g.ClusterSpan(f.ext.DirectoryOffset, min(f.ext.DirectorySize, qcow2.MaxBitmapDirectorySize))
+	f.dropRun(first, n)
+	for _, b := range f.bitmaps {
+		if b.drop == "" && b.table == tableKept {
+			continue
+		}
+		first, n := f.tableSpan(b)
+		f.dropRun(first, n)
+		scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.BitmapEntry.TableOffset, uint64(b.TableSize))
+		for _, e := range scan.All() {
+			if e.Offset() != 0 && f.g.Aligned(e.Offset()) {
+				f.dropRun(f.g.HostCluster(e.Offset()), 1)
+			}
+		}
+	}
+}
+
+func (f *bitmapFixer) dropRun(first qcow2.HostCluster, n uint64) {
+	end := qcow2.HostCluster(f.g.Clusters(uint64(f.img.Size())))
+	for cl := first; cl < first+qcow2.HostCluster(n) && cl < end; cl++ {
+		had, err := f.ev.Table.Get(cl)
+		if err != nil || had == 0 {
+			continue
+		}
+		// References from stale bitmaps were not counted.
+		refs := f.ev.Counts.Get(cl)
+		if had <= refs || f.stale && had == 1 && len(f.ev.Doubts) == 0 {
+			f.o.dropped[cl] = struct{}{}
+		}
+	}
+}

@@ -45,12 +45,14 @@ func (f *bitmapFixer) write() (changed bool, err error) {
 		if len(f.bitmaps) == 0 && len(f.missing) == 0 {
 			f.lose("every bitmap: the bitmap directory cannot be found")
 		}
+		f.dropOld()
 		return true, f.removeExtension(codes...)
 	}
 	if size > qcow2.MaxBitmapDirectorySize || moved && !f.ev.Complete {
 		return false, nil
 	}
 	if moved {
+		f.dropOld()
 		if offset, err = f.newDirectory(kept, codes); err != nil {
 			return false, err
 		}

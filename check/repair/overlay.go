@@ -20,7 +20,10 @@ type overlay struct {
 	pages    map[int64]*page
 	log      []intent
 	fresh    map[qcow2.HostCluster]struct{} // clusters that nothing used before
-	bits     uint                           // cluster_bits, 0 before they are known
+	// dropped are clusters that the repair itself has taken references from, all
+	// of which were known: whatever else is in doubt has none to them.
+	dropped map[qcow2.HostCluster]struct{}
+	bits    uint // cluster_bits, 0 before they are known
 }
 
 const pageSize = 4096
@@ -39,6 +42,7 @@ func newOverlay(base io.ReaderAt, size int64, device bool) *overlay {
 	return &overlay{
 		base: base, baseSize: size, size: size, device: device,
 		pages: make(map[int64]*page), fresh: make(map[qcow2.HostCluster]struct{}),
+		dropped: make(map[qcow2.HostCluster]struct{}),
 	}
 }
 

@@ -179,7 +179,7 @@ func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
 // set writes the refcounts of a run of clusters that blocks cover.
 func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 	lowers := d.Refcount > d.References
-	if lowers && r.doubt || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
+	if lowers && r.doubt && len(r.o.dropped) == 0 || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
 		return false, nil
 	}
 	width := uint64(r.g.RefcountBits())
@@ -200,6 +200,9 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		wrote := false
 		for i := entry; i < entry+k; i++ {
 			cl := qcow2.HostCluster(index*r.per() + i)
+			if _, dropped := r.o.dropped[cl]; lowers && r.doubt && !dropped {
+				continue
+			}
 			if lowers && (r.ev.Reserved(cl) || !r.opts.leaks() && r.first.Counts.Get(cl) == r.ev.Counts.Get(cl)) {
 				continue
 			}
