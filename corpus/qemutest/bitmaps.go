@@ -62,6 +62,13 @@ func (d *Daemon) MergeBitmaps(node, target string, sources ...string) {
 	d.Do("block-dirty-bitmap-merge", map[string]any{"node": nodeOr(node), "target": target, "bitmaps": sources})
 }
 
+// Backup copies what the bitmap says of a node to target, as an incremental backup does; the bitmap is then
+// clean.
+func (d *Daemon) Backup(node, target, bitmap string) {
+	d.t.Helper()
+	d.runJob("blockdev-backup", map[string]any{"device": nodeOr(node), "target": target, "bitmap": bitmap, "sync": "incremental", "auto-dismiss": false})
+}
+
 // SHA256 returns QEMU's own digest of what the bitmap holds, in lower-case hexadecimal. It covers the bits
 // alone, not name, granularity or state, and is that of zeros for a bitmap that was in use when it was loaded.
 func (d *Daemon) SHA256(node, name string) string {
