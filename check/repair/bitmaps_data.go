@@ -20,7 +20,10 @@ func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
 		case x.Code == check.BMX001:
 			tails[f.g.HostCluster(x.Extent.Offset)] = x
 		case x.Code == check.BMX002 && f.opts.CompactBitmaps:
-			uniform[f.g.HostCluster(x.Extent.Offset)] = x
+			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
+			for k := range qcow2.HostCluster(n) {
+				uniform[first+k] = x
+			}
 		}
 	}
 	if f.stale || len(tails)+len(uniform) == 0 {

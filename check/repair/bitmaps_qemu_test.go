@@ -81,6 +81,9 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 				assert.Len(t, loaded, len(plan.After.Bitmaps))
 				for _, b := range loaded {
 					i := slices.IndexFunc(plan.After.Bitmaps, func(x check.BitmapInfo) bool { return x.Name == b.Name })
+					if c.Name == "bitmap/name-not-utf8" && i < 0 {
+						continue // QMP cannot say its name
+					}
 					require.GreaterOrEqual(t, i, 0, "%q", b.Name)
 					info := plan.After.Bitmaps[i]
 					assert.Equal(t, info.State == check.BitmapInconsistent, b.Inconsistent)
@@ -89,7 +92,8 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 					if k := slices.IndexFunc(plan.Before.Bitmaps, func(x check.BitmapInfo) bool { return x.Name == b.Name }); k >= 0 {
 						was := plan.Before.Bitmaps[k]
 						assert.Equal(t, was.Flags.Has(qcow2.BitmapAuto), info.Flags.Has(qcow2.BitmapAuto))
-						if policy == PolicyAllDirty && was.State != check.BitmapEnabled && was.State != check.BitmapDisabled && !plan.Before.Has(check.BMD009) && !plan.Before.Has(check.BMD005) {
+						if policy == PolicyAllDirty && was.State != check.BitmapEnabled && was.State != check.BitmapDisabled && !plan.Before.Has(check.BMD009) &&
+							!plan.Before.Has(check.BMD005) && !plan.Before.Has(check.BMT001) && !plan.Before.Has(check.BMT002) {
 							assert.GreaterOrEqual(t, b.Count, int64(c.Spec.Size), "every bit is set")
 						}
 					}

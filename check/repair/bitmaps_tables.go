@@ -17,7 +17,10 @@ func (f *bitmapFixer) judgeTables(ctx context.Context) error {
 	broken := make(map[qcow2.HostCluster]struct{})
 	for i := range f.res.Findings {
 		if x := &f.res.Findings[i]; x.Code == check.BMX003 && !x.Rest {
-			broken[f.g.HostCluster(x.Extent.Offset)] = struct{}{}
+			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
+			for k := range qcow2.HostCluster(n) {
+				broken[first+k] = struct{}{}
+			}
 		}
 	}
 	for _, b := range f.bitmaps {
@@ -153,6 +156,11 @@ func (f *bitmapFixer) newTable(b *bitmapFix) error {
 		for i := range b.needed {
 			putWord(raw[i*8:], uint64(qcow2.AllOnesEntry))
 		}
+		last, err := f.lastOnes(b)
+		if err != nil {
+			return err
+		}
+		putWord(raw[(b.needed-1)*8:], uint64(last))
 	case tableSound:
 		scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.TableOffset, min(b.needed, uint64(b.TableSize)))
 		for i, e := range scan.All() {
@@ -167,6 +175,31 @@ func (f *bitmapFixer) newTable(b *bitmapFix) error {
 	}
 	b.TableOffset, b.TableSize = off, uint32(b.needed)
 	return f.o.write(off, raw, intent{reason: "a new table for " + b.label(), codes: b.settles()})
+}
+
+// lastOnes makes the last entry of a table of ones. Where the bitmap does not fill
+// its last word the cluster is stored: QEMU takes the whole word of an entry of
+// ones for set, and would leave bits behind the last one when it stores the bitmap.
+func (f *bitmapFixer) lastOnes(b *bitmapFix) (qcow2.BitmapTableEntry, error) {
+	const wordBits = 64
+	perCluster := f.g.ClusterSize() * 8
+	if qcow2.BitmapBits(f.h.SectorAlignedSize(), uint(b.GranularityBits))%wordBits == 0 {
+		return qcow2.AllOnesEntry, nil
+	}
+	// The bit of a sector that the end of the disk cuts counts, too.
+	n := min(qcow2.BitmapBits(f.h.Size, uint(b.GranularityBits))-(b.needed-1)*perCluster, perCluster)
+	raw := make([]byte, f.g.ClusterSize())
+	for i := range raw[:n/8] {
+		raw[i] = 0xff
+	}
+	if n%8 != 0 {
+		raw[n/8] = 1<<(n%8) - 1
+	}
+	off, err := f.alloc.take(1)
+	if err != nil {
+		return 0, err
+	}
+	return qcow2.NewBitmapTableEntry(off), f.o.write(off, raw, intent{reason: "the last bits of " + b.label(), codes: b.settles()})
 }
 
 // dropOld notes the clusters of what is replaced or removed: those to which every
