@@ -88,11 +88,11 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 		return true, s.setAutoclear(false, check.BMP001, "there are no bitmaps")
 	}
 	f := &bitmapFixer{session: s, at: ext}
-	if ext.Overruns() || !s.img.ExtensionsComplete {
-		return false, nil // which bytes are the extension's is not known
-	}
-	if ext.Length != qcow2.BitmapsExtensionSize {
+	if ext.Length != qcow2.BitmapsExtensionSize && !ext.Overruns() {
 		return f.fixLength()
+	}
+	if !s.img.ExtensionsComplete {
+		return false, nil // which bytes are an extension's is not known
 	}
 	f.ext = qcow2.DecodeBitmapsExtension(ext.Data)
 	f.stale = !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)

@@ -75,33 +75,41 @@ func (f *bitmapFixer) fixLength() (changed bool, err error) {
 		return false, err
 	}
 	at := uint64(f.at.Offset - area.Offset)
-	if qcow2.RangeFits(at, 8+qcow2.BitmapsExtensionSize, area.Length) {
-		ext := qcow2.DecodeBitmapsExtension(raw[at+8:])
-		if f.leadsToDirectory(ext) {
-			return true, f.setLength(raw, at)
-		}
+	if qcow2.RangeFits(at, 8+qcow2.BitmapsExtensionSize, area.Length) && f.leadsToDirectory(qcow2.DecodeBitmapsExtension(raw[at+8:])) {
+		return f.setLength(raw, at)
+	}
+	if !f.img.ExtensionsComplete {
+		return false, nil
 	}
 	f.lose("every bitmap: the bitmaps extension does not lead to the bitmap directory")
 	return true, f.removeExtension(check.EXT003)
 }
 
-// leadsToDirectory tells whether an extension leads to a directory that is as it
-// says.
+// leadsToDirectory tells whether an extension leads to something that has an entry
+// of a bitmap directory at its start, whatever else may be wrong.
 func (f *bitmapFixer) leadsToDirectory(ext qcow2.BitmapsExtension) bool {
-	if ext.NbBitmaps == 0 || ext.NbBitmaps > qcow2.MaxBitmaps || ext.Reserved != 0 || ext.DirectoryOffset == 0 || !f.g.Aligned(ext.DirectoryOffset) ||
-		ext.DirectorySize > qcow2.MaxBitmapDirectorySize || f.g.PastEnd(ext.DirectoryOffset, ext.DirectorySize, f.img.Size()) {
+	if ext.DirectoryOffset == 0 || !f.g.Aligned(ext.DirectoryOffset) || uint64(ext.DirectoryOffset) >= uint64(f.img.Size()) {
 		return false
 	}
-	d := qcow2.ReadBitmapDirectory(f.img, ext)
-	return d.Stop.Reason == qcow2.StopEnd && len(d.Entries) == int(ext.NbBitmaps) &&
-		!slices.ContainsFunc(d.Entries, func(e qcow2.BitmapEntry) bool {
-			return e.TableOffset == 0 || e.Type != qcow2.BitmapDirtyTracking || len(e.Name) == 0
-		})
+	ext.NbBitmaps, ext.DirectorySize = qcow2.MaxBitmaps, qcow2.MaxBitmapDirectorySize
+	for i, e := range qcow2.ReadBitmapDirectory(f.img, ext).Entries {
+		if i == maxEntriesTried {
+			break
+		}
+		if e.TableOffset != 0 && f.g.Aligned(e.TableOffset) && uint64(e.TableOffset) < uint64(f.img.Size()) && e.TableSize != 0 &&
+			e.Flags&^qcow2.BitmapFlagsKnown == 0 && e.Type == qcow2.BitmapDirtyTracking && e.GranularityBits <= maxGranularityBits && len(e.Name) > 0 {
+			return true
+		}
+	}
+	return false
 }
+
+// maxEntriesTried is how many entries may be damaged before one that is not.
+const maxEntriesTried = 16
 
 // setLength gives the extension at raw[at:] its length. What follows its data
 // are further extensions, if they read as such; else it is surplus.
-func (f *bitmapFixer) setLength(raw []byte, at uint64) error {
+func (f *bitmapFixer) setLength(raw []byte, at uint64) (changed bool, err error) {
 	why := intent{reason: "give the bitmaps extension its length", codes: []check.Code{check.EXT003}}
 	base := f.h.ExtensionArea(f.g).Offset
 	raw = slices.Clone(raw)
@@ -112,10 +120,13 @@ func (f *bitmapFixer) setLength(raw []byte, at uint64) error {
 		old := &f.img.Extensions[i]
 		all = all && slices.ContainsFunc(exts, func(e qcow2.Extension) bool { return e.Type == old.Type && e.Offset == old.Offset })
 	}
-	if all || f.at.Length < qcow2.BitmapsExtensionSize && complete {
-		return f.o.write(f.at.Offset+4, raw[at+4:at+8], why)
+	switch {
+	case all, f.at.Length < qcow2.BitmapsExtensionSize && complete:
+		return true, f.o.write(f.at.Offset+4, raw[at+4:at+8], why)
+	case f.at.Length < qcow2.BitmapsExtensionSize || !f.img.ExtensionsComplete:
+		return false, nil // what follows would be written over, or is not known
 	}
-	return f.rewriteExtensions(why, func(e *qcow2.Extension) ([]byte, error) {
+	return true, f.rewriteExtensions(why, func(e *qcow2.Extension) ([]byte, error) {
 		if e.Offset == f.at.Offset {
 			return raw[at : at+8+qcow2.BitmapsExtensionSize], nil
 		}
