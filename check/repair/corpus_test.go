@@ -80,8 +80,8 @@ func assertSameGuest(t *testing.T, name string, was, is *qcow2.Disk) {
 	compare(is, was, "came up")
 }
 
-// contents gives the content of every bitmap that can be used.
-func contents(t *testing.T, r io.ReaderAt, size int64) map[string][sha256.Size]byte {
+// sumsOf gives the digest of every bitmap that can be used.
+func sumsOf(t *testing.T, r io.ReaderAt, size int64) map[string][sha256.Size]byte {
 	t.Helper()
 	img, err := qcow2.Open(r, size)
 	require.NoError(t, err)
@@ -152,8 +152,8 @@ func TestRepairCorpus(t *testing.T) {
 					assertSameGuest(t, name, was, d)
 				}
 			}
-			is := contents(t, o, o.size)
-			for name, d := range contents(t, img, img.Size()) {
+			is := sumsOf(t, o, o.size)
+			for name, d := range sumsOf(t, img, img.Size()) {
 				if plan.Before.Has(check.BMX001) {
 					continue // the digest covers bits that mean nothing, and that are cleared
 				}
