@@ -162,20 +162,3 @@ func TestRepairCorpus(t *testing.T) {
 		})
 	}
 }
-
-// codes words the findings of a result for a message.
-func codes(r *check.Result) string {
-	n := make(map[check.Code]uint64)
-	var order []check.Code
-	for _, f := range r.Findings {
-		if n[f.Code] == 0 {
-			order = append(order, f.Code)
-		}
-		n[f.Code] += f.Count
-	}
-	s := ""
-	for _, c := range order {
-		s += fmt.Sprintf(" %s×%d", c, n[c])
-	}
-	return s
-}
