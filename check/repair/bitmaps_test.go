@@ -1,3 +1,5 @@
+//go:build repair
+
 package repair
 
 import (

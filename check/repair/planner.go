@@ -90,7 +90,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
-	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported {
+	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported || s.entangled() {
 		return false, nil
 	}
 	for _, group := range fixers {
@@ -106,6 +106,13 @@ func (s *session) fix(ctx context.Context) (changed bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// entangled tells that metadata lies where other data or metadata is. What is written
+// to the one would destroy the other, so such an image is left alone until the two
+// can be taken apart.
+func (s *session) entangled() bool {
+	return s.res.Has(check.MAP016) || s.res.Has(check.REF004) || s.res.Has(check.BMT006)
 }
 
 // lose notes what a lossy repair loses.
