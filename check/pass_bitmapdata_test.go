@@ -203,7 +203,7 @@ func TestBitmapData(t *testing.T) {
 	for _, holes := range []bool{true, false} {
 		m.holing = holes
 		assert.Equal(t, []spot{
-			{BMX002, cluster(0), 512}, {BMX002, cluster(1), 512}, {BMX002, cluster(3), 1024}, {BMX002, cluster(5), 512}, // the last one does not fill its word
+			{BMX002, cluster(0), 512}, {BMX002, cluster(1), 512}, {BMX002, cluster(3), 1024}, {BMX002, cluster(5), 1024},
 		}, ofData(Options{BitmapData: true}))
 	}
 	m.bad = append(m.bad, at(cluster(2)+7, 1))
