@@ -37,7 +37,7 @@ func repairable(res *check.Result, policy BitmapPolicy) (codes []check.Code) {
 
 func bitmapCases() (cases []corpus.Case) {
 	for _, c := range corpus.Cases() {
-		if c.Huge || c.Name == "hostile/1tib-bitmap-table" {
+		if c.Huge {
 			continue
 		}
 		if slices.ContainsFunc(c.Want, func(w corpus.Want) bool {
