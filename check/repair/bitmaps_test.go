@@ -49,9 +49,9 @@ func bitmapCases() (cases []corpus.Case) {
 	return cases
 }
 
-// contents gives what each bitmap that can be used says: its dirty ranges, and
+// sayings gives what each bitmap that can be used says: its dirty ranges, and
 // its digest where that is not to change by bits that mean nothing.
-func contents(t testing.TB, img *qcow2.Image, res *check.Result, digest bool) map[string]string {
+func sayings(t testing.TB, img *qcow2.Image, res *check.Result, digest bool) map[string]string {
 	t.Helper()
 	m := make(map[string]string)
 	for _, info := range res.Bitmaps {
@@ -122,8 +122,8 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	was, err := check.Run(t.Context(), before, inspect)
 	require.NoError(t, err)
 	digest := !was.Has(check.BMX001) && !was.Has(check.BMX002)
-	now := contents(t, opened, res, digest)
-	for name, content := range contents(t, before, was, digest) {
+	now := sayings(t, opened, res, digest)
+	for name, content := range sayings(t, before, was, digest) {
 		assert.Equal(t, content, now[name], "bitmap %q", name)
 	}
 	return after

@@ -3,7 +3,9 @@ package repair
 import (
 	"bytes"
 	"io"
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -18,6 +20,8 @@ type overlay struct {
 	size     int64
 	device   bool // cannot grow
 	pages    map[int64]*page
+	order    []int64 // the numbers of the pages, sorted; made when needed
+	ordering sync.Mutex
 	log      []intent
 	fresh    map[qcow2.HostCluster]struct{} // clusters that nothing used before
 	// dropped are clusters that the repair itself has taken references from, all
@@ -105,16 +109,28 @@ func (o *overlay) NextData(off int64) (start, end int64, err error) {
 	if err != nil {
 		return off, o.size, nil
 	}
-	for at := range o.pages { // few, and only while there are any
-		if s := at * pageSize; s < start && s+pageSize > off {
-			start, end = max(s, off), max(s, off)+1
-			end = max(end, s+pageSize)
-		}
+	if at, ok := o.pageFrom(off / pageSize); ok && at*pageSize < start {
+		start = max(at*pageSize, off)
+		end = (at + 1) * pageSize
 	}
 	if start >= o.baseSize && o.size > o.baseSize {
 		return start, o.size, nil
 	}
 	return start, end, nil
+}
+
+// pageFrom gives the first changed page from n on.
+func (o *overlay) pageFrom(n int64) (int64, bool) {
+	o.ordering.Lock()
+	defer o.ordering.Unlock()
+	if len(o.order) != len(o.pages) { // none is ever removed
+		o.order = slices.Sorted(maps.Keys(o.pages))
+	}
+	i, _ := slices.BinarySearch(o.order, n)
+	if i == len(o.order) {
+		return 0, false
+	}
+	return o.order[i], true
 }
 
 // write decides on bytes. The image grows to hold them; where it must not has
