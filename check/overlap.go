@@ -109,6 +109,11 @@ func (c *run) reportMetadataOverlap(a, b place, first, end qcow2.HostCluster) {
 		Extent: culprit.Ref, Cluster: ptr(first), Count: uint64(end - first),
 		Message: fmt.Sprintf("%s lies where %s is: %s", culprit, other, c.clusterRange(first, uint64(end-first))),
 	}
+	if code == BMT006 && (oa.Structure == StructBitmapDirectory || ob.Structure == StructBitmapDirectory) {
+		// Were the directory in the wrong place it would not read as one, which
+		// is reported by itself: it is the other structure that has to be given up.
+		f.Repair = RepairLossy
+	}
 	if f.Extent.Length == 0 {
 		f.Extent = at(c.g.HostOffset(first), uint64(end-first)*c.g.ClusterSize())
 	}

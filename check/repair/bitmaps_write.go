@@ -16,8 +16,9 @@ func putHalf(b []byte, v uint32) { binary.BigEndian.PutUint32(b, v) }
 func (f *bitmapFixer) write() (changed bool, err error) {
 	var kept []*bitmapFix
 	codes := slices.Clone(f.codes)
-	moved := f.stale || f.directoryShared()
-	if moved && !f.stale {
+	moved := f.stale
+	if f.directoryOverData() {
+		moved = true
 		codes = append(codes, check.BMT006)
 	}
 	offset, size := f.ext.DirectoryOffset, uint64(0)
@@ -56,8 +57,10 @@ func (f *bitmapFixer) write() (changed bool, err error) {
 		if offset, err = f.newDirectory(kept, codes); err != nil {
 			return false, err
 		}
-	} else if changed, err = f.tidy(kept); err != nil {
-		return changed, err
+	} else if !f.directoryShared() {
+		if changed, err = f.tidy(kept); err != nil {
+			return changed, err
+		}
 	}
 	ext := qcow2.BitmapsExtension{NbBitmaps: uint32(len(kept)), DirectorySize: size, DirectoryOffset: offset}
 	if ext != f.ext {
@@ -86,7 +89,8 @@ func (f *bitmapFixer) nameLost() {
 	}
 }
 
-// directoryShared tells whether the directory lies where something else is.
+// directoryShared tells whether the directory lies where something else is. It
+// stays there if it holds its entries: then it is the other one that was led astray.
 func (f *bitmapFixer) directoryShared() bool {
 	first, n := f.g.ClusterSpan(f.ext.DirectoryOffset, min(f.ext.DirectorySize, qcow2.MaxBitmapDirectorySize))
 	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
@@ -95,6 +99,14 @@ func (f *bitmapFixer) directoryShared() bool {
 		}
 	}
 	return false
+}
+
+// directoryOverData tells whether guest data, and nothing else, is said to lie where
+// the directory is: then the directory can go elsewhere, before a guest writes over it.
+func (f *bitmapFixer) directoryOverData() bool {
+	return f.directoryShared() && !f.stale && len(f.ev.Doubts) > 0 && !slices.ContainsFunc(f.ev.Doubts, func(d check.Doubt) bool {
+		return d.Owner.Structure != check.StructDataCluster
+	})
 }
 
 // newDirectory writes the new tables and the directory to fresh clusters.
