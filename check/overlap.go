@@ -104,6 +104,8 @@ func (c *run) reportMetadataOverlap(a, b place, first, end qcow2.HostCluster) {
 	case oa.isBitmap() || ob.isBitmap():
 		code = BMT006
 	}
+	c.spoilBitmap(oa)
+	c.spoilBitmap(ob)
 	f := Finding{
 		Code: code, Structure: culprit.Structure, Path: culprit.Path, Snapshot: culprit.Snapshot, Bitmap: culprit.Bitmap,
 		Extent: culprit.Ref, Cluster: ptr(first), Count: uint64(end - first),
@@ -120,6 +122,20 @@ func (c *run) reportMetadataOverlap(a, b place, first, end qcow2.HostCluster) {
 	c.report(f)
 	if code != REF004 {
 		c.doubt(culprit, "it lies where other metadata is")
+	}
+}
+
+// spoilBitmap notes that a bitmap cannot be used, since something else lies where
+// its table or its data is. That is found out long after the bitmaps were listed.
+func (c *run) spoilBitmap(o Owner) {
+	if o.Structure != StructBitmapTable && o.Structure != StructBitmapData {
+		return
+	}
+	for i := range c.res.Bitmaps {
+		b := &c.res.Bitmaps[i]
+		if (b.State == BitmapEnabled || b.State == BitmapDisabled) && Escape(b.Name) == o.Bitmap {
+			b.State, b.Why = BitmapUnusable, "another structure lies where its table or its data is"
+		}
 	}
 }
 

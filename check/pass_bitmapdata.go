@@ -152,22 +152,23 @@ func (p *bitmapsPass) checkClusters(b *bitmap, entry, first, n uint64) {
 }
 
 // uniform tells whether all bits of a cluster are the same: "zeros", "ones", or
-// empty. In the last cluster of a bitmap only its bits count.
+// empty. In the last cluster of a bitmap only its bits count; ones that do not
+// fill the last word are not to be an entry, since QEMU takes the whole word of
+// such an entry for set, and stores bits behind the bitmap's last one.
 func (p *bitmapsPass) uniform(b *bitmap, entry uint64, data []byte) string {
 	bits := uint64(len(data)) * 8
 	if b.sized && entry == b.needed-1 {
 		bits = p.bitsInLast(b)
 	}
 	whole, rest := data[:bits/8], data[bits/8:]
-	mask := byte(1)<<(bits%8) - 1
 	last := byte(0)
 	if len(rest) > 0 {
-		last = rest[0] & mask
+		last = rest[0] & (1<<(bits%8) - 1)
 	}
 	switch {
 	case last == 0 && allZero(whole):
 		return "zeros"
-	case last == mask && len(bytes.TrimLeft(whole, "\xff")) == 0:
+	case bits%64 == 0 && len(bytes.TrimLeft(whole, "\xff")) == 0:
 		return "ones"
 	}
 	return ""

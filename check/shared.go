@@ -143,6 +143,7 @@ func (c *run) reportShared(cl qcow2.HostCluster, uses []use) {
 			if meta.Ref.Length > 0 {
 				f.Extent = meta.Ref
 			}
+			c.spoilBitmap(meta)
 		}
 		c.report(f)
 		c.doubt(c.useOwner(uses[0]), "its L2 entry names a cluster that belongs to metadata")

@@ -80,6 +80,10 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		if changed {
 			continue
 		}
+		if s.entangled() {
+			// Whatever has been decided would be half a repair.
+			return &Plan{OldSize: size, NewSize: size, Before: p.Before, After: p.Before}, nil
+		}
 		if p.Edits, err = o.edits(); err != nil {
 			return nil, err
 		}
@@ -90,8 +94,11 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
-	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported || s.entangled() {
+	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported {
 		return false, nil
+	}
+	if s.entangled() {
+		return s.disentangle(ctx)
 	}
 	for _, group := range fixers {
 		for _, f := range group {
@@ -113,6 +120,15 @@ func (s *session) fix(ctx context.Context) (changed bool, err error) {
 // can be taken apart.
 func (s *session) entangled() bool {
 	return s.res.Has(check.MAP016) || s.res.Has(check.REF004) || s.res.Has(check.BMT006)
+}
+
+// disentangle takes bitmaps out of the way where nothing else is in the way of
+// anything: what is made for them goes to clusters that nothing uses.
+func (s *session) disentangle(ctx context.Context) (changed bool, err error) {
+	if s.res.Has(check.MAP016) || s.res.Has(check.REF004) {
+		return false, nil
+	}
+	return s.fixBitmaps(ctx)
 }
 
 // lose notes what a lossy repair loses.
