@@ -27,6 +27,10 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the texts that scripts compare with")
 
+// raceDetector tells that the race detector is on. It makes every start of the
+// program slow, and most scripts have nothing to show it.
+var raceDetector bool
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"qcheck": main})
 }
@@ -50,8 +54,13 @@ func TestScripts(t *testing.T) {
 	for _, c := range corpus.Samples() {
 		require.NoError(t, c.WriteFiles(samples))
 	}
+	scripts, err := filepath.Glob("testdata/script/*.txtar")
+	require.NoError(t, err)
+	if raceDetector {
+		scripts = []string{"testdata/script/jobs.txtar", "testdata/script/exit-several.txtar", "testdata/script/bitmap-one.txtar"}
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Files:               scripts,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,

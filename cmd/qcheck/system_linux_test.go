@@ -99,7 +99,11 @@ func bytesRead(t *testing.T, pid int) int {
 // reported as incomplete, and the exit code is 1.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
-	path := busyImage(t, 1024)
+	tables := 1024
+	if testing.Short() {
+		tables = 256
+	}
+	path := busyImage(t, tables)
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		for attempt := 1; ; attempt++ {
 			var stdout, stderr bytes.Buffer
