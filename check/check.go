@@ -98,6 +98,9 @@ type run struct {
 	blankL1s      []uint32            // some of the L1 tables without a single entry
 	unallocated   []qcow2.HostCluster // some of the referenced clusters that have refcount 0
 
+	probe       *scanner // see prober
+	blocksTried int      // see fitsBlock
+
 	table       *refcount.Table     // what the file says; nil where it cannot be told
 	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
 	dataFileEnd uint64              // bytes of the external data file that are mapped

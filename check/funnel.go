@@ -80,6 +80,17 @@ func (f *funnel) full(code Code) bool {
 	return s != nil && s.listed >= f.max
 }
 
+// crowded counts n more of a code, and is true, where no more findings of it are
+// listed one by one: there can be millions, which it would take long to word. A
+// severity of 0 is the catalogue's.
+func (f *funnel) crowded(code Code, severity Severity, n uint64) bool {
+	if !f.full(code) {
+		return false
+	}
+	f.report(Finding{Code: code, Severity: severity, Count: n, Rest: true})
+	return true
+}
+
 // continues tells whether b carries on where a ends.
 func continues(a, b *Finding) bool {
 	return a.Extent.Length != 0 && b.Extent.Length != 0 &&

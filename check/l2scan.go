@@ -3,6 +3,7 @@ package check
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -15,12 +16,20 @@ type scanner struct {
 	buf     []byte
 	runs    []dataRun
 	out     scanResult
+	// versions are the tables of the same part of the disk that were scanned
+	// last, oldest first.
+	versions [][]byte
+	// known is an answer about holes: nothing is stored from asked to start,
+	// something from there to end.
+	known struct{ asked, start, end qcow2.HostOffset }
 
 	entrySize  int
 	zeroFlag   bool
 	oddBits    uint64 // bits that an ordinary entry does not have
 	offsetBits uint64
 	fileSize   uint64
+	// dataEnd is the first byte of the file that no entry can name.
+	dataEnd uint64
 	// guestEnd is the first guest cluster past the end of the disk.
 	guestEnd uint64
 	vmState  bool // a snapshot has VM state, so the active L1 may reach further
@@ -51,6 +60,7 @@ func newScanner(c *run) *scanner {
 		fileSize: uint64(c.img.Size()), guestEnd: c.g.Clusters(c.h.Size),
 	}
 	s.offsetBits = uint64(qcow2.NewL2Entry(^qcow2.HostOffset(0), false, false))
+	s.dataEnd = min(s.fileSize, 1<<bits.Len64(s.offsetBits))
 	s.oddBits = ^(s.offsetBits | uint64(qcow2.NewL2Entry(0, true, s.zeroFlag))) | s.offsetBits&(c.g.ClusterSize()-1)
 	for i := range c.snapshots {
 		s.vmState = s.vmState || c.snapshots[i].VMState() > 0
@@ -62,38 +72,71 @@ func newScanner(c *run) *scanner {
 func (s *scanner) batch(order []uint32, b span) scanResult {
 	s.out = scanResult{funnel: newFunnel(s.c.opts.MaxFindings)}
 	cs := int(s.c.g.ClusterSize())
-	var versions [][]byte
+	s.versions = s.versions[:0]
 	for i := b.from; i < b.to; {
+		if s.c.ctx.Err() != nil {
+			break // a batch can be as long as there are snapshots
+		}
 		// Tables that follow each other in the file are read at once.
 		n := s.adjacent(order, i, b.to)
-		if s.inHole(order, i, n) {
-			versions = versions[:0]
-			i += n
-			continue
-		}
-		if need := n * cs; cap(s.buf) < need {
+		hole := s.isHole(s.c.tables[tableAt(order, i)].offset, uint64(n*cs))
+		var failed []bool
+		if need := n * cs; !hole && cap(s.buf) < need {
 			s.buf = make([]byte, need)
 		}
-		buf := s.buf[:n*cs]
-		failed := s.read(order, i, n, buf)
+		if !hole {
+			failed = s.read(order, i, n, s.buf[:n*cs])
+		}
+		s.out.bytes += uint64(n * cs)
 		for k := range n {
 			idx := tableAt(order, i+k)
 			t := &s.c.tables[idx]
 			if i+k > b.from && s.c.tables[tableAt(order, i+k-1)].window != t.window {
-				versions = versions[:0]
+				s.versions = s.versions[:0]
 			}
-			if t.skip || failed != nil && failed[k] {
-				continue
-			}
-			raw := buf[k*cs : (k+1)*cs]
-			s.table(idx, t, raw, versions)
-			if order != nil && i+k+1 < b.to && s.c.tables[tableAt(order, i+k+1)].window == t.window && len(versions) < versionsKept {
-				versions = append(versions, append([]byte(nil), raw...))
+			switch {
+			case t.skip || failed != nil && failed[k]:
+			case hole:
+				s.noteBlank(idx)
+			default:
+				raw := s.buf[k*cs : (k+1)*cs]
+				s.table(idx, t, raw, s.versions)
+				if order != nil && i+k+1 < b.to && s.c.tables[tableAt(order, i+k+1)].window == t.window {
+					s.keepVersion(raw)
+				}
 			}
 		}
 		i += n
 	}
 	return s.out
+}
+
+// keepVersion keeps a table to compare the next ones with it; the oldest of too
+// many goes.
+func (s *scanner) keepVersion(raw []byte) {
+	n := len(s.versions)
+	switch {
+	case n == versionsKept:
+		oldest := s.versions[0]
+		copy(s.versions, s.versions[1:])
+		s.versions[n-1] = append(oldest[:0], raw...)
+	case n < cap(s.versions):
+		s.versions = s.versions[:n+1] // with the memory of one that went
+		s.versions[n] = append(s.versions[n][:0], raw...)
+	default:
+		s.versions = append(s.versions, append([]byte(nil), raw...))
+	}
+}
+
+// isHole tells whether a range holds no stored data. What the file system said
+// last is remembered: tables follow each other.
+func (s *scanner) isHole(off qcow2.HostOffset, length uint64) bool {
+	e := &s.known
+	if off < e.asked || off >= e.end {
+		e.asked = off
+		e.start, e.end = s.c.img.NextData(off)
+	}
+	return off+qcow2.HostOffset(length) <= e.start || e.start >= qcow2.HostOffset(s.fileSize)
 }
 
 func tableAt(order []uint32, i int) uint32 {
@@ -115,29 +158,11 @@ func (s *scanner) adjacent(order []uint32, i, to int) int {
 	return n
 }
 
-// inHole tells that n adjacent tables are not stored at all, and takes them for
-// what they are: without a single entry. A small file can name millions of them.
-func (s *scanner) inHole(order []uint32, i, n int) bool {
-	length := uint64(n) * s.c.g.ClusterSize()
-	if !s.c.img.IsHole(s.c.tables[tableAt(order, i)].offset, length) {
-		return false
-	}
-	s.out.bytes += length
-	for k := range n {
-		idx := tableAt(order, i+k)
-		if len(s.out.blank) < maxBlank && !s.c.tables[idx].skip {
-			s.out.blank = append(s.out.blank, idx)
-		}
-	}
-	return true
-}
-
 // read fills buf with n adjacent tables. When that fails it reads them one by
 // one and tells which could not be read.
 func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
 	img := s.c.img
 	cs := s.c.g.ClusterSize()
-	s.out.bytes += uint64(n) * cs
 	if img.ReadAt(buf, s.c.tables[tableAt(order, i)].offset) == nil {
 		return nil
 	}
@@ -191,9 +216,7 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 	s.runs = s.runs[:0]
 	s.entries(ts)
 	if ts.seen == 0 {
-		if len(s.out.blank) < maxBlank {
-			s.out.blank = append(s.out.blank, idx)
-		}
+		s.noteBlank(idx)
 		return
 	}
 	if ts.bad > garbageEntries && ts.bad > ts.seen/2 {
@@ -214,6 +237,13 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 		if err := s.claimer.ClaimMarked(r.first, r.n, uint64(t.times), r.marks); err != nil && s.out.err == nil {
 			s.out.err = err
 		}
+	}
+}
+
+// noteBlank notes a table without a single entry.
+func (s *scanner) noteBlank(idx uint32) {
+	if len(s.out.blank) < maxBlank {
+		s.out.blank = append(s.out.blank, idx)
 	}
 }
 
@@ -243,10 +273,10 @@ func (s *scanner) entries(ts *tableScan) {
 			i++
 			continue
 		}
-		if off := e & s.offsetBits; ordinary && i < ts.end && e&s.oddBits == 0 && off != 0 && off < s.fileSize {
+		if off := e & s.offsetBits; ordinary && i < ts.end && e&s.oddBits == 0 && off != 0 && off < s.dataEnd {
 			// Each next cluster of a run has the entry of the one before plus
 			// a cluster, and must lie within the file too.
-			limit := min(uint64(ts.end-i), (s.fileSize-off-1)/step+1)
+			limit := min(uint64(ts.end-i), (s.dataEnd-off-1)/step+1)
 			n := uint64(1)
 			for want := e + step; n < limit && be64(ts.raw, (i+int(n))*8) == want; want += step {
 				n++
@@ -342,18 +372,22 @@ func (s *scanner) odd(ts *tableScan, i int) {
 	}
 }
 
-// load reads a table a second time, to name entries; ok is false when it is not
-// one or cannot be read, which has been reported.
+// cluster is room for a cluster.
+func (s *scanner) cluster() []byte {
+	if n := int(s.c.g.ClusterSize()); cap(s.buf) < n {
+		s.buf = make([]byte, n)
+	}
+	return s.buf[:s.c.g.ClusterSize()]
+}
+
+// load reads a table a second time, to name entries; ok is false when it has
+// none, is no table or cannot be read, which has been reported.
 func (s *scanner) load(idx uint32) (ts *tableScan, ok bool) {
 	t := &s.c.tables[idx]
-	if t.skip {
+	if t.skip || s.isHole(t.offset, s.c.g.ClusterSize()) {
 		return nil, false
 	}
-	cs := int(s.c.g.ClusterSize())
-	if cap(s.buf) < cs {
-		s.buf = make([]byte, cs)
-	}
-	raw := s.buf[:cs]
+	raw := s.cluster()
 	if s.c.img.ReadAt(raw, t.offset) != nil {
 		return nil, false
 	}

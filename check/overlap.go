@@ -39,12 +39,27 @@ func (c *run) placeOwner(p place) Owner {
 	return c.owners[c.meta[p.index].owner]
 }
 
+// placeStructure is the structure that placeOwner names.
+func (c *run) placeStructure(p place) Structure {
+	switch p.kind {
+	case placeTable:
+		return StructL2Table
+	case placeBlock:
+		return StructRefcountBlock
+	}
+	return c.owners[c.meta[p.index].owner].Structure
+}
+
 // listPlaces gives every run of clusters that metadata takes, in the order of
 // the file.
 func (c *run) listPlaces() []place {
 	places := make([]place, 0, len(c.meta)+len(c.tables)+len(c.blocks))
 	for i, m := range c.meta {
-		places = append(places, place{first: m.first, n: uint32(m.n), kind: placeMeta, index: uint32(i)})
+		for n := m.n; n > 0; {
+			k := min(n, 1<<31) // no structure of a sound image is that long
+			places = append(places, place{first: m.first + qcow2.HostCluster(m.n-n), n: uint32(k), kind: placeMeta, index: uint32(i)})
+			n -= k
+		}
 	}
 	for i := range c.tables {
 		places = append(places, place{first: c.g.HostCluster(c.tables[i].offset), n: 1, kind: placeTable, index: uint32(i)})
@@ -59,59 +74,84 @@ func (c *run) listPlaces() []place {
 }
 
 // checkMetadataOverlaps finds clusters that two metadata structures take. It
-// keeps the list of places for later look-ups.
-func (c *run) checkMetadataOverlaps() {
-	c.places = c.listPlaces()
+// keeps a list of who has which clusters for later look-ups.
+func (c *run) checkMetadataOverlaps() error {
+	places := c.listPlaces()
 	var widest place // the one that reaches furthest so far
-	for i, p := range c.places {
-		if i > 0 && p.first < widest.end() {
-			c.reportMetadataOverlap(widest, p, p.first, min(p.end(), widest.end()))
+	apart := places[:0]
+	for i, p := range places {
+		if i%ctxStride == 0 && c.ctx.Err() != nil {
+			return c.ctx.Err()
 		}
-		if i == 0 || p.end() > widest.end() {
+		if i == 0 || p.first >= widest.end() {
+			widest = p
+			apart = append(apart, p)
+			continue
+		}
+		c.checkOverlap(widest, p)
+		if p.end() > widest.end() {
+			rest := p
+			rest.first, rest.n = widest.end(), uint32(p.end()-widest.end())
+			apart = append(apart, rest)
 			widest = p
 		}
 	}
+	c.places = apart
+	return nil
 }
 
 // isBitmap tells whether a structure belongs to the bitmaps.
-func (o Owner) isBitmap() bool { return strings.HasPrefix(string(o.Structure), "bitmap-") }
+func (s Structure) isBitmap() bool { return strings.HasPrefix(string(s), "bitmap-") }
 
-func (c *run) reportMetadataOverlap(a, b place, first, end qcow2.HostCluster) {
-	oa, ob := c.placeOwner(a), c.placeOwner(b)
-	if oa.isBitmap() && ob.isBitmap() {
+func (o Owner) isBitmap() bool { return o.Structure.isBitmap() }
+
+// checkOverlap reports two structures that share clusters. One of them is taken
+// for the culprit: its content is not what it should be, and it is not read.
+func (c *run) checkOverlap(a, b place) {
+	if c.placeStructure(a).isBitmap() && c.placeStructure(b).isBitmap() {
 		return // the bitmaps pass has told it
 	}
-	// The one that is easier to have been misled to is taken for the culprit:
-	// its content is not what it should be, and it is not read.
-	culprit, other := ob, oa
+	culprit, other := b, a
 	if c.misleading(a) > c.misleading(b) {
-		culprit, other = oa, ob
+		culprit, other = a, b
 	}
-	for _, p := range []place{a, b} {
-		switch p.kind {
-		case placeTable:
-			c.tables[p.index].skip = true
-		case placeBlock:
-			if a.kind != placeTable && b.kind != placeTable && (a.kind != b.kind || p == b) {
-				c.blocks[p.index].bad = true
-			}
-		}
+	if c.trusts(culprit, other) {
+		culprit, other = other, culprit
 	}
+	switch culprit.kind {
+	case placeTable:
+		c.tables[culprit.index].skip = true
+	case placeBlock:
+		c.blocks[culprit.index].bad = true
+	}
+	c.reportOverlap(culprit, other)
+}
+
+func (c *run) reportOverlap(culprit, other place) {
+	first, end := max(culprit.first, other.first), min(culprit.end(), other.end())
 	code := MAP016
 	switch {
-	case a.kind == placeBlock || b.kind == placeBlock:
+	case culprit.kind == placeBlock || other.kind == placeBlock:
 		code = REF004
-	case oa.isBitmap() || ob.isBitmap():
+	case c.placeStructure(culprit).isBitmap() || c.placeStructure(other).isBitmap():
 		code = BMT006
 	}
-	c.spoilBitmap(oa)
-	c.spoilBitmap(ob)
-	f := Finding{
-		Code: code, Structure: culprit.Structure, Path: culprit.Path, Snapshot: culprit.Snapshot, Bitmap: culprit.Bitmap,
-		Extent: culprit.Ref, Cluster: ptr(first), Count: uint64(end - first),
-		Message: fmt.Sprintf("%s lies where %s is: %s", culprit, other, c.clusterRange(first, uint64(end-first))),
+	// A block tells what is free, and owns nothing.
+	if culprit.kind != placeBlock && len(c.doubts) < maxDoubts {
+		c.doubt(c.placeOwner(culprit), "it lies where other metadata is")
 	}
-	if code == BMT006 && (oa.Structure == StructBitmapDirectory || ob.Structure == StructBitmapDirectory) {
+	if c.crowded(code, 0, uint64(end-first)) {
+		return
+	}
+	o, oo := c.placeOwner(culprit), c.placeOwner(other)
+	c.spoilBitmap(o)
+	c.spoilBitmap(oo)
+	f := Finding{
+		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Bitmap: o.Bitmap,
+		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
+		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
+	}
+	if code == BMT006 && (o.Structure == StructBitmapDirectory || oo.Structure == StructBitmapDirectory) {
 		// Were the directory in the wrong place it would not read as one, which
 		// is reported by itself: it is the other structure that has to be given up.
 		f.Repair = RepairLossy
@@ -120,9 +160,6 @@ func (c *run) reportMetadataOverlap(a, b place, first, end qcow2.HostCluster) {
 		f.Extent = at(c.g.HostOffset(first), uint64(end-first)*c.g.ClusterSize())
 	}
 	c.report(f)
-	if code != REF004 {
-		c.doubt(culprit, "it lies where other metadata is")
-	}
 }
 
 // spoilBitmap notes that a bitmap cannot be used, since something else lies where
@@ -148,7 +185,7 @@ func (c *run) misleading(p place) int {
 	case placeBlock:
 		return 3
 	}
-	switch o := c.placeOwner(p); {
+	switch o := c.owners[c.meta[p.index].owner]; {
 	case o.isBitmap():
 		return 2
 	case o.Snapshot != "":
@@ -165,19 +202,31 @@ func (c *run) clusterRange(first qcow2.HostCluster, n uint64) string {
 	return fmt.Sprintf("clusters %d to %d at %v", first, uint64(first)+n-1, c.g.HostOffset(first))
 }
 
+// placeAt gives the number of the first place that ends behind a cluster.
+func (c *run) placeAt(cl qcow2.HostCluster) int {
+	i, _ := slices.BinarySearchFunc(c.places, cl, func(p place, cl qcow2.HostCluster) int {
+		if p.end() <= cl {
+			return -1
+		}
+		return 1
+	})
+	return i
+}
+
 // metadataAt gives the metadata structure that takes a cluster.
 func (c *run) metadataAt(cl qcow2.HostCluster) (Owner, bool) {
-	i, ok := slices.BinarySearchFunc(c.places, cl, func(p place, cl qcow2.HostCluster) int {
-		switch {
-		case p.end() <= cl:
-			return -1
-		case p.first > cl:
-			return 1
-		}
-		return 0
-	})
-	if !ok {
+	i := c.placeAt(cl)
+	if i == len(c.places) || c.places[i].first > cl {
 		return Owner{}, false
 	}
 	return c.placeOwner(c.places[i]), true
+}
+
+// eachMetadata gives the clusters of a run that metadata takes.
+func (c *run) eachMetadata(first qcow2.HostCluster, n uint64, yield func(first qcow2.HostCluster, n uint64)) {
+	end := first + qcow2.HostCluster(n)
+	for i := c.placeAt(first); i < len(c.places) && c.places[i].first < end; i++ {
+		lo, hi := max(first, c.places[i].first), min(end, c.places[i].end())
+		yield(lo, uint64(hi-lo))
+	}
 }

@@ -24,6 +24,9 @@ func (c *run) checkCopied() error {
 		return nil
 	}
 	c.checkL1Copied()
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
 	for range c.counts.Contradictions() {
 		return c.nameContradictions()
 	}
@@ -34,6 +37,9 @@ func (c *run) checkL1Copied() {
 	l := &c.l1s[0]
 	var run copiedRun
 	for i, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
+		if i%(1<<16) == 0 && c.ctx.Err() != nil {
+			return
+		}
 		offset := e.Offset()
 		if offset == 0 || !c.g.Aligned(offset) {
 			continue
@@ -100,36 +106,21 @@ func (c *run) copiedFinding(copied bool) Finding {
 // nameContradictions reads the L2 tables of the active disk again and reports
 // the entries whose flag is wrong.
 func (c *run) nameContradictions() error {
-	scanners := make([]*scanner, max(1, c.opts.Jobs))
-	n := (len(c.tables) + tablesAtOnce - 1) / tablesAtOnce
-	return inOrder(c.ctx, len(scanners), n, func(worker, i int) *funnel {
-		if scanners[worker] == nil {
-			scanners[worker] = newScanner(c)
-		}
-		s := scanners[worker]
+	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
 		found := newFunnel(c.opts.MaxFindings)
-		for idx := i * tablesAtOnce; idx < min((i+1)*tablesAtOnce, len(c.tables)); idx++ {
-			if !c.tables[idx].active() {
+		var run copiedRun
+		for e := range ts.entries {
+			j, ok := s.again(ts, e)
+			if !ok || j.compressed {
 				continue
 			}
-			ts, ok := s.load(uint32(idx))
-			if !ok {
-				continue
-			}
-			var run copiedRun
-			for e := range ts.entries {
-				j, ok := s.again(ts, e)
-				if !ok || j.compressed {
-					continue
-				}
-				refs := c.counts.Get(j.first)
-				if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !c.unseenReferences(j.first, refs)) {
-					found.report(c.copiedEntry(ts.t, e, &j, refs, &run))
-				}
+			refs := c.counts.Get(j.first)
+			if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !c.unseenReferences(j.first, refs)) {
+				found.report(c.copiedEntry(ts.t, e, &j, refs, &run))
 			}
 		}
 		return found
-	}, func(_ int, found *funnel) { c.absorb(found) })
+	}, c.absorb)
 }
 
 // copiedEntry is the finding about an L2 entry whose flag is wrong.

@@ -30,11 +30,17 @@ func (c *run) checkMapping() error {
 		return err
 	}
 	c.tables = tables
+	for i := range c.l1s {
+		l := &c.l1s[i]
+		c.claim(l.owner(), l.extent) // it lies in the file
+	}
 	for i := range c.tables {
 		t := &c.tables[i]
 		c.count(c.g.HostCluster(t.offset), 1, uint64(t.times))
 	}
-	c.checkMetadataOverlaps()
+	if err := c.checkMetadataOverlaps(); err != nil {
+		return err
+	}
 	if !c.l2FormatKnown() {
 		return nil
 	}
@@ -46,29 +52,6 @@ func (c *run) checkMapping() error {
 		return nil
 	}
 	return c.checkShared()
-}
-
-// listL1s finds the L1 tables that can be read, and claims their clusters.
-func (c *run) listL1s() {
-	add := func(snapshot string, offset qcow2.HostOffset, entries uint32, ref qcow2.Extent) {
-		l := l1table{snapshot: snapshot, extent: at(offset, uint64(entries)*8), entries: uint64(entries)}
-		o := l.owner()
-		o.Ref = ref
-		c.claim(o, l.extent)
-		c.l1s = append(c.l1s, l)
-	}
-	if c.l1Usable() {
-		add("", c.h.L1TableOffset, c.h.L1Size, at(qcow2.FieldL1TableOffset, 8))
-	} else {
-		c.l1s = append(c.l1s, l1table{}) // number 0 is the active one, even when it has no entries
-	}
-	for i := range c.snapshots {
-		s := &c.snapshots[i]
-		if c.snapshotL1Usable(s) {
-			add(snapshotName(s), s.L1TableOffset, s.L1Size, at(s.EntryOffset, 8))
-		}
-	}
-	c.boundL1s()
 }
 
 // snapshotName is how findings name a snapshot: by its ID, or by its name where
@@ -121,15 +104,15 @@ type span struct{ from, to int }
 func (c *run) scanPlan() (order []uint32, batches []span) {
 	if c.hasVersions() {
 		order = make([]uint32, len(c.tables))
-		first := make(map[uint32]uint32, len(c.tables)) // window → its first table
+		first := make([]uint32, c.windows()) // by window: 1 + its first table
 		for i := range c.tables {
 			order[i] = uint32(i)
-			if _, ok := first[c.tables[i].window]; !ok {
-				first[c.tables[i].window] = uint32(i)
+			if w := c.tables[i].window; first[w] == 0 {
+				first[w] = uint32(i) + 1
 			}
 		}
 		slices.SortFunc(order, func(a, b uint32) int {
-			return cmp.Or(cmp.Compare(first[c.tables[a].window], first[c.tables[b].window]), cmp.Compare(a, b))
+			return cmp.Or(cmp.Compare(first[c.tables[a].window], first[c.tables[b].window]), cmp.Compare(c.age(a), c.age(b)), cmp.Compare(a, b))
 		})
 	}
 	window := func(i int) uint32 {
@@ -151,17 +134,32 @@ func (c *run) scanPlan() (order []uint32, batches []span) {
 	return order, batches
 }
 
+// age puts the tables of one part of the disk in the order in which snapshots
+// have parted with them: the active disk's is the latest.
+func (c *run) age(table uint32) uint32 {
+	return c.tables[table].l1 - 1 // of the active one it wraps to the largest number
+}
+
+// windows is the number of parts of the disk that tables can be for.
+func (c *run) windows() (n uint32) {
+	for i := range c.tables {
+		n = max(n, c.tables[i].window+1)
+	}
+	return n
+}
+
 // hasVersions tells whether some part of the disk has more than one L2 table.
 func (c *run) hasVersions() bool {
 	if len(c.l1s) <= 1 {
 		return false
 	}
-	seen := make(map[uint32]struct{}, len(c.tables))
+	seen := make([]bool, c.windows())
 	for i := range c.tables {
-		if _, ok := seen[c.tables[i].window]; ok {
+		if w := c.tables[i].window; seen[w] {
 			return true
+		} else {
+			seen[w] = true
 		}
-		seen[c.tables[i].window] = struct{}{}
 	}
 	return false
 }

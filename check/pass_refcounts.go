@@ -117,8 +117,7 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	case d.Refcount > d.References:
 		c.unreserved(u, found.add)
 	case d.Coverage == refcount.Uncovered:
-		if c.full(REF008) {
-			c.report(Finding{Code: REF008, Severity: c.refcountSeverity(), Count: u.n, Rest: true})
+		if c.crowded(REF008, c.refcountSeverity(), u.n) {
 			return
 		}
 		f := c.refcountFinding(u)
@@ -129,24 +128,15 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		if d.Refcount == 0 && len(c.unallocated) < maxBlank {
 			c.unallocated = append(c.unallocated, d.First)
 		}
-		code, severity, most := REF005, c.refcountSeverity(), c.maxRefcount()
-		if u.references > most {
-			code, severity = REF007, 0
-		}
-		if c.full(code) {
-			c.report(Finding{Code: code, Severity: severity, Count: u.n, Rest: true})
-			return
-		}
-		c.eachBlock(u, func(u unowned) {
-			f := c.refcountFinding(u)
-			f.Code, f.Severity = code, severity
-			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
-			if code == REF007 {
+		if most := c.maxRefcount(); u.references > most {
+			c.eachBlock(REF007, 0, u, func(f Finding) {
 				f.Expected = ""
 				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
-			}
-			c.report(f)
-		})
+				c.report(f)
+			})
+			return
+		}
+		c.eachBlock(REF005, c.refcountSeverity(), u, c.report)
 	}
 }
 
@@ -170,14 +160,11 @@ func (c *run) settleLeaks(found *leaks) error {
 		code = REF009
 	}
 	for _, u := range found.runs {
-		c.eachBlock(u, func(u unowned) {
-			f := c.refcountFinding(u)
-			f.Code = code
-			f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(u.first, u.n), u.refcount, c.referencesTo(u))
+		c.eachBlock(code, c.refcountSeverity(), u, func(f Finding) {
 			if code == REF009 {
 				d := c.doubts[0]
 				f.Expected = ""
-				f.Message += fmt.Sprintf("; not called a leak, since %s may own %s: %s", d.Owner, it(u.n), d.Why)
+				f.Message += fmt.Sprintf("; not called a leak, since %s may own %s: %s", d.Owner, it(f.Count), d.Why)
 			}
 			c.report(f)
 		})
@@ -226,14 +213,18 @@ func (c *run) referencesTo(u unowned) string {
 // maxRefcount is the largest refcount that the image's width can hold.
 func (c *run) maxRefcount() uint64 { return qcow2.MaxRefcount(c.g.RefcountOrder) }
 
-// eachBlock cuts a run where one refcount block ends and the next begins, since
-// those are different bytes of the file.
-func (c *run) eachBlock(u unowned, yield func(unowned)) {
+// eachBlock makes findings about the refcounts of a run: one for each refcount
+// block, since those are different bytes of the file. What is not listed any more
+// is only counted.
+func (c *run) eachBlock(code Code, severity Severity, u unowned, yield func(Finding)) {
 	per := c.g.RefcountBlockEntries()
-	for u.n > 0 {
+	for u.n > 0 && !c.crowded(code, severity, u.n) {
 		part := u
 		part.n = min(u.n, per-uint64(u.first)%per)
-		yield(part)
+		f := c.refcountFinding(part)
+		f.Code, f.Severity = code, severity
+		f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(part.first, part.n), part.refcount, c.referencesTo(part))
+		yield(f)
 		u.first += qcow2.HostCluster(part.n)
 		u.n -= part.n
 	}

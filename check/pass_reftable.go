@@ -62,29 +62,31 @@ func (c *run) checkRefTable() error {
 }
 
 func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
-	path := fmt.Sprintf("refcount table[%d]", i)
 	offset := e.Offset()
-	f := Finding{Path: path, Extent: c.refTableEntry(i), Value: hex(e)}
+	bad := func(code Code, value, expected, format string, args ...any) {
+		if c.crowded(code, 0, 1) {
+			return
+		}
+		path := fmt.Sprintf("refcount table[%d]", i)
+		c.report(Finding{
+			Code: code, Path: path, Extent: c.refTableEntry(i), Value: value, Expected: expected,
+			Message: path + " " + fmt.Sprintf(format, args...),
+		})
+	}
 	if r := e.Reserved(); r != 0 {
-		f := f
-		f.Code, f.Value, f.Expected = REF001, hex(r), "0x0"
-		f.Message = fmt.Sprintf("%s is 0x%016x: reserved bits 0x%x are set", path, uint64(e), r)
-		c.report(f)
+		bad(REF001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
 	}
 	switch {
 	case offset == 0:
 		return
 	case !c.g.Aligned(offset):
-		f.Code, f.Expected = REF002, fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
-		f.Message = fmt.Sprintf("%s names a refcount block at %v, which is not the start of a cluster", path, offset)
+		bad(REF002, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names a refcount block at %v, which is not the start of a cluster", offset)
 	case c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()):
-		f.Code = REF003
-		f.Message = fmt.Sprintf("%s names a refcount block at %v, but the file ends at 0x%x", path, offset, c.img.Size())
+		bad(REF003, hex(e), "", "names a refcount block at %v, but the file ends at 0x%x", offset, c.img.Size())
 	default:
 		c.count(c.g.HostCluster(offset), 1, 1)
 		c.blocks = append(c.blocks, refBlock{index: i, offset: offset})
 		return
 	}
-	c.report(f)
 	c.badBlocks = append(c.badBlocks, i)
 }

@@ -8,57 +8,6 @@ import (
 	"github.com/qcheck/qcheck/qcow2"
 )
 
-// l1table is an L1 table to be read: the active one, or a snapshot's.
-type l1table struct {
-	snapshot string // ID, escaped; empty for the active one
-	extent   qcow2.Extent
-	entries  uint64
-	// unread tells that the table lies where others are, of which enough were
-	// read; the overlap itself is reported.
-	unread bool
-}
-
-func (l *l1table) owner() Owner { return Owner{Structure: StructL1Table, Snapshot: l.snapshot} }
-
-// maxRepeatedL1 bounds how many bytes of L1 tables are read that lie where other
-// L1 tables are. No sound image has any; without a bound, the snapshots of a
-// small file could have terabytes of them.
-const maxRepeatedL1 = qcow2.MaxL1Size
-
-// boundL1s marks the L1 tables that are not to be read.
-func (c *run) boundL1s() {
-	order := make([]int, len(c.l1s))
-	for n := range order {
-		order[n] = n
-	}
-	slices.SortFunc(order, func(a, b int) int {
-		return cmp.Or(cmp.Compare(c.l1s[a].extent.Offset, c.l1s[b].extent.Offset), cmp.Compare(a, b))
-	})
-	var end qcow2.HostOffset
-	repeated := make([]bool, len(c.l1s))
-	for _, n := range order {
-		x := c.l1s[n].extent
-		repeated[n] = x.Offset < end && n != 0
-		end = max(end, x.Offset+qcow2.HostOffset(x.Length))
-	}
-	total := uint64(0)
-	for n := range c.l1s {
-		if !repeated[n] {
-			continue
-		}
-		l := &c.l1s[n]
-		if total += l.extent.Length; total > maxRepeatedL1 {
-			l.unread = true
-			c.doubt(l.owner(), "it lies where other L1 tables are, too many to read them all")
-		}
-	}
-}
-
-// entry is the place of an entry.
-func (l *l1table) entry(i uint64) qcow2.Extent {
-	return qcow2.Extent{Offset: l.extent.Offset + qcow2.HostOffset(i*8), Length: 8}
-}
-
 // l2ref is a run of consecutive L1 tables (by number) that all name the same L2
 // table at the same index. A table that a hundred snapshots share is one l2ref,
 // not a hundred.
@@ -93,12 +42,12 @@ func (c *run) collectTables() ([]l2table, error) {
 			return nil, err
 		}
 		l := &c.l1s[n]
-		if l.unread {
-			continue
-		}
 		scan := qcow2.ReadL1(c.img, l.extent.Offset, l.entries)
 		blank := l.entries > 0
 		for i, e := range scan.All() {
+			if i%(1<<16) == 0 && c.ctx.Err() != nil {
+				return nil, c.ctx.Err()
+			}
 			blank = false
 			offset, ok := c.checkL1Entry(n, i, e)
 			if !ok {
@@ -121,10 +70,14 @@ func (c *run) collectTables() ([]l2table, error) {
 			c.trouble(l.owner(), qcow2.Extent{Offset: bad.Offset, Length: bad.Length}, bad)
 		}
 	}
+	sortRefs(refs)
+	return c.mergeRefs(c.dropStrayL1s(refs)), nil
+}
+
+func sortRefs(refs []l2ref) {
 	slices.SortFunc(refs, func(a, b l2ref) int {
 		return cmp.Or(cmp.Compare(a.offset, b.offset), cmp.Compare(a.first, b.first), cmp.Compare(a.index, b.index))
 	})
-	return c.mergeRefs(refs), nil
 }
 
 // mergeRefs makes one table of all references to it, and reports tables that
@@ -139,30 +92,48 @@ func (c *run) mergeRefs(refs []l2ref) []l2table {
 		same := refs[:n]
 		refs = refs[n:]
 		t := l2table{offset: same[0].offset, window: same[0].index, l1: same[0].first}
-		for i, r := range same {
+		before := placesBefore{same[0], same[0]}
+		for _, r := range same {
 			t.times += r.last - r.first + 1
 			if r.index != t.window {
-				c.reportTwice(same, i)
+				c.reportTwice(r, same[0], before)
 			}
+			before.add(r)
 		}
 		tables = append(tables, t)
 	}
 	return tables
 }
 
-// reportTwice reports that same[i] names an L2 table that has another place
-// already: within the same L1 table, if there is one such.
-func (c *run) reportTwice(same []l2ref, i int) {
-	if c.full(MAP018) {
-		c.report(Finding{Code: MAP018, Rest: true}) // millions of entries can name one table
+// placesBefore are, of the references to a table that come before one in the
+// order of their first L1 table, those of two different places that reach
+// furthest. It takes a look at both to tell whether an L1 table has the same
+// table at another place.
+type placesBefore [2]l2ref
+
+func (p *placesBefore) add(r l2ref) {
+	switch {
+	case r.index == p[0].index:
+		if r.last > p[0].last {
+			p[0] = r
+		}
+	case r.last > p[0].last:
+		p[0], p[1] = r, p[0]
+	case p[1].index == p[0].index || r.last > p[1].last:
+		p[1] = r
+	}
+}
+
+// reportTwice reports that r names an L2 table that has another place already:
+// within the same L1 table, if there is one such.
+func (c *run) reportTwice(r, other l2ref, before placesBefore) {
+	if c.crowded(MAP018, 0, 1) {
 		return
 	}
-	r, other := same[i], same[0]
 	where := "another L1 table"
-	for _, o := range same[:i] {
-		if o.index != r.index && o.last >= r.first && o.first <= r.last {
+	for _, o := range before {
+		if o.index != r.index && o.last >= r.first {
 			other, where = o, "the same L1 table"
-			break
 		}
 	}
 	l := &c.l1s[r.first]
@@ -190,37 +161,36 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		return offset, true
 	}
 	path := fmt.Sprintf("l1[%d]", i)
-	f := Finding{Path: path, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))), Value: hex(e)}
-	if r := e.Reserved(); r != 0 {
-		f := f
-		f.Code, f.Value, f.Expected = MAP001, hex(r), "0x0"
-		f.Message = fmt.Sprintf("%s is 0x%016x: reserved bits 0x%x are set", path, uint64(e), r)
-		c.report(f)
+	bad := func(code Code, value, expected, format string, args ...any) {
+		if c.crowded(code, 0, 1) {
+			return
+		}
+		c.report(Finding{
+			Code: code, Path: path, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))),
+			Value: value, Expected: expected, Message: path + " " + fmt.Sprintf(format, args...),
+		})
 	}
-	owner := Owner{Structure: StructL2Table, Path: path, Snapshot: l.snapshot}
+	if r := e.Reserved(); r != 0 {
+		bad(MAP001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+	}
+	cut := false
 	switch {
 	case offset == 0:
 		if e.Copied() && n == 0 {
-			f.Code, f.Value, f.Expected = MAP004, "set", "clear"
-			f.Message = path + " has COPIED set but names no L2 table"
-			c.report(f)
+			bad(MAP004, "set", "clear", "has COPIED set but names no L2 table")
 		}
-		return 0, false
 	case !c.g.Aligned(offset):
-		f.Code, f.Expected = MAP002, fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
-		f.Message = fmt.Sprintf("%s names an L2 table at %v, which is not the start of a cluster", path, offset)
+		bad(MAP002, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names an L2 table at %v, which is not the start of a cluster", offset)
 	case !qcow2.RangeFits(uint64(offset), c.g.ClusterSize(), uint64(c.img.Size())):
-		f.Code = MAP003
-		f.Message = fmt.Sprintf("%s names an L2 table at %v, but the file ends at 0x%x", path, offset, c.img.Size())
+		bad(MAP003, hex(e), "", "names an L2 table at %v, but the file ends at 0x%x", offset, c.img.Size())
+		// A table that the end of the file cuts is still read as far as it goes.
+		cut = !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
 	default:
 		return offset, true
 	}
-	c.report(f)
-	c.doubt(owner, "its L1 entry does not lead to a table")
+	c.doubt(Owner{Structure: StructL2Table, Path: path, Snapshot: l.snapshot}, "its L1 entry does not lead to a table")
 	if len(c.badSlots) < maxBlank {
 		c.badSlots = append(c.badSlots, l1slot{l1: uint32(n), index: uint32(i), entry: e})
 	}
-	// A table that the end of the file cuts is still read as far as it goes.
-	cut := f.Code == MAP003 && !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
 	return offset, cut
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -90,21 +91,38 @@ func Compare(ctx context.Context, c *Counts, t *Table, opts CompareOptions) (Tot
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var workers sync.WaitGroup
-	defer workers.Wait()
-	defer cancel()
+	var failure atomic.Pointer[any] // what a goroutine panicked with first
+	start := func(f func()) {
+		workers.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					failure.CompareAndSwap(nil, &r)
+					cancel()
+				}
+			}()
+			f()
+		})
+	}
+	defer func() {
+		cancel()
+		workers.Wait()
+		if r := failure.Load(); r != nil {
+			panic(*r) // where the caller can catch it
+		}
+	}()
 
-	// Units are handed out and collected in the same order, so that the first
+	// Jobs are handed out and collected in the same order, so that the first
 	// one that is waited for is always being worked on.
-	todo := make(chan *unit)
-	inOrder := make(chan *unit, 2*opts.Jobs)
-	workers.Go(func() {
+	todo := make(chan *job)
+	inOrder := make(chan *job, 2*opts.Jobs)
+	start(func() {
 		defer close(inOrder)
 		defer close(todo)
 		p := newPlanner(c, t)
-		for u := p.next(); u != nil; u = p.next() {
-			for _, ch := range []chan *unit{inOrder, todo} {
+		for j := p.next(); j != nil; j = p.next() {
+			for _, ch := range []chan *job{inOrder, todo} {
 				select {
-				case ch <- u:
+				case ch <- j:
 				case <-ctx.Done():
 					return
 				}
@@ -112,16 +130,16 @@ func Compare(ctx context.Context, c *Counts, t *Table, opts CompareOptions) (Tot
 		}
 	})
 	for range opts.Jobs {
-		workers.Go(func() {
+		start(func() {
 			w := worker{ctx: ctx, t: t, fileClusters: opts.FileClusters}
-			for u := range todo {
-				w.compare(u)
+			for j := range todo {
+				w.compare(j)
 			}
 		})
 	}
 	col := collector{opts: &opts}
-	for u := range inOrder {
-		if err := col.collect(ctx, u); err != nil {
+	for j := range inOrder {
+		if err := col.collect(ctx, j); err != nil {
 			col.flush()
 			return col.totals, err
 		}
@@ -138,12 +156,12 @@ type collector struct {
 	failed  *blockFailure
 }
 
-func (c *collector) collect(ctx context.Context, u *unit) error {
+func (c *collector) collect(ctx context.Context, j *job) error {
 	for {
 		select {
-		case batch, ok := <-u.out:
+		case batch, ok := <-j.out:
 			if !ok {
-				c.unitDone(u)
+				c.jobDone(j)
 				return ctx.Err()
 			}
 			for i := range batch {
@@ -208,12 +226,12 @@ func (c *collector) flush() {
 	}
 }
 
-func (c *collector) unitDone(u *unit) {
-	c.totals.Bytes += u.bytes
+func (c *collector) jobDone(j *job) {
+	c.totals.Bytes += j.bytes
 	for _, part := range []struct {
 		sums *Sums
 		at   int64
-	}{{&c.totals.InFile, u.inFile}, {&c.totals.PastEnd, u.pastEnd}} {
+	}{{&c.totals.InFile, j.inFile}, {&c.totals.PastEnd, j.pastEnd}} {
 		if part.at >= 0 {
 			part.sums.Highest, part.sums.Any = qcow2.HostCluster(part.at), true
 		}

@@ -2,6 +2,7 @@ package refcount
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -137,9 +138,6 @@ func (w *worker) emit(e event) {
 	if len(w.batch) == batchEvents {
 		w.send()
 	}
-	if w.batch == nil {
-		w.batch = make([]event, 0, batchEvents)
-	}
 	w.batch = append(w.batch, e)
 }
 
@@ -149,8 +147,8 @@ func (w *worker) send() {
 		return
 	}
 	select {
-	case w.u.out <- w.batch:
+	case w.j.out <- slices.Clone(w.batch):
 	case <-w.ctx.Done():
 	}
-	w.batch = nil
+	w.batch = w.batch[:0]
 }

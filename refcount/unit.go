@@ -15,8 +15,13 @@ type unit struct {
 	lo, hi uint64   // clusters lo to hi-1, multiples of chunkClusters
 	chunks []*chunk // that lie in it
 	blocks []Block  // that cover some of it
+}
 
-	out chan []event // closed when all is done
+// A job is a few units, as much as is worth being handed to a goroutine: far
+// apart, a unit can be a single reference.
+type job struct {
+	units []unit
+	out   chan []event // closed when all is done
 
 	// Valid once out is closed.
 	bytes           uint64
@@ -38,6 +43,10 @@ const (
 	unitBytes    = 512 << 10
 	unitClusters = 1 << 20 // at most, with narrow refcounts
 	batchEvents  = 256
+
+	// A job ends with the unit that makes it weigh so many bytes of refcounts; a
+	// chunk weighs as much as a bit plane.
+	jobBytes = unitBytes / 4
 )
 
 // planner cuts what is to be compared into units. Ranges with neither blocks
@@ -48,6 +57,7 @@ type planner struct {
 	blocks []Block  // those that end after pos
 	pos    uint64
 	size   uint64 // clusters of a unit
+	known  dataExtent
 }
 
 func newPlanner(c *Counts, t *Table) *planner {
@@ -55,29 +65,60 @@ func newPlanner(c *Counts, t *Table) *planner {
 	return &planner{t: t, chunks: c.dir.sorted(), blocks: t.blocks, size: min(size, unitClusters)}
 }
 
-// next gives the next unit, or nil.
-func (p *planner) next() *unit {
-	lo := ^uint64(0)
-	if len(p.chunks) > 0 {
-		lo = p.chunks[0].index * chunkClusters
+// next gives the next job, or nil.
+func (p *planner) next() *job {
+	j := &job{inFile: -1, pastEnd: -1}
+	for weight := uint64(0); weight < jobBytes; {
+		u, ok := p.unit()
+		if !ok {
+			break
+		}
+		weight += uint64(len(u.chunks)) * uint64(planeBytes)
+		if len(u.blocks) > 0 {
+			weight += (u.hi - u.lo) << p.t.g.RefcountOrder / 8
+		}
+		j.units = append(j.units, u)
 	}
-	for len(p.blocks) > 0 && p.t.end(p.blocks[0]) <= p.pos {
-		p.blocks = p.blocks[1:]
-	}
-	if len(p.blocks) > 0 {
-		lo = min(lo, max(p.pos, p.t.first(p.blocks[0])))
-	}
-	if lo == ^uint64(0) {
+	if len(j.units) == 0 {
 		return nil
 	}
+	j.out = make(chan []event, 2)
+	return j
+}
+
+// unit gives the next unit; ok is false when there is none.
+func (p *planner) unit() (u unit, ok bool) {
+	chunk := ^uint64(0) // where the next one begins
+	if len(p.chunks) > 0 {
+		chunk = p.chunks[0].index * chunkClusters
+	}
+	lo := chunk
+	for ; len(p.blocks) > 0; p.blocks = p.blocks[1:] {
+		b := p.blocks[0]
+		if p.t.end(b) <= p.pos {
+			continue
+		}
+		if !p.known.covers(p.t, uint64(b.Offset), p.t.g.ClusterSize()) {
+			lo = min(lo, max(p.pos, p.t.first(b)))
+			break
+		}
+		// All of its refcounts are 0: it only matters where there are
+		// references.
+		if p.t.end(b) > chunk {
+			break
+		}
+	}
+	if lo == ^uint64(0) {
+		return u, false
+	}
 	lo -= lo % chunkClusters
-	u := &unit{lo: lo, hi: lo + p.size, out: make(chan []event, 2), inFile: -1, pastEnd: -1}
+	u = unit{lo: lo, hi: lo + p.size}
 	n := sort.Search(len(p.chunks), func(i int) bool { return p.chunks[i].index*chunkClusters >= u.hi })
 	u.chunks, p.chunks = p.chunks[:n], p.chunks[n:]
 	n = sort.Search(len(p.blocks), func(i int) bool { return p.t.first(p.blocks[i]) >= u.hi })
 	u.blocks = p.blocks[:n] // the last may go on in the next unit
 	p.pos = u.hi
-	return u
+	return u, true
 }
 
 // first is the first cluster that a block covers, end the first after them.
@@ -99,6 +140,7 @@ type worker struct {
 	t            *Table
 	fileClusters uint64
 
+	j     *job
 	u     *unit
 	parts []part // by cluster
 	buf   []byte
@@ -106,9 +148,22 @@ type worker struct {
 	known dataExtent
 }
 
-func (w *worker) compare(u *unit) {
-	w.u = u
-	defer close(u.out)
+func (w *worker) compare(j *job) {
+	w.j = j
+	defer close(j.out)
+	for i := range j.units {
+		w.u = &j.units[i]
+		w.unit()
+		if w.ctx.Err() != nil {
+			return
+		}
+	}
+	w.send()
+}
+
+// unit compares the unit that is at hand.
+func (w *worker) unit() {
+	u := w.u
 	w.load()
 	parts, chunks := w.parts, u.chunks
 	for base := u.lo; base < u.hi; base += chunkClusters {
@@ -122,11 +177,12 @@ func (w *worker) compare(u *unit) {
 		if w.ctx.Err() != nil {
 			return
 		}
-		w.chunk(base, ch, parts)
+		if len(parts) > 0 || ch != nil {
+			w.chunk(base, ch, parts)
+		}
 	}
-	w.send()
-	u.inFile = w.highest(u.lo, min(u.hi, w.fileClusters))
-	u.pastEnd = w.highest(max(u.lo, w.fileClusters), u.hi)
+	w.j.inFile = max(w.j.inFile, w.highest(u.lo, min(u.hi, w.fileClusters)))
+	w.j.pastEnd = max(w.j.pastEnd, w.highest(max(u.lo, w.fileClusters), u.hi))
 }
 
 // chunk compares one chunk, or the clusters of one that is not there; parts
@@ -186,7 +242,9 @@ func (w *worker) load() {
 		p := part{block: b, lo: max(u.lo, t.first(b)), hi: min(u.hi, t.end(b), t.clusters)}
 		p.from = (p.lo - t.first(b)) << t.g.RefcountOrder / 8
 		w.parts = append(w.parts, p)
-		size += p.length(t)
+		if !w.hole(&p) {
+			size += p.length(t)
+		}
 	}
 	if cap(w.buf) < size {
 		w.buf = make([]byte, size)
@@ -220,7 +278,7 @@ func (w *worker) load() {
 					q.err = t.read(q.raw, q.block, q.from)
 				}
 			}
-			u.bytes += uint64(len(q.raw))
+			w.j.bytes += uint64(len(q.raw))
 		}
 		i = n
 	}
@@ -239,17 +297,22 @@ type dataExtent struct{ asked, start, end qcow2.HostOffset }
 
 // hole tells whether a part is known to be all zeros without reading it.
 func (w *worker) hole(p *part) bool {
-	finder, ok := w.t.r.(DataFinder)
-	off, length := qcow2.HostOffset(p.offset()), qcow2.HostOffset(p.length(w.t))
-	if !ok || !qcow2.RangeFits(uint64(off), uint64(length), qcow2.MaxImageLength) {
+	return w.known.covers(w.t, p.offset(), uint64(p.length(w.t)))
+}
+
+// covers tells whether a range of the file is known to be all zeros without
+// reading it. The last answer is kept for the next question.
+func (e *dataExtent) covers(t *Table, offset, length uint64) bool {
+	finder, ok := t.r.(DataFinder)
+	if !ok || !qcow2.RangeFits(offset, length, qcow2.MaxImageLength) {
 		return false
 	}
-	e := &w.known
+	off := qcow2.HostOffset(offset)
 	if off < e.asked || off >= e.end {
 		*e = dataExtent{asked: off}
 		e.start, e.end = finder.NextData(off)
 	}
-	return e.start >= off+length || e.end <= off
+	return e.start >= off+qcow2.HostOffset(length) || e.end <= off
 }
 
 // highest gives the highest cluster from lo to hi-1 with a reference or a
