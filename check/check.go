@@ -110,6 +110,7 @@ type run struct {
 	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
 	behind        []qcow2.Snapshot    // an entry that follows the last snapshot
 	bitmaps       []qcow2.BitmapEntry // the entries that could be read
+	spoilt        map[string]struct{} // see spoilBitmap
 }
 
 // A pass looks at one kind of structure. Each opens its file with what it tests,

@@ -140,12 +140,14 @@ func (c *run) reportOverlap(culprit, other place) {
 	if culprit.kind != placeBlock && len(c.doubts) < maxDoubts {
 		c.doubt(c.placeOwner(culprit), "it lies where other metadata is")
 	}
+	if code == BMT006 {
+		c.spoilBitmap(c.placeOwner(culprit))
+		c.spoilBitmap(c.placeOwner(other))
+	}
 	if c.crowded(code, 0, uint64(end-first)) {
 		return
 	}
 	o, oo := c.placeOwner(culprit), c.placeOwner(other)
-	c.spoilBitmap(o)
-	c.spoilBitmap(oo)
 	f := Finding{
 		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Bitmap: o.Bitmap,
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
@@ -168,9 +170,20 @@ func (c *run) spoilBitmap(o Owner) {
 	if o.Structure != StructBitmapTable && o.Structure != StructBitmapData {
 		return
 	}
+	if c.spoilt == nil {
+		c.spoilt = make(map[string]struct{})
+	}
+	c.spoilt[o.Bitmap] = struct{}{}
+}
+
+// markSpoiltBitmaps gives the bitmaps that spoilBitmap was told of their state.
+func (c *run) markSpoiltBitmaps() {
+	if len(c.spoilt) == 0 {
+		return
+	}
 	for i := range c.res.Bitmaps {
 		b := &c.res.Bitmaps[i]
-		if (b.State == BitmapEnabled || b.State == BitmapDisabled) && Escape(b.Name) == o.Bitmap {
+		if _, bad := c.spoilt[Escape(b.Name)]; bad && (b.State == BitmapEnabled || b.State == BitmapDisabled) {
 			b.State, b.Why = BitmapUnusable, "another structure lies where its table or its data is"
 		}
 	}

@@ -24,6 +24,7 @@ import (
 
 // checkMapping runs the pass.
 func (c *run) checkMapping() error {
+	defer c.markSpoiltBitmaps()
 	c.listL1s()
 	tables, err := c.collectTables()
 	if err != nil {
