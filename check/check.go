@@ -102,6 +102,7 @@ type run struct {
 	blocksTried int      // see fitsBlock
 
 	table       *refcount.Table     // what the file says; nil where it cannot be told
+	lookup      *refcount.Lookup    // see onDisk
 	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
 	dataFileEnd uint64              // bytes of the external data file that are mapped
 	data        dataFile

@@ -35,6 +35,9 @@ type bitmapsPass struct {
 	bitmaps   []*bitmap    // in the order of the directory
 	runs      []bitmapRun  // clusters of all bitmaps
 	buf       []byte       // for data
+
+	settled  map[tablePlace]tableSize // see settleTableSize
+	settling uint64                   // entries read for it
 }
 
 // bitmap is one bitmap and what the pass has learned of it.

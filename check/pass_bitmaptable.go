@@ -91,39 +91,76 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 // the disk needs. Entries beyond what is needed are read if there are any; those
 // that seem to follow the table are not, but what they name may be the bitmap's.
 // The result is false where what is there is not as a resize leaves it.
+//
+// Tables of many bitmaps can lie in one place, or nearly so: what has been found
+// out about one is remembered, and there is a bound to what is read in all.
 func (p *bitmapsPass) settleTableSize(b *bitmap) bool {
+	place := tablePlace{b.TableOffset, b.TableSize, b.needed}
+	s, known := p.settled[place]
+	if !known {
+		s = p.tryTableSizes(b)
+		if p.settled == nil {
+			p.settled = make(map[tablePlace]tableSize)
+		}
+		p.settled[place] = s
+	}
+	b.entries = s.entries
+	if s.unknown {
+		p.doubt(b.tableOwner(), "its size is not known")
+	}
+	return s.resized
+}
+
+// tablePlace is where a table of the wrong size is, and tableSize what was made
+// of it.
+type (
+	tablePlace struct {
+		offset qcow2.HostOffset
+		size   uint32
+		needed uint64
+	}
+	tableSize struct {
+		entries uint64
+		unknown bool
+		resized bool // it is as a resize leaves it
+	}
+)
+
+// maxSettled is how many entries are read at most, of all bitmaps together, to
+// find out how long tables of the wrong size are.
+const maxSettled = 1 << 24
+
+// tryTableSizes is settleTableSize for a table that was not seen yet.
+func (p *bitmapsPass) tryTableSizes(b *bitmap) tableSize {
 	lo, hi := min(uint64(b.TableSize), b.needed), max(uint64(b.TableSize), b.needed)
 	if lo == 0 { // a disk of less than a sector, which has no bits for QEMU
 		lo = hi
 	}
-	unknown := func() bool {
-		p.doubt(b.tableOwner(), "its size is not known")
-		return false
-	}
 	if p.outside(b.TableOffset, lo*8) {
-		return unknown()
+		return tableSize{unknown: true}
 	}
-	b.entries = lo
 	tooSmall := uint64(b.TableSize) < b.needed
+	unknown := tableSize{entries: lo, unknown: true, resized: tooSmall}
 	if p.outside(b.TableOffset, hi*8) {
-		unknown()
-		return tooSmall
+		return unknown
 	}
 	p.reserve(at(b.TableOffset, hi*8))
+	if p.settling += hi - lo; p.settling > maxSettled {
+		return unknown
+	}
+	entries := lo
 	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](p.img, b.TableOffset, hi)
 	for _, e := range scan.From(lo) {
 		if p.entryFaults(e) != 0 {
-			b.entries = lo
-			unknown()
-			return tooSmall
+			return unknown
 		}
 		if !tooSmall {
-			b.entries = hi
+			entries = hi
 		} else if e.Offset() != 0 {
 			p.reserve(at(e.Offset(), p.g.ClusterSize()))
 		}
 	}
-	return true
+	return tableSize{entries: entries, resized: true}
 }
 
 // The faults that a table entry can have.

@@ -59,9 +59,9 @@ func (c *run) checkMapping() error {
 // the ID is empty.
 func snapshotName(s *qcow2.Snapshot) string {
 	if len(s.ID) == 0 {
-		return Escape(s.Name)
+		return excerpt(s.Name)
 	}
-	return Escape(s.ID)
+	return excerpt(s.ID)
 }
 
 // batchBytes is about how much of L2 tables one worker takes at a time.

@@ -94,7 +94,10 @@ func (c *run) onDisk(cl qcow2.HostCluster) uint64 {
 	if c.table == nil {
 		return 0
 	}
-	n, _ := c.table.Get(cl)
+	if c.lookup == nil {
+		c.lookup = refcount.NewLookup(c.table)
+	}
+	n, _ := c.lookup.Get(cl)
 	return n
 }
 

@@ -3,6 +3,7 @@ package corpus
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -33,6 +34,14 @@ func (img *Image) SnapshotGuest(id string) *Store {
 		}
 	}
 	return nil
+}
+
+// Clone gives a copy of the image file, to be damaged apart from the original;
+// what neither changes takes memory once. The other files and what the guest must
+// see are shared, and so is where everything stands.
+func (img *Image) Clone() *Image {
+	c := &Image{Store: img.Store.clone(), layout: img.layout, Siblings: maps.Clone(img.Siblings), guest: img.guest, size: img.size}
+	return c
 }
 
 // Open opens the image for reading.

@@ -145,6 +145,8 @@ func (s *Store) Truncate(size int64) {
 
 // clone gives a copy that shares the memory of what neither changes.
 func (s *Store) clone() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	c := NewStore(s.size)
 	for i, ch := range s.chunks {
 		ch.shared = true

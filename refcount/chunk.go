@@ -24,6 +24,7 @@ const (
 	maxRuns = 4096
 
 	chunkBytes = int64(unsafe.Sizeof(chunk{}))
+	wideBytes  = int64(unsafe.Sizeof(wide{}))
 	planeBytes = int64(unsafe.Sizeof(plane{}))
 )
 
@@ -62,15 +63,22 @@ type chunk struct {
 	// one is the plane of clusters with a reference; nil while the chunk is a
 	// list of runs. Its words are changed by atomic OR, without the lock.
 	one atomic.Pointer[plane]
-	// These are planes like it, each made when first needed: two for clusters
-	// with a second reference, and one for each mark.
-	two    atomic.Pointer[plane]
-	marked [planeKinds]atomic.Pointer[plane]
+	// What only a chunk with planes has is made along with the first of them: a
+	// small file can ask for millions of chunks that stay lists of a run.
+	*wide
 
 	mu     sync.Mutex // for what follows, and to change the pointers above
 	runs   runList
 	claims int
-	more   counters // references beyond the second
+}
+
+// wide is what a chunk with bit planes has besides the first one.
+type wide struct {
+	// These are planes, each made when first needed: two for clusters with a
+	// second reference, and one for each mark.
+	two    atomic.Pointer[plane]
+	marked [planeKinds]atomic.Pointer[plane]
+	more   counters // references beyond the second; under the chunk's lock
 }
 
 func (ch *chunk) first() qcow2.HostCluster { return qcow2.HostCluster(ch.index * chunkClusters) }
@@ -116,8 +124,11 @@ func (ch *chunk) claimSparse(b *budget, lo, hi int, times uint64, marks Marks) (
 // densify turns the list of runs into bit planes; the lock is held. It returns
 // nil, and changes nothing, when the memory does not suffice.
 func (ch *chunk) densify(b *budget) *plane {
+	if b.take(wideBytes) != nil {
+		return nil
+	}
 	var (
-		used   int64
+		used   = wideBytes
 		failed bool
 		more   counters
 	)
@@ -159,7 +170,7 @@ func (ch *chunk) densify(b *budget) *plane {
 	}
 	b.give(ch.runs.bytes())
 	ch.runs = runList{}
-	ch.more = more
+	ch.wide = &wide{more: more}
 	ch.two.Store(two)
 	for kind := range planeKinds {
 		ch.marked[kind].Store(marked[kind])

@@ -63,8 +63,12 @@ func (k *Claimer) single(cluster, times uint64, marks Marks) (left uint64, stran
 		times == 0 || marks&MarkCompressed != 0 {
 		return 0, false, false
 	}
-	one, two := ch.one.Load(), ch.two.Load()
-	if one == nil || two == nil && times > 1 {
+	one := ch.one.Load()
+	if one == nil {
+		return 0, false, false
+	}
+	two := ch.two.Load()
+	if two == nil && times > 1 {
 		return 0, false, false
 	}
 	w, bit := cluster%chunkClusters/64, uint64(1)<<(cluster%64)

@@ -295,12 +295,19 @@ func TestTableGet(t *testing.T) {
 	for order := range uint(qcow2.MaxRefcountOrder + 1) {
 		s := newScene(t, rand.New(rand.NewPCG(5, uint64(order))), order)
 		table := s.table(s.file)
+		lookup := NewLookup(table)
 		per := s.g.RefcountBlockEntries()
 		seen := map[uint64]bool{}
 		for _, b := range s.blocks {
 			seen[b.Index] = true
 			for _, i := range []uint64{0, 1, per / 3, per/2 + 1, per - 1} {
-				got, err := table.Get(qcow2.HostCluster(b.Index*per + i))
+				cluster := qcow2.HostCluster(b.Index*per + i)
+				got, err := table.Get(cluster)
+				for range 2 { // read, and kept
+					again, failed := lookup.Get(cluster)
+					require.Equal(t, got, again)
+					require.Equal(t, err, failed)
+				}
 				switch {
 				case table.isUnusable(b.Index):
 					require.ErrorIs(t, err, ErrUnknown)

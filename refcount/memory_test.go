@@ -106,6 +106,10 @@ func TestCountsMemoryIsAccounted(t *testing.T) {
 	var want int64
 	for _, ch := range c.dir.sorted() {
 		want += chunkBytes + ch.runs.bytes()
+		if ch.wide == nil {
+			continue
+		}
+		want += wideBytes
 		planes := []*atomic.Pointer[plane]{&ch.one, &ch.two}
 		for kind := range planeKinds {
 			planes = append(planes, &ch.marked[kind])
