@@ -172,10 +172,13 @@ func (b *builder) init() error {
 	}
 
 	// The header's cluster and the refcount table are there before there is a
-	// refcount block, which comes right after them.
+	// refcount block. Those that count them, and themselves, come right after.
 	b.addRefs(0, 1+uint64(b.refTableClusters), 1)
 	b.hint = qcow2.HostCluster(1 + b.refTableClusters)
-	b.placeBlock(0)
+	for i := uint64(0); i*b.g.RefcountBlockEntries() < uint64(b.hint); i++ {
+		b.placeBlock(i)
+		b.hint++
+	}
 	b.img.refTable = qcow2.Extent{Offset: b.g.HostOffset(1), Length: uint64(b.refTableClusters) << b.g.ClusterBits}
 	b.img.size = s.Size
 	b.growL1(b.g.L1EntriesFor(s.Size))
