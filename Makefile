@@ -10,8 +10,8 @@ RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|inter
 .DEFAULT_GOAL := build
 .PHONY: build test deps lint fmt-check vet staticcheck generate generate-check race demo clean help
 
-build: ## build bin/qcheck
-	$(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
+build: ## build bin/qcheck, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
 
 test: deps ## install what the tests need (as root, with apt-get) and run all of them
 	$(GO) test -timeout 8m ./...

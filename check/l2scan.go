@@ -22,6 +22,9 @@ type scanner struct {
 	// known is an answer about holes: nothing is stored from asked to start,
 	// something from there to end.
 	known struct{ asked, start, end qcow2.HostOffset }
+	// blank: the last table had no entry, so the next may lie in a hole too,
+	// which is worth a question to the file system.
+	blank bool
 
 	entrySize  int
 	zeroFlag   bool
@@ -79,7 +82,7 @@ func (s *scanner) batch(order []uint32, b span) scanResult {
 		}
 		// Tables that follow each other in the file are read at once.
 		n := s.adjacent(order, i, b.to)
-		hole := s.isHole(s.c.tables[tableAt(order, i)].offset, uint64(n*cs))
+		hole := s.blank && s.isHole(s.c.tables[tableAt(order, i)].offset, uint64(n*cs))
 		var failed []bool
 		if need := n * cs; !hole && cap(s.buf) < need {
 			s.buf = make([]byte, need)
@@ -215,7 +218,8 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 	ts := s.begin(t, raw, versions)
 	s.runs = s.runs[:0]
 	s.entries(ts)
-	if ts.seen == 0 {
+	s.blank = ts.seen == 0
+	if s.blank {
 		s.noteBlank(idx)
 		return
 	}
@@ -266,28 +270,69 @@ func (s *scanner) begin(t *l2table, raw []byte, versions [][]byte) *tableScan {
 // together; everything else goes through judge.
 func (s *scanner) entries(ts *tableScan) {
 	step := s.c.g.ClusterSize()
-	ordinary := s.entrySize == 8 && !s.c.h.HasDataFile()
+	ordinary := !s.c.h.HasDataFile()
+	extended := s.entrySize == 16
 	for i := 0; i < ts.entries; {
 		e := be64(ts.raw, i*s.entrySize)
-		if e == 0 && (s.entrySize == 8 || be64(ts.raw, i*s.entrySize+8) == 0) {
+		if e == 0 && (!extended || be64(ts.raw, i*16+8) == 0) {
 			i++
 			continue
 		}
 		if off := e & s.offsetBits; ordinary && i < ts.end && e&s.oddBits == 0 && off != 0 && off < s.dataEnd {
 			// Each next cluster of a run has the entry of the one before plus
 			// a cluster, and must lie within the file too.
-			limit := min(uint64(ts.end-i), (s.dataEnd-off-1)/step+1)
-			n := uint64(1)
-			for want := e + step; n < limit && be64(ts.raw, (i+int(n))*8) == want; want += step {
-				n++
+			limit := int(min(uint64(ts.end-i), (s.dataEnd-off-1)/step+1))
+			run := ts.raw[i*s.entrySize : (i+limit)*s.entrySize]
+			n := 0
+			if extended {
+				n = ascendingExtended(run, e, step)
+			} else {
+				n = 1 + ascending(run[8:], e+step, step)
 			}
-			s.take(ts, i, n, qcow2.L2Entry(e))
-			i += int(n)
-			continue
+			if n > 0 {
+				s.take(ts, i, uint64(n), qcow2.L2Entry(e))
+				i += n
+				continue
+			}
 		}
 		s.odd(ts, i)
 		i++
 	}
+}
+
+// ascending is how many entries of a table have the values want, want+step and
+// so on. A sequential disk is one such run; four entries at a time go as fast as
+// memory gives them.
+func ascending(raw []byte, want, step uint64) int {
+	n := 0
+	for ; len(raw) >= 32; raw = raw[32:] {
+		differ := binary.BigEndian.Uint64(raw) ^ want |
+			binary.BigEndian.Uint64(raw[8:]) ^ (want + step) |
+			binary.BigEndian.Uint64(raw[16:]) ^ (want + 2*step) |
+			binary.BigEndian.Uint64(raw[24:]) ^ (want + 3*step)
+		if differ != 0 {
+			break
+		}
+		n, want = n+4, want+4*step
+	}
+	for ; len(raw) >= 8 && binary.BigEndian.Uint64(raw) == want; raw = raw[8:] {
+		n, want = n+1, want+step
+	}
+	return n
+}
+
+// ascendingExtended is the same for extended entries, whose subclusters are
+// each allocated, or zero, or neither.
+func ascendingExtended(raw []byte, want, step uint64) int {
+	n := 0
+	for ; len(raw) >= 16; raw = raw[16:] {
+		entry, bitmap := binary.BigEndian.Uint64(raw), qcow2.SubclusterBitmap(binary.BigEndian.Uint64(raw[8:]))
+		if entry != want || bitmap.Conflicts() != 0 {
+			break
+		}
+		n, want = n+1, want+step
+	}
+	return n
 }
 
 func be64(b []byte, at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }
