@@ -50,6 +50,9 @@ type Options struct {
 	Device bool
 	// Jobs is how many goroutines read at once. The default is GOMAXPROCS.
 	Jobs int
+	// MemoryLimit bounds the reference counts of the checks, in bytes. The default
+	// is no limit but what the file justifies.
+	MemoryLimit int64
 	// OpenSibling is given to the checks. The default is nil.
 	OpenSibling func(kind check.SiblingKind, name, format string) (check.Sibling, error)
 }
