@@ -306,10 +306,10 @@ func (s *scanner) entries(ts *tableScan) {
 func ascending(raw []byte, want, step uint64) int {
 	n := 0
 	for ; len(raw) >= 32; raw = raw[32:] {
-		differ := binary.BigEndian.Uint64(raw) ^ want |
-			binary.BigEndian.Uint64(raw[8:]) ^ (want + step) |
-			binary.BigEndian.Uint64(raw[16:]) ^ (want + 2*step) |
-			binary.BigEndian.Uint64(raw[24:]) ^ (want + 3*step)
+		differ := (binary.BigEndian.Uint64(raw) ^ want) |
+			(binary.BigEndian.Uint64(raw[8:]) ^ (want + step)) |
+			(binary.BigEndian.Uint64(raw[16:]) ^ (want + 2*step)) |
+			(binary.BigEndian.Uint64(raw[24:]) ^ (want + 3*step))
 		if differ != 0 {
 			break
 		}
