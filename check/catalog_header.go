@@ -102,7 +102,7 @@ var headerRules = []Rule{
 			"still belong to the disk.",
 		Do: "Restore the first cluster from a backup if only the header is damaged. A snapshot of the image has an L1 " +
 			"table of its own and can still be read. Write nothing to the image: its data is still in it. A repair " +
-			"can only start from an empty table, so it loses data."},
+			"can shorten a table that is only too long, which must be asked for; it never starts from an empty one."},
 	{Code: HDR013, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
 		Title: "the refcount table is misplaced, missing or too large",
 		Spec:  "Header, refcount_table_offset and refcount_table_clusters; QEMU: qcow2_do_open",

@@ -42,7 +42,7 @@ var siblingRules = []Rule{
 		Do: "Put the backing file where the image names it (`qcheck info` shows the name), or tell the image its new " +
 			"place with `qemu-img rebase -u -b FILE -F FORMAT IMAGE`. The file must be the same as before: any " +
 			"other gives the guest wrong data."},
-	{Code: CHN002, Severity: Warning, Structure: StructBackingFile, Repair: RepairSafe,
+	{Code: CHN002, Severity: Warning, Structure: StructBackingFile, Repair: RepairNone,
 		Title: "the format of the backing file is not recorded",
 		Spec:  "Header extensions, backing file format name",
 		Why: "Then the format is guessed from the content. A guest that can write a raw backing file could make it " +

@@ -88,6 +88,10 @@ type run struct {
 	reserved  []clusterRun // clusters that are no leaks even though nobody refers to them
 	doubts    []Doubt
 
+	contests       []contest           // clusters in which two structures lie
+	contestsSorted bool                // see contestants
+	contestEnds    []qcow2.HostCluster // by number of contest: the highest end so far
+
 	l1s           []l1table           // number 0 is the active one
 	tables        []l2table           // in the order of the file
 	blank         []uint32            // some of the tables without a single entry
@@ -97,6 +101,7 @@ type run struct {
 	badSlots      []l1slot            // some of the L1 entries that lead to no table
 	blankL1s      []uint32            // some of the L1 tables without a single entry
 	unallocated   []qcow2.HostCluster // some of the referenced clusters that have refcount 0
+	lostTables    []LostTable         // tables that no L1 entry names
 
 	probe       *scanner // see prober
 	blocksTried int      // see fitsBlock
@@ -151,6 +156,7 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 func (c *run) check() (*Result, error) {
 	err := c.runPasses()
 	c.res.Findings = c.finish()
+	c.settleRepairs(c.res.Findings)
 	c.res.MemoryPeak = c.counts.Memory()
 	c.res.settle()
 	if err != nil {

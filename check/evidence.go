@@ -28,7 +28,41 @@ type Evidence struct {
 	SnapshotTable qcow2.Extent        // from the first entry's start to the last one's end
 	Bitmaps       []qcow2.BitmapEntry // the entries that could be read
 
+	// LostTables are the L2 tables that no L1 entry names any more (MAP020).
+	LostTables []LostTable
+
 	run *run
+}
+
+// LostTable is a cluster that reads as an L2 table, and that nothing refers to.
+type LostTable struct {
+	Offset qcow2.HostOffset
+	// Slot is the L1 entry where it belongs; its length is 0 where that cannot be
+	// told. Why says what speaks for it.
+	Slot qcow2.Extent
+	Why  string
+	// Snapshot is the ID, escaped, of the snapshot whose L1 table that is, and
+	// Index the entry's.
+	Snapshot string
+	Index    uint32
+}
+
+// L1Table is an L1 table that was read.
+type L1Table struct {
+	Snapshot string // ID, escaped; empty for the active disk
+	Offset   qcow2.HostOffset
+	Entries  uint64
+}
+
+// L1Tables gives the L1 tables that were read, as far as they were; the active one is
+// number 0 and can have no entries.
+func (e *Evidence) L1Tables() []L1Table {
+	all := make([]L1Table, 0, len(e.run.l1s))
+	for i := range e.run.l1s {
+		l := &e.run.l1s[i]
+		all = append(all, L1Table{Snapshot: l.snapshot, Offset: l.extent.Offset, Entries: l.entries})
+	}
+	return all
 }
 
 // Inspect is [Run] that gives the evidence too.
@@ -37,7 +71,7 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 	res, err := c.check()
 	e := &Evidence{
 		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
-		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, run: c,
+		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, run: c,
 	}
 	if c.table != nil {
 		e.Blocks = c.table.Blocks()
@@ -67,6 +101,17 @@ func (e *Evidence) UnusableEntries() []uint64 {
 // Reserved tells whether a cluster is kept for something although nothing refers
 // to it, so that its refcount must not be lowered.
 func (e *Evidence) Reserved(cl qcow2.HostCluster) bool { return e.run.isReserved(cl) }
+
+// Contested tells whether two structures lie in a place, so that nothing may be
+// written there. Structures that are named besides do not count, if they are the ones
+// that are likely not to belong there.
+func (e *Evidence) Contested(x qcow2.Extent, besides ...Structure) (found bool) {
+	e.run.contestants(x, func(culprit Structure) bool {
+		found = !slices.Contains(besides, culprit)
+		return !found
+	})
+	return found
+}
 
 // MetadataAt gives the metadata structure that takes a cluster.
 func (e *Evidence) MetadataAt(cl qcow2.HostCluster) (Owner, bool) { return e.run.metadataAt(cl) }

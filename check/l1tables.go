@@ -181,6 +181,8 @@ func (c *run) sameClusters(x, y qcow2.Extent) bool {
 func (c *run) reportL1Clash(l *l1table, other Owner) {
 	o := l.owner()
 	c.doubt(o, "it lies where other metadata is")
+	first, n := c.g.ClusterSpan(l.extent.Offset, l.extent.Length)
+	c.contested(StructL1Table, first, n)
 	code := MAP016
 	if other.isBitmap() {
 		code = BMT006

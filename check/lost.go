@@ -24,6 +24,8 @@ const (
 	// data.
 	maxProbes  = 1 << 16
 	maxContent = 1 << 10
+	// maxLostTables bounds the lost tables that are remembered.
+	maxLostTables = 1 << 12
 )
 
 // l1slot is an L1 entry that leads to no L2 table.
@@ -284,14 +286,19 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, entries int, slots []l1slot)
 	off := c.g.HostOffset(cl)
 	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
 	slot, evidence := placeFor(off, slots)
+	lost := LostTable{Offset: off, Why: evidence}
 	if slot != nil {
 		l := &c.l1s[slot.l1]
 		f.Path, f.Snapshot = fmt.Sprintf("l1[%d]", slot.index), l.snapshot
 		f.GuestOffset = ptr(c.windowStart(slot.index))
+		lost.Slot, lost.Snapshot, lost.Index = l.entry(uint64(slot.index)), l.snapshot, slot.index
 	}
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), entries, evidence)
 	c.report(f)
+	if len(c.lostTables) < maxLostTables {
+		c.lostTables = append(c.lostTables, lost)
+	}
 	c.doubt(Owner{Structure: StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
 }
 

@@ -129,6 +129,7 @@ func (c *run) checkOverlap(a, b place) {
 
 func (c *run) reportOverlap(culprit, other place) {
 	first, end := max(culprit.first, other.first), min(culprit.end(), other.end())
+	c.contested(c.placeStructure(culprit), first, uint64(end-first))
 	code := MAP016
 	switch {
 	case culprit.kind == placeBlock || other.kind == placeBlock:
@@ -139,6 +140,9 @@ func (c *run) reportOverlap(culprit, other place) {
 	// A block tells what is free, and owns nothing.
 	if culprit.kind != placeBlock && len(c.doubts) < maxDoubts {
 		c.doubt(c.placeOwner(culprit), "it lies where other metadata is")
+	}
+	if code == REF004 && culprit.kind != placeBlock {
+		c.spoilBitmap(c.placeOwner(culprit))
 	}
 	if code == BMT006 {
 		c.spoilBitmap(c.placeOwner(culprit))
@@ -153,6 +157,16 @@ func (c *run) reportOverlap(culprit, other place) {
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
 		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
 	}
+	if code == REF004 && culprit.kind != placeBlock {
+		// The block is the right one: it is the other structure that has to go.
+		f.Repair = RepairLossy
+		if o.isBitmap() {
+			f.Repair = RepairPolicy
+		}
+	}
+	if code == MAP016 && !c.canGiveUp(o) {
+		f.Repair = RepairNone
+	}
 	if code == BMT006 && (o.Structure == StructBitmapDirectory || oo.Structure == StructBitmapDirectory) {
 		// Were the directory in the wrong place it would not read as one, which
 		// is reported by itself: it is the other structure that has to be given up.
@@ -162,6 +176,17 @@ func (c *run) reportOverlap(culprit, other place) {
 		f.Extent = at(c.g.HostOffset(first), uint64(end-first)*c.g.ClusterSize())
 	}
 	c.report(f)
+}
+
+// canGiveUp tells whether there is something left of an image without a structure.
+func (c *run) canGiveUp(o Owner) bool {
+	switch o.Structure {
+	case StructL2Table, StructDataCluster, StructSnapshotTable:
+		return true
+	case StructL1Table:
+		return o.Snapshot != ""
+	}
+	return o.isBitmap()
 }
 
 // spoilBitmap notes that a bitmap cannot be used, since something else lies where

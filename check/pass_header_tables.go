@@ -112,6 +112,18 @@ func (t tablePointer) usable(g qcow2.Geometry, fileSize int64) bool {
 	return t.count > 0 && len(t.faults(g, fileSize)) == 0
 }
 
+// l1CanShrink tells whether the L1 table is where it can be, if it is only as long as
+// the disk needs it.
+func (c *run) l1CanShrink() bool {
+	p := c.l1Pointer()
+	needed := c.h.L1Needed(c.g)
+	if needed == 0 || needed >= p.count {
+		return false
+	}
+	p.count, p.inFile = needed, needed*8
+	return p.usable(c.g, c.img.Size())
+}
+
 // checkTablePointers tests where the header says that tables are. A table that
 // cannot be found may own clusters that nobody can name.
 func (c *run) checkTablePointers() {
@@ -121,6 +133,8 @@ func (c *run) checkTablePointers() {
 			switch {
 			case t.structure == StructL1Table && f.Extent.Offset == t.countAt && c.h.L1Needed(c.g) > qcow2.MaxL1Entries:
 				continue // the virtual size asks for it, and that is reported
+			case t.structure == StructL1Table && !c.l1CanShrink():
+				f.Repair = RepairNone
 			case t.structure == StructSnapshotTable && t.count == 0:
 				f.Repair = RepairSafe // nothing is lost with a table of no entries
 			}

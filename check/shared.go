@@ -47,6 +47,7 @@ func (c *run) checkShared() error {
 				if code = MAP016; meta.isBitmap() {
 					code = BMT006
 				}
+				c.contested(StructDataCluster, cl, 1)
 			} else if len(c.sharedData) < maxSharedData {
 				c.sharedData = append(c.sharedData, cl)
 			}

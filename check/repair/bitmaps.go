@@ -77,7 +77,7 @@ func (b *bitmapFix) faults() []check.Code { return slices.Concat(b.bad, b.name, 
 
 // fixBitmaps does what the findings about bitmaps ask for.
 func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
-	if !s.opts.bitmaps() || !slices.ContainsFunc(s.res.Findings, concernsBitmaps) {
+	if !s.opts.bitmaps() || s.headerShared() || !slices.ContainsFunc(s.res.Findings, concernsBitmaps) {
 		return false, nil
 	}
 	ext := s.img.Extension(qcow2.ExtBitmaps)
@@ -119,8 +119,14 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 
 // concernsBitmaps tells whether something can be done about a finding here.
 func concernsBitmaps(f check.Finding) bool {
-	return (isBitmapCode(f.Code) || f.Code == check.HDR021 || f.Code == check.EXT003) &&
+	return (isBitmapCode(f.Code) || f.Code == check.HDR021 || f.Code == check.EXT003 || onBlock(&f)) &&
 		(f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy)
+}
+
+// onBlock tells of a finding that a bitmap's table or data lies where a refcount block
+// is.
+func onBlock(f *check.Finding) bool {
+	return f.Code == check.REF004 && strings.HasPrefix(string(f.Structure), "bitmap-")
 }
 
 // unreadable tells whether something of a structure could not be read.
@@ -150,7 +156,7 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 			}
 		case strings.HasPrefix(string(code), "BMP"):
 			f.codes = append(f.codes, code)
-		case isBitmapCode(code):
+		case isBitmapCode(code) || onBlock(finding):
 			tables = true
 		}
 	}

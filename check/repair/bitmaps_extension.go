@@ -39,29 +39,6 @@ func (f *bitmapFixer) removeExtension(codes ...check.Code) error {
 	})
 }
 
-// rewriteExtensions puts what keep makes of each extension in its place. What is
-// left over at the end becomes zeros, which end the extensions.
-func (f *bitmapFixer) rewriteExtensions(why intent, keep func(*qcow2.Extension) ([]byte, error)) error {
-	exts := f.img.Extensions
-	area := f.h.ExtensionArea(f.g)
-	// The padding of the last one may be cut off by the end of the area.
-	end := min(exts[len(exts)-1].End(), area.Offset+qcow2.HostOffset(area.Length))
-	var out []byte
-	for i := range exts {
-		b, err := keep(&exts[i])
-		if err != nil {
-			return err
-		}
-		out = append(out, b...)
-	}
-	length := int(end - exts[0].Offset)
-	if len(out) > length {
-		out = out[:length]
-	}
-	out = append(out, make([]byte, length-len(out))...)
-	return f.o.write(exts[0].Offset, out, why)
-}
-
 // fixLength is for a bitmaps extension of the wrong length. Where its bytes are
 // those of a sound one they stay, and the length becomes what it must be;
 // else nothing leads to the bitmaps, and it is removed.

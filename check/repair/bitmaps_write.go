@@ -10,6 +10,7 @@ import (
 )
 
 func putWord(b []byte, v uint64) { binary.BigEndian.PutUint64(b, v) }
+func word64(b []byte) uint64     { return binary.BigEndian.Uint64(b) }
 func putHalf(b []byte, v uint32) { binary.BigEndian.PutUint32(b, v) }
 
 // write makes the directory and the extension what was decided.
@@ -92,13 +93,14 @@ func (f *bitmapFixer) nameLost() {
 // directoryShared tells whether the directory lies where something else is. It
 // stays there if it holds its entries: then it is the other one that was led astray.
 func (f *bitmapFixer) directoryShared() bool {
-	first, n := f.g.ClusterSpan(f.ext.DirectoryOffset, min(f.ext.DirectorySize, qcow2.MaxBitmapDirectorySize))
+	x := qcow2.Extent{Offset: f.ext.DirectoryOffset, Length: min(f.ext.DirectorySize, qcow2.MaxBitmapDirectorySize)}
+	first, n := f.g.ClusterSpan(x.Offset, x.Length)
 	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
 		if f.ev.Counts.Get(cl) > 1 {
 			return true
 		}
 	}
-	return false
+	return f.shared(x)
 }
 
 // directoryOverData tells whether guest data, and nothing else, is said to lie where

@@ -86,6 +86,9 @@ func isBitmapCode(c check.Code) bool { return len(c) > 2 && c[:2] == "BM" }
 
 // rewrite mends each 8 bytes of a finding's extent.
 func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed bool, err error) {
+	if s.shared(f.Extent) {
+		return false, nil
+	}
 	raw, err := s.bytes(f.Extent)
 	if err != nil {
 		return false, err

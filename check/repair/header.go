@@ -10,7 +10,7 @@ import (
 
 // fixHeader mends header fields where what is meant is beyond doubt.
 func (s *session) fixHeader(context.Context) (changed bool, err error) {
-	if !s.opts.everything() {
+	if !s.opts.everything() || s.headerShared() {
 		return false, nil
 	}
 	for i := range s.res.Findings {
@@ -61,12 +61,66 @@ func (s *session) zero(f *check.Finding, reason string) error {
 func (s *session) growL1(f *check.Finding) (bool, error) {
 	needed := s.h.L1Needed(s.g)
 	have := s.g.Clusters(uint64(s.h.L1Size)*8) * s.g.ClusterSize() / 8
-	if s.h.L1Size == 0 || needed > have || needed > qcow2.MaxL1Entries {
+	if needed > qcow2.MaxL1Entries || !s.ev.Complete {
 		return false, nil
+	}
+	if needed > have && !s.ownsMore(have, needed) {
+		return s.moveL1(f, needed)
 	}
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(needed))
 	return true, s.o.write(qcow2.FieldL1Size, b[:], intent{reason: "count the L1 entries that the disk takes", codes: []check.Code{f.Code}})
+}
+
+// ownsMore tells whether the clusters behind those of the L1 table, up to so many
+// entries, are its own: each has a refcount for which no reference was found, and
+// reads as entries that name such clusters.
+func (s *session) ownsMore(have, needed uint64) bool {
+	x := qcow2.Extent{Offset: s.h.L1TableOffset + qcow2.HostOffset(have*8), Length: (needed - have) * 8}
+	if s.h.L1TableOffset == 0 || s.ev.Table == nil || s.g.PastEnd(x.Offset, x.Length, s.img.Size()) {
+		return false
+	}
+	first, n := s.g.ClusterSpan(x.Offset, x.Length)
+	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
+		if s.ev.Counts.Get(cl) > 0 || !s.lacks(cl) {
+			return false
+		}
+	}
+	for _, e := range qcow2.ReadL1(s.img, x.Offset, needed-have).All() {
+		if to := e.Offset(); to != 0 && (e.Reserved() != 0 || !s.g.Aligned(to) || !s.lacks(s.g.HostCluster(to))) {
+			return false
+		}
+	}
+	return true
+}
+
+// moveL1 writes the L1 table to clusters where there is room for all entries. Those
+// that are added are unallocated.
+func (s *session) moveL1(f *check.Finding, needed uint64) (bool, error) {
+	table := make([]byte, s.g.Clusters(needed*8)*s.g.ClusterSize())
+	if s.h.L1Size > 0 {
+		old := qcow2.Extent{Offset: s.h.L1TableOffset, Length: uint64(s.h.L1Size) * 8}
+		if s.shared(old) || s.g.PastEnd(old.Offset, old.Length, s.img.Size()) {
+			return false, nil
+		}
+		raw, err := s.bytes(old)
+		if err != nil {
+			return false, err
+		}
+		copy(table, raw)
+	}
+	off, err := newAllocator(s.o, s.ev, s.g).take(s.g.Clusters(needed * 8))
+	if err != nil {
+		return false, err
+	}
+	codes := []check.Code{f.Code}
+	if err := s.o.write(off, table, intent{reason: "an L1 table with all entries that the disk takes", codes: codes}); err != nil {
+		return false, err
+	}
+	var b [12]byte
+	putHalf(b[:], uint32(needed))
+	putWord(b[4:], uint64(off))
+	return true, s.o.write(qcow2.FieldL1Size, b[:], intent{reason: "use the new L1 table", codes: codes})
 }
 
 // fixMarks takes the dirty and the corrupt mark off, when nothing is left that

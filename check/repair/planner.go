@@ -20,7 +20,7 @@ type session struct {
 	res  *check.Result
 	ev   *check.Evidence
 	opts *Options
-	lost *[]string
+	lost *[]lostThing
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }
@@ -34,7 +34,10 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 // unclean when nothing else is left.
 var fixers = [][]fixer{
 	{(*session).fixHeader, (*session).fixEntries},
+	{(*session).fixExtensions, (*session).fixCompression},
+	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
+	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).separateData, (*session).giveUpHeader},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
 	{(*session).fixMarks},
@@ -56,6 +59,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	o := newOverlay(r, size, opts.Device)
 	p := &Plan{OldSize: size}
 	var first *check.Evidence
+	var lost []lostThing
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -72,7 +76,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			p.Before, first = res, ev
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &p.Lost, first: first}
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, first: first}
 		changed, err := s.fix(ctx)
 		if err != nil {
 			return nil, err
@@ -80,25 +84,19 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		if changed {
 			continue
 		}
-		if s.entangled() {
-			// Whatever has been decided would be half a repair.
-			return &Plan{OldSize: size, NewSize: size, Before: p.Before, After: p.Before}, nil
-		}
 		if p.Edits, err = o.edits(); err != nil {
 			return nil, err
 		}
 		p.NewSize = o.size
+		p.Lost = lostWords(lost)
 		return p, nil
 	}
 	return nil, ErrNoProgress
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
-	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported {
+	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported || s.res.Has(check.HDR020) {
 		return false, nil
-	}
-	if s.entangled() {
-		return s.disentangle(ctx)
 	}
 	for _, group := range fixers {
 		for _, f := range group {
@@ -115,25 +113,20 @@ func (s *session) fix(ctx context.Context) (changed bool, err error) {
 	return false, nil
 }
 
-// entangled tells that metadata lies where other data or metadata is. What is written
-// to the one would destroy the other, so such an image is left alone until the two
-// can be taken apart.
-func (s *session) entangled() bool {
-	return s.res.Has(check.MAP016) || s.res.Has(check.REF004) || s.res.Has(check.BMT006)
+// shared tells whether two structures lie where an extent is, so that nothing may be
+// written there. Those that are about to be led away, or given up, are named besides.
+func (s *session) shared(x qcow2.Extent, besides ...check.Structure) bool {
+	return s.ev.Contested(x, besides...)
 }
 
-// disentangle takes bitmaps out of the way where nothing else is in the way of
-// anything: what is made for them goes to clusters that nothing uses.
-func (s *session) disentangle(ctx context.Context) (changed bool, err error) {
-	if s.res.Has(check.MAP016) || s.res.Has(check.REF004) {
-		return false, nil
-	}
-	return s.fixBitmaps(ctx)
+// headerShared tells whether something else is said to lie in the header.
+func (s *session) headerShared(besides ...check.Structure) bool {
+	return s.shared(qcow2.Extent{Length: s.g.ClusterSize()}, besides...)
 }
 
 // lose notes what a lossy repair loses.
 func (s *session) lose(format string, args ...any) {
-	*s.lost = append(*s.lost, fmt.Sprintf(format, args...))
+	*s.lost = append(*s.lost, lostThing{why: fmt.Sprintf(format, args...)})
 }
 
 // bytes reads what will stand at an extent.

@@ -52,6 +52,10 @@ type refcounter struct {
 	*session
 	alloc *allocator
 	doubt bool // something may own clusters that nobody could find
+	// moving tells that one of the blocks that are not believed lies on the table,
+	// which has to be written elsewhere then, and stuck that something else does:
+	// the table stays as it is.
+	moving, stuck bool
 
 	// blocks of the refcount table as it will be, by index.
 	blocks map[uint64]qcow2.HostOffset
@@ -69,7 +73,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
-		if !s.opts.errors() {
+		if !s.opts.errors() || s.headerShared() {
 			return false, nil
 		}
 		return worked(r.rebuild())
@@ -77,6 +81,9 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 	for _, b := range s.ev.Blocks {
 		r.blocks[b.Index] = b.Offset
 	}
+	table := qcow2.Extent{Offset: s.h.RefcountTableOffset, Length: uint64(s.h.RefcountTableClusters) * s.g.ClusterSize()}
+	r.moving = s.shared(table)
+	r.stuck = s.shared(table, check.StructRefcountBlock) || s.headerShared()
 	return r.mend(ctx)
 }
 
@@ -119,13 +126,17 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 	if err != nil {
 		return changed, err
 	}
-	if unusable := r.ev.UnusableEntries(); r.opts.errors() && len(unusable) > 0 {
+	if r.stuck {
+		return changed, nil
+	}
+	unusable := r.ev.UnusableEntries()
+	if r.opts.errors() && len(unusable) > 0 {
 		changed = true
 		if err := r.sortOut(unusable, bad); err != nil {
 			return changed, err
 		}
 	}
-	if len(bad) == 0 {
+	if len(bad) == 0 && !(r.moving && r.opts.errors() && len(unusable) > 0) {
 		return changed, nil
 	}
 	did, err := worked(r.makeBlocks(bad))
@@ -154,6 +165,9 @@ func (r *refcounter) sortOut(unusable []uint64, bad map[uint64]bool) error {
 		if needed[i] || r.doubt && i <= last {
 			bad[i] = true
 			continue
+		}
+		if r.moving {
+			continue // the new table does not have it
 		}
 		if err := r.o.write(r.h.RefcountTableOffset+qcow2.HostOffset(i*8), make([]byte, 8), intent{
 			reason: "no refcount block is needed here", codes: []check.Code{check.REF002, check.REF003, check.REF004}}); err != nil {
@@ -188,6 +202,10 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		index, entry := cl/r.per(), cl%r.per()
 		k := min(d.N-n, r.per()-entry)
 		off := r.blocks[index]
+		if r.shared(qcow2.Extent{Offset: off, Length: r.g.ClusterSize()}) {
+			n += k
+			continue
+		}
 		// Whole groups of 8 bytes, so that the codec finds its place.
 		from := entry * width / 64 * 8
 		to := ((entry+k)*width + 63) / 64 * 8
@@ -252,7 +270,7 @@ func (r *refcounter) makeBlocks(bad map[uint64]bool) error {
 			}
 		}
 	}
-	grown = highest >= entries
+	grown = highest >= entries || r.moving
 	// A table larger than QEMU takes helps nobody: the image stays as it is.
 	if behind := uint64(r.alloc.end) / r.per(); grown && max(highest, behind)+2 > qcow2.MaxRefcountTableSize/8 {
 		return errTableTooLarge

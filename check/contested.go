@@ -1,0 +1,89 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Where two structures lie in one cluster nothing may be written: what is right for
+// the one destroys the other. A repair first has to lead one of them elsewhere, or
+// to give it up.
+
+// contest is a run of clusters in which a structure lies where it is likely not to
+// belong, and another one, which is metadata.
+type contest struct {
+	clusterRun
+	culprit Structure
+}
+
+// contested notes that two structures lie in one place.
+func (c *run) contested(culprit Structure, first qcow2.HostCluster, n uint64) {
+	if k := len(c.contests); k > 0 {
+		if last := &c.contests[k-1]; last.culprit == culprit && last.end() == first {
+			last.n += n
+			return
+		}
+	}
+	c.contests = append(c.contests, contest{clusterRun{first, n}, culprit})
+	c.contestsSorted = false
+}
+
+// contestants yields the culprits of what touches an extent.
+func (c *run) contestants(x qcow2.Extent, yield func(Structure) bool) {
+	if len(c.contests) == 0 {
+		return
+	}
+	if !c.contestsSorted {
+		slices.SortFunc(c.contests, func(a, b contest) int { return cmp.Compare(a.first, b.first) })
+		// The end of the ones before tells where a search has to begin.
+		c.contestEnds = c.contestEnds[:0]
+		end := qcow2.HostCluster(0)
+		for _, k := range c.contests {
+			end = max(end, k.end())
+			c.contestEnds = append(c.contestEnds, end)
+		}
+		c.contestsSorted = true
+	}
+	first, n := c.g.ClusterSpan(x.Offset, max(x.Length, 1))
+	i, _ := slices.BinarySearch(c.contestEnds, first+1)
+	for ; i < len(c.contests) && c.contests[i].first < first+qcow2.HostCluster(n); i++ {
+		if k := c.contests[i]; k.end() > first && !yield(k.culprit) {
+			return
+		}
+	}
+}
+
+// isContested tells whether two structures lie where an extent is; wrong refcount
+// blocks may not count.
+func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
+	c.contestants(x, func(culprit Structure) bool {
+		found = !besideBlocks || culprit != StructRefcountBlock
+		return !found
+	})
+	return found
+}
+
+// settleRepairs takes back promises of a safe repair that only all findings together
+// show not to hold: where bytes would have to be written in a place that two
+// structures share, but for the entries of a refcount table on which a wrong block
+// lies, since that table can be written anew; for entries of a snapshot table that is
+// not known whole; and for a file that does not even have its header.
+func (c *run) settleRepairs(all []Finding) {
+	broken, cut := false, false
+	for i := range all {
+		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
+		cut = cut || all[i].Code == HDR020
+	}
+	for i := range all {
+		f := &all[i]
+		switch {
+		case f.Repair != RepairSafe:
+		case cut:
+			f.Repair = RepairNone
+		case broken && f.Code == SNP003, !f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable):
+			f.Repair = RepairLossy
+		}
+	}
+}

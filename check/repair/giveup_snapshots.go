@@ -1,0 +1,138 @@
+package repair
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// giveUpSnapshots writes the snapshot table anew without the entries that cannot be
+// read, or whose L1 table is not there. What such a snapshot owned alone is lost.
+func (s *session) giveUpSnapshots(context.Context) (bool, error) {
+	if !s.losing() || s.headerShared() {
+		return false, nil
+	}
+	gone := make(map[int]*check.Finding) // by entry
+	broken := s.res.Has(check.SNP001) || s.res.Has(check.SNP004)
+	mended := -1
+	var codes []check.Code
+	all := false
+	for i := range s.res.Findings {
+		f := &s.res.Findings[i]
+		if f.Rest || f.Repair != check.RepairLossy {
+			continue
+		}
+		entry := s.snapshotAt(f.Extent.Offset)
+		switch {
+		case f.Code == check.HDR014, isOverlap(f.Code) && f.Structure == check.StructSnapshotTable:
+			all = true
+		case f.Code == check.SNP004 && entry >= 0:
+			mended = entry
+		case f.Code == check.SNP003 && broken && entry >= 0 && len(s.ev.Snapshots[entry].ID) == 0:
+			gone[entry] = f // what stands there is no entry
+		case f.Code == check.SNP001, f.Code == check.SNP004:
+		case entry >= 0 && (f.Code == check.SNP002 || isOverlap(f.Code) && f.Structure == check.StructL1Table):
+			gone[entry] = f
+		default:
+			continue
+		}
+		codes = append(codes, f.Code)
+	}
+	if len(codes) == 0 {
+		return false, nil
+	}
+	slices.Sort(codes)
+	codes = slices.Compact(codes)
+	var kept []qcow2.Snapshot
+	for i := range s.ev.Snapshots {
+		snap := &s.ev.Snapshots[i]
+		if f := gone[i]; all || f != nil {
+			why := "the snapshot table is not where it can be"
+			if f != nil {
+				why = reasonFor(f)
+			}
+			s.lose("snapshot %s: %s", snapshotLabel(snap), why)
+			continue
+		}
+		kept = append(kept, *snap)
+	}
+	if n := int64(s.h.NbSnapshots) - int64(len(s.ev.Snapshots)); n > 0 {
+		s.lose("%d of %d snapshots: their entries in the snapshot table cannot be read", n, s.h.NbSnapshots)
+	}
+	if mended >= 0 && gone[mended] == nil {
+		s.nameMended(kept, s.ev.Snapshots[mended].EntryOffset)
+	}
+	return true, s.writeSnapshots(kept, codes)
+}
+
+// snapshotAt gives the number of the entry of the snapshot table that has a byte,
+// or -1.
+func (s *session) snapshotAt(o qcow2.HostOffset) int {
+	return slices.IndexFunc(s.ev.Snapshots, func(snap qcow2.Snapshot) bool {
+		return o >= snap.EntryOffset && uint64(o-snap.EntryOffset) < max(snap.EntrySize, qcow2.SnapshotHeadSize)
+	})
+}
+
+// snapshotLabel names a snapshot by all that a user may know it by.
+func snapshotLabel(s *qcow2.Snapshot) string {
+	return fmt.Sprintf("%s (%s)", check.Escape(s.ID), check.Escape(s.Name))
+}
+
+// nameMended gives a snapshot whose ID was in a part of the entry that makes no sense
+// one that no other has.
+func (s *session) nameMended(all []qcow2.Snapshot, entry qcow2.HostOffset) {
+	i := slices.IndexFunc(all, func(snap qcow2.Snapshot) bool { return snap.EntryOffset == entry })
+	taken := func(id []byte) bool {
+		for k := range all {
+			if k != i && bytes.Equal(all[k].ID, id) {
+				return true
+			}
+		}
+		return false
+	}
+	if i < 0 || len(all[i].ID) > 0 && bytes.IndexByte(all[i].ID, 0) < 0 && !taken(all[i].ID) {
+		return
+	}
+	id := 1
+	for taken(strconv.AppendInt(nil, int64(id), 10)) {
+		id++
+	}
+	all[i].ID = strconv.AppendInt(nil, int64(id), 10)
+	s.lose("the ID of a snapshot, which gets %d as its new one: its entry makes no sense", id)
+}
+
+// writeSnapshots writes a new snapshot table and makes the header name it.
+func (s *session) writeSnapshots(all []qcow2.Snapshot, codes []check.Code) error {
+	var table []byte
+	for i := range all {
+		snap := all[i]
+		if s.h.Version > 2 && len(snap.ExtraData) < qcow2.SnapshotExtraV3 {
+			size, ok := snap.DiskSize()
+			if !ok {
+				size = s.h.Size
+			}
+			snap.ExtraData = slices.Clone(snap.ExtraData)
+			snap.SetExtra(snap.VMState(), size)
+		}
+		table = append(table, snap.Encode()...)
+	}
+	off := qcow2.HostOffset(0)
+	if len(table) > 0 {
+		var err error
+		if off, err = newAllocator(s.o, s.ev, s.g).take(s.g.Clusters(uint64(len(table)))); err != nil {
+			return err
+		}
+		if err := s.o.write(off, table, intent{reason: "a snapshot table with complete entries", codes: codes}); err != nil {
+			return err
+		}
+	}
+	var b [12]byte
+	putHalf(b[:], uint32(len(all)))
+	putWord(b[4:], uint64(off))
+	return s.o.write(qcow2.FieldNbSnapshots, b[:], intent{reason: "use the new snapshot table", codes: codes})
+}

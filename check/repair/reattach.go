@@ -1,0 +1,184 @@
+package repair
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// A table that nothing refers to any more is hung back where there is one place only
+// that it can come from, and where it is the only one that can:
+//
+//   - an L2 table, at an L1 entry whose value is one flipped bit away, or which is the
+//     only one of its disk without a table;
+//   - an L1 table, where its offset, in the header or in a snapshot's entry, is one
+//     flipped bit away, and every entry of it names a cluster that lacks a reference.
+//
+// Nothing is ever hung where something else hangs that makes sense.
+
+// reattach hangs lost tables back.
+func (s *session) reattach(ctx context.Context) (changed bool, err error) {
+	if !s.opts.Reattach || !s.opts.everything() || !s.ev.Complete || s.ev.Table == nil {
+		return false, nil
+	}
+	changed, err = s.reattachL1s(ctx)
+	if changed || err != nil {
+		return changed, err // which L2 tables are lost is known better afterwards
+	}
+	claims := make(map[qcow2.HostOffset]int) // by slot
+	for _, t := range s.ev.LostTables {
+		claims[t.Slot.Offset]++
+	}
+	for _, t := range s.ev.LostTables {
+		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, check.StructL2Table, check.StructDataCluster) {
+			continue
+		}
+		var e [8]byte
+		putWord(e[:], uint64(qcow2.NewL1Entry(t.Offset, false))) // COPIED follows from the references
+		why := intent{reason: fmt.Sprintf("hang the lost L2 table at %v back: %s", t.Offset, t.Why), codes: []check.Code{check.MAP020}}
+		if err := s.o.write(t.Slot.Offset, e[:], why); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
+}
+
+// pointer is a field that names an L1 table.
+type pointer struct {
+	name    string
+	field   qcow2.Extent
+	offset  qcow2.HostOffset
+	entries uint64
+	codes   []check.Code
+}
+
+// reattachL1s leads pointers to L1 tables back to their tables.
+func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
+	for _, p := range s.strayPointers() {
+		if err := ctx.Err(); err != nil {
+			return changed, err
+		}
+		var found []qcow2.HostOffset
+		for bit := range 56 {
+			if off := p.offset ^ qcow2.HostOffset(1)<<bit; s.isLostL1(off, p.entries) {
+				found = append(found, off)
+			}
+		}
+		if len(found) != 1 || s.shared(p.field, check.StructL1Table) {
+			continue
+		}
+		var b [8]byte
+		putWord(b[:], uint64(found[0]))
+		why := intent{reason: fmt.Sprintf("lead %s back to its L1 table: the clusters at %v, one bit away, read as one, and what they name lacks just these references", p.name, found[0]), codes: p.codes}
+		if err := s.o.write(p.field.Offset, b[:], why); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
+}
+
+// strayPointers gives the pointers to L1 tables whose tables do not make sense where
+// they lead.
+func (s *session) strayPointers() (all []pointer) {
+	active := pointer{
+		name: "the header", field: qcow2.Extent{Offset: qcow2.FieldL1TableOffset, Length: 8},
+		offset: s.h.L1TableOffset, entries: uint64(s.h.L1Size),
+	}
+	bySnapshot := make(map[string]*pointer)
+	for i := range s.ev.Snapshots {
+		snap := &s.ev.Snapshots[i]
+		name := check.Escape(snap.ID)
+		if bySnapshot[name] != nil || name == "" {
+			continue // which of them a finding is about is not clear
+		}
+		bySnapshot[name] = &pointer{
+			name:   "snapshot " + snapshotLabel(snap),
+			field:  qcow2.Extent{Offset: snap.EntryOffset + qcow2.SnapshotFieldL1TableOffset, Length: 8},
+			offset: snap.L1TableOffset, entries: uint64(snap.L1Size),
+		}
+	}
+	for i := range s.res.Findings {
+		f := &s.res.Findings[i]
+		p := bySnapshot[f.Snapshot]
+		switch {
+		case f.Rest:
+			continue
+		case f.Snapshot == "" && (f.Code == check.HDR012 || s.headerShared()):
+			p = &active
+		case f.Snapshot == "" || p == nil:
+			continue
+		}
+		switch f.Code {
+		case check.HDR012, check.SNP002, check.MAP001, check.MAP002, check.MAP003, check.MAP016, check.MAP018, check.MAP021, check.REF004, check.BMT006:
+			p.codes = append(p.codes, f.Code)
+		}
+	}
+	add := func(p *pointer) {
+		if p.entries == 0 || p.entries > qcow2.MaxL1Entries {
+			return
+		}
+		if len(p.codes) == 0 {
+			if !s.emptyL1(p) {
+				return
+			}
+			p.codes = append(p.codes, check.REF009)
+		}
+		slices.Sort(p.codes)
+		p.codes = slices.Compact(p.codes)
+		all = append(all, *p)
+	}
+	if len(s.ev.Doubts) == 0 {
+		return nil
+	}
+	add(&active)
+	for i := range s.ev.Snapshots {
+		if p := bySnapshot[check.Escape(s.ev.Snapshots[i].ID)]; p != nil && p.field.Offset == s.ev.Snapshots[i].EntryOffset+qcow2.SnapshotFieldL1TableOffset {
+			add(p)
+		}
+	}
+	return all
+}
+
+// emptyL1 tells whether a pointer leads to zeros.
+func (s *session) emptyL1(p *pointer) bool {
+	x := qcow2.Extent{Offset: p.offset, Length: p.entries * 8}
+	if s.g.PastEnd(x.Offset, x.Length, s.img.Size()) {
+		return false
+	}
+	zero, err := s.img.IsZero(x)
+	return err == nil && zero
+}
+
+// lacks tells whether a cluster has a refcount for which a reference is missing.
+func (s *session) lacks(cl qcow2.HostCluster) bool {
+	n, err := s.ev.Table.Get(cl)
+	return err == nil && n > s.ev.Counts.Get(cl)
+}
+
+// isLostL1 tells whether so many entries at an offset are those of an L1 table that
+// nothing refers to.
+func (s *session) isLostL1(off qcow2.HostOffset, entries uint64) bool {
+	if off == 0 || !s.g.Aligned(off) || uint64(off) >= uint64(s.img.Size()) || s.g.PastEnd(off, entries*8, s.img.Size()) {
+		return false
+	}
+	first, n := s.g.ClusterSpan(off, entries*8)
+	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
+		if s.ev.Counts.Get(cl) > 0 || !s.lacks(cl) {
+			return false
+		}
+	}
+	named := 0
+	for _, e := range qcow2.ReadL1(s.img, off, entries).All() {
+		to := e.Offset()
+		if e.Reserved() != 0 || to == 0 || !s.g.Aligned(to) || s.g.PastEnd(to, s.g.ClusterSize(), s.img.Size()) || !s.lacks(s.g.HostCluster(to)) {
+			return false
+		}
+		named++
+	}
+	return named > 0
+}
