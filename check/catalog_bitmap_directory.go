@@ -64,9 +64,10 @@ var bitmapDirectoryRules = []Rule{
 		Title: "an entry of the bitmap directory does not end where it says, or is wiped",
 		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
 		Why: "The sizes of name and extra data in the entry add up to more than is left of the directory. The entry " +
-			"is damaged, and all that follow it cannot be found. QEMU refuses to open the image, whatever the other " +
-			"bitmaps are like.",
-		Do: "A repair can keep the entries before it and do with this one what the bitmap policy says. The disk " +
+			"is damaged, and nothing but its sizes leads to those that follow. Where these can be recognised all the same " +
+			"they are checked like any other; where not, the finding says how many of them could be read. QEMU refuses " +
+			"to open the image, whatever the other bitmaps are like.",
+		Do: "A repair can keep the entries that could be read and do with this one what the bitmap policy says. The disk " +
 			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
 			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD002, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,

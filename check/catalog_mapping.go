@@ -96,10 +96,11 @@ var mappingRules = []Rule{
 		Title: "a subcluster is called both allocated and zero",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
 		Why: "With extended L2 entries each of the 32 parts of a cluster has a bit for \"allocated\" and one for " +
-			"\"reads as zeros\". Both at once contradict each other. QEMU calls the entry invalid, and marks the " +
-			"image corrupt when the guest gets there.",
-		Do: "A repair can clear the allocation bits, so that these parts read as zeros. If the guest had data there, " +
-			"restore this part of the disk from a backup."},
+			"\"reads as zeros\". Both at once contradict each other. QEMU takes the whole entry for invalid: the guest " +
+			"gets an I/O error wherever in this cluster it reads or writes, in the 31 other parts as well, and QEMU " +
+			"marks the image corrupt.",
+		Do: "A repair can clear the allocation bits, so that these parts read as zeros and the rest of the cluster can " +
+			"be read again. If the guest had data in them, restore this part of the disk from a backup."},
 	{Code: MAP013, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "subclusters are allocated without a place, or a compressed cluster has subclusters",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
@@ -160,13 +161,15 @@ var mappingRules = []Rule{
 		Do: "If the disk was larger before, the size in the header (bytes 24 to 31) is wrong: restore it from a " +
 			"backup, and do not use the image until then. Otherwise the clusters are wasted space; `qemu-img " +
 			"convert` makes an image without them."},
-	{Code: MAP020, Severity: Warning, Structure: StructL2Table, Repair: RepairReattach,
+	{Code: MAP020, Severity: Corruption, Structure: StructL2Table, Repair: RepairReattach,
 		Title: "a cluster that nothing refers to looks like a lost L2 table",
 		Spec:  "Cluster mapping, L1 table entry",
 		Why: "It reads as an L2 table whose entries name clusters that nothing refers to either, and an L1 table has " +
 			"a hole or a bad entry where it could belong. Then a whole part of the disk has come off by one damaged " +
 			"entry: its data is still there, but the guest sees zeros, and whoever frees \"leaked\" clusters " +
-			"destroys it. The finding says where it belongs, and why.",
+			"destroys it. The finding says where it belongs, and why. It is a warning only where the table may as " +
+			"well be left over from an operation that was cut short: there are snapshots, the dirty bit is set, the " +
+			"entries do not all have COPIED set with a refcount of one, or nothing but zeros is stored there.",
 		Do: "Never run `qemu-img check -r` on this image: it frees the data. Copy the image first. A repair can hang " +
 			"the table back where the evidence allows only one place; it must be asked for."},
 	{Code: MAP021, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,

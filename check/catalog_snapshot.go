@@ -30,9 +30,11 @@ var snapshotRules = []Rule{
 		Title: "an entry of the snapshot table is oversized or cut off",
 		Spec:  "Snapshots, Snapshot table entry; QEMU: qcow2_do_read_snapshots",
 		Why: "The entry claims more than 1,024 bytes of extra data, which QEMU refuses, or its name or ID runs past " +
-			"the table. The entry is damaged; where the next one starts is then doubtful as well.",
-		Do: "Restore the table from a backup. The active disk does not depend on it. A repair can keep what can be " +
-			"read; it must be asked for."},
+			"the table. Nothing but the sizes in the entry leads to the next one: where the entries that follow can be " +
+			"recognised all the same they are checked like any other, where not the table ends here, and nothing that " +
+			"they may own is called a leak.",
+		Do: "Do not delete or take snapshots until this is mended. The active disk does not depend on the table. Restore " +
+			"it from a backup; or let a repair keep the entries that could be read, which must be asked for."},
 	{Code: SNP005, Severity: Warning, Structure: StructSnapshotTable, Repair: RepairNone,
 		Title: "two snapshots have the same ID, or one has none",
 		Spec:  "Snapshots, Snapshot table entry",

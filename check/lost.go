@@ -179,8 +179,8 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
 				continue
 			}
-			if n := s.ownsUnowned(table, strays); n > 0 {
-				c.reportLostTable(cl, n, slots)
+			if t := s.ownsUnowned(table, strays); t.entries > 0 {
+				c.reportLostTable(cl, t, slots)
 			}
 		}
 	}
@@ -249,15 +249,29 @@ func (s *scanner) plausible(b []byte) bool {
 	return true
 }
 
-// ownsUnowned gives how many entries of what may be an L2 table name clusters,
-// provided that all of these have a refcount for which no reference was found. A
-// reference from an L1 entry to what is no L2 table is none.
+// lostTable is what an unreferenced cluster holds that may be an L2 table.
+type lostTable struct {
+	entries int // those that name clusters; 0: it is none
+	// sole tells that every entry but those of compressed data, and there is such
+	// a one, has COPIED set, and that what it names has a refcount of one and no
+	// reference: nothing but this table ever owned it.
+	sole bool
+	// data tells that something is stored there that does not read as zeros.
+	data bool
+}
+
+// ownsUnowned looks at what may be an L2 table. Every cluster that its entries
+// name must have a refcount for which no reference was found. A reference from an
+// L1 entry to what is no L2 table is none.
 //
 // The table of a bitmap reads as an L2 table, too, but for COPIED: while bitmaps
 // may have been lost, a table without a single COPIED flag is taken for theirs.
-func (s *scanner) ownsUnowned(table []byte, strays int) (entries int) {
+func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 	ts := s.begin(&l2table{times: 1}, table, nil)
 	copied := !slices.ContainsFunc(s.c.doubts, func(d Doubt) bool { return d.Owner.isBitmap() })
+	var t lostTable
+	shared, plain := false, 0
+	tries := maxContent / 16
 	for i := range ts.entries {
 		j, ok := s.again(ts, i)
 		if !ok {
@@ -265,24 +279,36 @@ func (s *scanner) ownsUnowned(table []byte, strays int) (entries int) {
 		}
 		for k := range j.n {
 			cl := j.first + qcow2.HostCluster(k)
-			if s.c.onDisk(cl) <= s.c.counts.Get(cl) {
+			refcount, references := s.c.onDisk(cl), s.c.counts.Get(cl)
+			if refcount <= references {
 				if strays--; strays < 0 {
-					return 0
+					return lostTable{}
 				}
 			}
+			shared = shared || references > 0 || refcount != 1 && !j.entry.Compressed()
 		}
 		copied = copied || j.entry.Copied() || j.entry.Compressed()
-		entries++
+		if !j.entry.Compressed() {
+			shared = shared || !j.entry.Copied()
+			plain++
+		}
+		t.entries++
+		if !t.data && !shared && !(s.zeroFlag && j.entry.Zero()) && tries > 0 {
+			tries--
+			zero, err := s.c.img.IsZero(at(s.c.g.HostOffset(j.first), s.c.g.ClusterSize()))
+			t.data = err != nil || !zero
+		}
 	}
 	if !copied {
-		return 0
+		return lostTable{}
 	}
-	return entries
+	t.sole = !shared && plain > 0
+	return t
 }
 
 // reportLostTable reports an L2 table that no L1 entry names, with what speaks
 // for the place where it belongs.
-func (c *run) reportLostTable(cl qcow2.HostCluster, entries int, slots []l1slot) {
+func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot) {
 	off := c.g.HostOffset(cl)
 	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
 	slot, evidence := placeFor(off, slots)
@@ -294,12 +320,27 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, entries int, slots []l1slot)
 		lost.Slot, lost.Snapshot, lost.Index = l.entry(uint64(slot.index)), l.snapshot, slot.index
 	}
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
-		c.clusterRange(cl, 1), entries, evidence)
+		c.clusterRange(cl, 1), t.entries, evidence)
+	if !c.guestHasLost(t) {
+		f.Severity = Warning
+		f.Message += "; it may also be what an interrupted operation has left behind"
+	}
 	c.report(f)
 	if len(c.lostTables) < maxLostTables {
 		c.lostTables = append(c.lostTables, lost)
 	}
 	c.doubt(Owner{Structure: StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
+}
+
+// guestHasLost tells whether a lost table can only be a part of the active disk
+// that has come off, so that the guest reads something else than it has written.
+// It is not certain where an operation that was cut short leaves such a table as
+// well: the deletion of a snapshot (its tables have no COPIED flags, since they
+// were shared), the return to a snapshot (which then is there still), the emptying
+// of an overlay (under the dirty bit). While somebody writes nothing is certain.
+func (c *run) guestHasLost(t lostTable) bool {
+	return t.sole && (t.data || c.h.BackingFileOffset != 0) && c.h.NbSnapshots == 0 && len(c.behind) == 0 &&
+		!c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) && !c.opts.Live
 }
 
 // placeFor chooses the L1 entry that a lost table at off belongs to, if one can

@@ -1,6 +1,8 @@
 package corpus
 
 import (
+	"slices"
+
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -19,6 +21,9 @@ func mappingCases() []Case {
 	}
 	snapshot := base()
 	snapshot.Ops = append(snapshot.Ops, Snapshot{ID: "1", Name: "s"})
+	zeros := Spec{Size: 2 * gib, Ops: append(writes(Spec{Size: 8 * mib}), Map{Offset: gib, Length: mib})}
+	changed := snapshot
+	changed.Ops = append(slices.Clone(snapshot.Ops), Write{Offset: gib, Length: mib, Pattern: 7})
 	blank := Spec{Size: 2 * gib, Ops: []Op{Write{Length: 1}, Discard{Length: 64 * kib, Full: true}}}
 	compressedEntry := func(off, length uint64) uint64 {
 		return uint64(qcow2.Geometry{ClusterBits: 16}.NewCompressedEntry(qcow2.HostOffset(off), length))
@@ -78,7 +83,11 @@ func mappingCases() []Case {
 		one("mapping/beyond-the-disk", "data behind the end of the disk, as a careless change of the size leaves it", base(),
 			check.MAP019, L2Entry(4*mib), Set(HeaderField(qcow2.FieldSize), 4*mib)).mild(check.Warning).count(1),
 		one("mapping/lost-table", "an L1 entry was wiped, and the L2 table with its data is still there", base(),
-			check.MAP020, Place{}, Wipe(L1Entry(0))).and(check.REF009, Place{}),
+			check.MAP020, L2Table(0), Wipe(L1Entry(0))).and(check.REF009, Place{}),
+		one("mapping/lost-table-of-zeros", "an L1 entry was wiped whose table names nothing but zeros: the guest sees no difference", zeros,
+			check.MAP020, L2Table(gib), Wipe(L1Entry(2))).and(check.REF009, Place{}).mild(check.Warning),
+		one("mapping/lost-table-or-left-over", "an L2 table that may have come off the active disk, or be left over from an interrupted return to the snapshot",
+			changed, check.MAP020, L2Table(gib), Wipe(L1Entry(2))).and(check.REF009, Place{}).mild(check.Warning),
 		one("mapping/not-a-table", "an L1 entry that names a cluster of something else", base(),
 			check.MAP021, Reserved("room").At(0, 64*kib), Put(Reserved("room"), noise(64*kib)),
 			SetRefcount(Reserved("room").At(0, 1), 1), Point(L1Entry(1), Reserved("room")), SetBits(L1Entry(1), copied)),
