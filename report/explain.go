@@ -9,10 +9,10 @@ import (
 // Words that say what a repair can do, in full.
 var repairSentences = map[check.Repair]string{
 	check.RepairNone:     "none",
-	check.RepairSafe:     "safe: no guest data and no trustworthy bitmap is lost",
-	check.RepairPolicy:   "by policy: what becomes of a bitmap that cannot be trusted is for the user to choose",
-	check.RepairLossy:    "lossy: guest data may be lost, so it must be asked for",
-	check.RepairReattach: "by reattaching the table, where the evidence allows it; it must be asked for",
+	check.RepairSafe:     "safe, by `qcheck -r`: no guest data and no trustworthy bitmap is lost",
+	check.RepairPolicy:   "by `qcheck -r`, which does with a bitmap that cannot be trusted what --bitmap-policy says: mark it as inconsistent, call all of the disk dirty, or remove it",
+	check.RepairLossy:    "lossy, by `qcheck -r --allow-data-loss` alone: guest data may be lost. `qcheck -n --allow-data-loss` shows what",
+	check.RepairReattach: "by `qcheck -r --reattach`, which puts the table back where the evidence allows one place only",
 }
 
 // Explain writes a row of the catalogue for people. Its paragraphs are broken at
@@ -30,11 +30,7 @@ func Explain(w io.Writer, r check.Rule, opts Options) error {
 	f := &fields{printer: p, width: 15}
 	f.add("severity", r.Severity.String())
 	f.add("structure", structureTitle(r.Structure))
-	repair := repairSentences[r.Repair]
-	if r.Repair != check.RepairNone {
-		repair += " (this version of qcheck does not repair yet)"
-	}
-	f.add("repair", repair)
+	f.add("repair", repairSentences[r.Repair])
 	f.add("specification", r.Spec)
 	for _, part := range []struct{ name, text string }{{"What it means", r.Why}, {"What to do", r.Do}} {
 		p.line("")

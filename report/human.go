@@ -63,11 +63,12 @@ func (h *Human) Image(img Image) error {
 	if len(r.Unmet) > 0 {
 		h.unmet++
 	}
-	if h.opts.Quiet && r.Verdict == check.VerdictClean && len(r.Unmet) == 0 {
+	did := img.Repair != nil && img.Repair.changes()
+	if h.opts.Quiet && r.Verdict == check.VerdictClean && len(r.Unmet) == 0 && !did {
 		return h.err
 	}
 	shown := slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return !h.shows(r, &f) })
-	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean
+	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean || did
 	if h.images > 1 && (block || h.block) {
 		h.line("")
 	}
@@ -83,6 +84,7 @@ func (h *Human) Image(img Image) error {
 	}
 	h.predict(&r.QEMUOpen)
 	code := h.findings(shown)
+	h.repair(&img)
 
 	rank := len(severest) - slices.Index(severest, r.Verdict)
 	if hint := next(&img, code); hint != "" && rank > h.worst {
@@ -114,7 +116,11 @@ func (h *Human) headline(img *Image) {
 	if img.Err != nil {
 		parts = slices.Insert(parts, 0, printable(img.Err.Error()))
 	}
-	line := h.bold.Sprint(printable(img.Name)+":") + " " + h.verdict(r.Verdict).Sprint(text)
+	line := h.bold.Sprint(printable(img.Name)+":") + " "
+	if img.repaired() {
+		line += "repaired: " + settled(r.Findings, img.ClusterSize) + "; now "
+	}
+	line += h.verdict(r.Verdict).Sprint(text)
 	switch {
 	case r.Verdict == check.VerdictClean:
 		h.line(line + figures(r))
@@ -166,6 +172,26 @@ func totals(t check.Totals, clusterSize uint64) (parts []string) {
 		parts = append(parts, plural(t.Warnings, "warning", "warnings"))
 	}
 	return parts
+}
+
+// settled counts in words what a repair has settled.
+func settled(fs []check.Finding, clusterSize uint64) string {
+	var fixed []check.Finding
+	for _, f := range fs {
+		if f.Fixed {
+			f.Fixed = false
+			fixed = append(fixed, f)
+		}
+	}
+	t := check.CountFindings(fixed)
+	parts := totals(t, clusterSize)
+	if len(parts) == 0 && t.Notes > 0 {
+		parts = append(parts, plural(t.Notes, "note", "notes"))
+	}
+	if len(parts) == 0 {
+		return "nothing that was reported"
+	}
+	return strings.Join(parts, ", ")
 }
 
 // figures writes the figures that `qemu-img check` ends with.
@@ -244,7 +270,8 @@ func (h *Human) findings(fs []check.Finding) check.Code {
 		return cmp.Or(
 			cmp.Compare(place[a.Structure], place[b.Structure]),
 			cmp.Compare(b.Severity, a.Severity),
-			cmp.Compare(row[a.Code], row[b.Code]))
+			cmp.Compare(row[a.Code], row[b.Code]),
+			cmp.Compare(fixedLast(&a), fixedLast(&b)))
 	})
 	var worst check.Severity
 	var code check.Code
@@ -253,17 +280,26 @@ func (h *Human) findings(fs []check.Finding) check.Code {
 			h.line("")
 			h.line(h.bold.Sprint(structureTitle(fs[i].Structure)))
 		}
-		if fs[i].Severity > worst {
+		if fs[i].Severity > worst && !fs[i].Fixed {
 			worst, code = fs[i].Severity, fs[i].Code
 		}
 		n := i + 1
-		for n < len(fs) && fs[n].Structure == fs[i].Structure && fs[n].Severity == fs[i].Severity && fs[n].Code == fs[i].Code {
+		for n < len(fs) && fs[n].Structure == fs[i].Structure && fs[n].Severity == fs[i].Severity && fs[n].Code == fs[i].Code &&
+			fs[n].Fixed == fs[i].Fixed {
 			n++
 		}
 		h.sameCode(fs[i:n])
 		i = n
 	}
 	return code
+}
+
+// fixedLast puts what is settled behind what is left.
+func fixedLast(f *check.Finding) int {
+	if f.Fixed {
+		return 1
+	}
+	return 0
 }
 
 // sameCode writes findings of one code, and sums up those that are too many.
@@ -283,6 +319,9 @@ func (h *Human) sameCode(fs []check.Finding) {
 	more := "more"
 	if written == 0 {
 		more = "of these"
+	}
+	if fs[0].Fixed {
+		more += ", repaired"
 	}
 	r, _ := check.Lookup(fs[0].Code)
 	h.wrapped("  "+h.faint.Sprintf("%s %v:", fs[0].Code, fs[0].Severity)+" ",

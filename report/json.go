@@ -33,6 +33,7 @@ type jsonImage struct {
 	Provisional        bool          `json:"provisional"`
 
 	Unmet     []string       `json:"unmet"`
+	Repair    *jsonRepair    `json:"repair,omitempty"`
 	QEMUOpen  *jsonOpen      `json:"qemu-open,omitempty"`
 	Snapshots []jsonSnapshot `json:"snapshots"`
 	Bitmaps   []jsonBitmap   `json:"bitmaps"`
@@ -116,7 +117,7 @@ func toJSON(img *Image) any {
 		Warnings: r.Totals.Warnings, Notes: r.Totals.Notes,
 		ImageEndOffset: r.ImageEndOffset, TotalClusters: r.TotalClusters, AllocatedClusters: r.AllocatedClusters,
 		FragmentedClusters: r.FragmentedClusters, CompressedClusters: r.CompressedClusters,
-		Provisional: r.Provisional, Unmet: append([]string{}, r.Unmet...), QEMUOpen: toOpen(&r.QEMUOpen),
+		Provisional: r.Provisional, Unmet: append([]string{}, r.Unmet...), Repair: toRepair(img.Repair), QEMUOpen: toOpen(&r.QEMUOpen),
 		Snapshots: toSnapshots(r.Snapshots), Bitmaps: toBitmaps(r.Bitmaps), Findings: make([]jsonFinding, 0, len(r.Findings)),
 	}
 	for i := range r.Findings {

@@ -61,6 +61,8 @@ type Image struct {
 	Result *check.Result
 	// Err is what kept the check from its end, nil for a complete check.
 	Err error
+	// Repair is what a repair does or has done, nil where none was asked for.
+	Repair *Repair
 }
 
 // verdict is the result's, or incomplete for an image without one.

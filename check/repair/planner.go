@@ -89,6 +89,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		p.NewSize = o.size
 		p.Lost = lostWords(lost)
+		p.Left = advise(res, &opts)
 		return p, nil
 	}
 	return nil, ErrNoProgress

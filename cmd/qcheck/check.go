@@ -30,14 +30,19 @@ type CheckCmd struct {
 	Jobs        number   `short:"j" placeholder:"N" help:"Read with N threads (default: one for each processor)."`
 	Memory      byteSize `placeholder:"SIZE" help:"Use at most SIZE, e.g. 512M, for counting references; end as incomplete beyond it (default: what the image needs)."`
 	MaxFindings number   `placeholder:"N" default:"1000" help:"List at most N findings of one code and count the rest (default: 1000)."`
+
+	RepairFlags `embed:""`
 }
 
 // Examples is shown below the command's help.
 func (c *CheckCmd) Examples() string { return rootExamples }
 
-// Run checks every image.
+// Run checks, and repairs where that is asked for, every image.
 func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	opts, err := c.options()
+	if err == nil {
+		err = c.validateRepair()
+	}
 	if err != nil {
 		return err
 	}
@@ -63,7 +68,11 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 			codes = append(codes, s.fail(err))
 			continue
 		}
-		image, code := c.one(ctx, s, path, opts)
+		one := c.one
+		if c.Repair != "" && !c.DryRun {
+			one = c.repairOne
+		}
+		image, code := one(ctx, s, path, opts)
 		codes = append(codes, code)
 		if err := rep.Image(image); err != nil {
 			return err
@@ -101,27 +110,50 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 	image := report.Image{Name: path}
 	o, err := openImage(s, path, c.ForceShare)
 	if err != nil {
-		image.Err = err
-		code := s.fail(err)
-		if len(c.Images) > 0 && path == c.Images[0] {
-			if hint := notThereHint(path, err); hint != "" {
-				s.hint(hint)
-			}
-		}
-		return image, code
+		return c.notOpened(s, path, err)
 	}
 	defer o.Close()
+	if err := pending(s, path, c.undoPlaces(path, o.IsDevice()).all); err != nil {
+		image.Err = err
+		return image, s.fail(err)
+	}
 	if o.img.GeometryOK {
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
 	image.Result, image.Err = checkImage(ctx, o, opts)
+	if c.DryRun && image.Err == nil {
+		if image.Repair, err = c.planOne(ctx, o, opts); err != nil {
+			image.Err = err
+			if errors.Is(err, context.Canceled) {
+				image.Err = errInterrupted
+			}
+			image.Result.Verdict = check.VerdictIncomplete
+		}
+	}
+	return c.finish(s, o, image)
+}
+
+// notOpened tells of an image that could not be opened.
+func (c *CheckCmd) notOpened(s *streams, path string, err error) (report.Image, exitCode) {
+	code := s.fail(err)
+	if len(c.Images) > 0 && path == c.Images[0] {
+		if hint := notThereHint(path, err); hint != "" {
+			s.hint(hint)
+		}
+	}
+	return report.Image{Name: path, Err: err}, code
+}
+
+// finish says of an image that was checked what the report does not, and gives the
+// exit code.
+func (c *CheckCmd) finish(s *streams, o *opened, image report.Image) (report.Image, exitCode) {
 	if o.hint != "" {
-		s.hint(check.Escape(path) + ": " + o.hint)
+		s.hint(check.Escape(o.path) + ": " + o.hint)
 	}
 	if image.Err != nil {
 		// The human report has it in the image's first line.
 		if c.Output != string(report.FormatHuman) {
-			s.error(fmt.Errorf("%s: %w", check.Escape(path), image.Err))
+			s.error(fmt.Errorf("%s: %w", check.Escape(o.path), image.Err))
 		}
 		if pe, ok := errors.AsType[*check.PassError](image.Err); ok {
 			s.bug(pe, pe.Stack)

@@ -10,12 +10,15 @@ import (
 	"golang.org/x/term"
 )
 
-const description = `The fsck of qcow2 disk images: says everything that is wrong with an image, and never writes to it.`
+const description = `The fsck of qcow2 disk images: says everything that is wrong with an image, and repairs it where that is asked for (-r); without it nothing is ever written.`
 
 const exitCodesText = `Exit codes: 0 sound, 1 could not complete, 2 corruption, 3 leaks only, 4 sound but a requirement is not met, ` +
 	`63 not a qcow2 image.`
 
 const rootExamples = `  qcheck disk.qcow2                              check an image
+  qcheck -n disk.qcow2                           what a repair would do
+  qcheck -r disk.qcow2                           repair it, without losing data
+  qcheck undo disk.qcow2                         take the repair back
   qcheck -o json disk.qcow2                      for a program to read
   qcheck -U disk.qcow2                           while a VM uses it (findings are provisional)
   qcheck --require-bitmap backup-7 disk.qcow2    before an incremental backup
@@ -73,7 +76,7 @@ func (p *helpPage) root(root *kong.Node) {
 	p.commands(root)
 	for _, c := range root.Children {
 		if c.Name == defaultCommand {
-			p.flags("Flags of a check", c.Flags)
+			p.flagsOfCheck(c.Flags)
 		}
 	}
 	p.flags("Flags of every command", root.Flags)
@@ -102,7 +105,10 @@ func (p *helpPage) command(n *kong.Node) {
 		}
 		p.columns(rows)
 	}
-	if len(n.Flags) > 0 {
+	switch {
+	case n.Name == defaultCommand:
+		p.flagsOfCheck(n.Flags)
+	case len(n.Flags) > 0:
 		p.flags("Flags", n.Flags)
 	}
 	root := n
@@ -149,6 +155,20 @@ func (p *helpPage) commands(n *kong.Node) {
 	p.columns(rows)
 }
 
+// flagsOfCheck shows those of a repair apart.
+func (p *helpPage) flagsOfCheck(flags []*kong.Flag) {
+	var check, repair []*kong.Flag
+	for _, f := range flags {
+		if f.Group != nil {
+			repair = append(repair, f)
+		} else {
+			check = append(check, f)
+		}
+	}
+	p.flags("Flags of a check", check)
+	p.flags("Flags of a repair", repair)
+}
+
 func (p *helpPage) flags(title string, flags []*kong.Flag) {
 	p.heading(title)
 	var rows [][2]string
@@ -158,8 +178,11 @@ func (p *helpPage) flags(title string, flags []*kong.Flag) {
 			left = "-" + string(f.Short) + ", "
 		}
 		left += "--" + f.Name
-		if !f.IsBool() {
+		switch {
+		case !f.IsBool():
 			left += "=" + f.FormatPlaceHolder()
+		case f.PlaceHolder != "":
+			left += f.PlaceHolder // a value that may be left out
 		}
 		rows = append(rows, [2]string{left, f.Help})
 	}

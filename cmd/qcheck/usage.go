@@ -34,7 +34,6 @@ var (
 	missingValue    = regexp.MustCompile(`^(--?[\w-]+): (?:.*<EOL>|missing value|expected .* \((?:short|long) flag\))`)
 	flagOfCheck     = regexp.MustCompile(`^flag (--[\w-]+) applies to the default command .*, not "(.+)"`)
 	shortFlag       = regexp.MustCompile(`^unknown flag -[^-]`)
-	repairFlag      = regexp.MustCompile(`^unknown flag (-r|-n|--repair|--dry-run|--undo)\b`)
 )
 
 // usage puts an error of the parser in the command's voice.
@@ -62,9 +61,6 @@ func usage(err error) *usageError {
 	}
 	if m := shortFlag.FindString(e.text); m != "" {
 		e.text = m // one letter resembles every other
-	}
-	if repairFlag.MatchString(e.text) {
-		e.hint = "this version of qcheck repairs nothing yet, it checks only"
 	}
 	return e
 }

@@ -1,0 +1,236 @@
+package report
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Repair is what a repair of an image does, or has done. The findings that it has
+// settled are among the result's, with Fixed set.
+type Repair struct {
+	// DryRun tells that nothing was written: the result is that of a check.
+	DryRun bool
+	Edits  []Edit
+	// OldSize and NewSize are the file's length in bytes.
+	OldSize, NewSize int64
+	// Lost says what is lost, in words.
+	Lost []string
+	// Left lists what could be settled if more was asked for.
+	Left []Advice
+	// Undo is the file with the undo journal, "" where there is none.
+	Undo string
+	// UndoNamed tells that this file has to be named to take the repair back.
+	UndoNamed bool
+	// Recovered is what had to be done first because an earlier repair was
+	// interrupted: "rolled-back", "completed", or "" for nothing.
+	Recovered string
+	// Flags says how to repair, as on the command line, without -r itself.
+	Flags []string
+}
+
+// Edit is a change of some bytes of the file.
+type Edit struct {
+	Stage    string // when it is written
+	Offset   qcow2.HostOffset
+	Old, New []byte // of the same length
+	Reason   string
+	Codes    []check.Code // of the findings that it settles
+}
+
+// Advice tells what option it takes to settle a code's findings.
+type Advice struct {
+	Code   check.Code
+	Option string
+}
+
+// changes tells that there is anything to do.
+func (r *Repair) changes() bool { return len(r.Edits) > 0 || r.NewSize != r.OldSize }
+
+// repaired tells that an image was changed.
+func (i *Image) repaired() bool { return i.Repair != nil && !i.Repair.DryRun && i.Repair.changes() }
+
+// command gives the command line that repairs an image, or with "-n" shows what that
+// does, with a further flag.
+func (r *Repair) command(verb, image, more string) string {
+	words := []string{"qcheck", verb}
+	for _, f := range r.Flags {
+		switch scope := strings.HasPrefix(f, "--repair="); {
+		case scope && strings.HasPrefix(more, "--repair="): // it takes the place of this one
+		case scope && verb == "-r":
+			words[1] = f
+		default:
+			words = append(words, f)
+		}
+	}
+	if more != "" {
+		words = append(words, more)
+	}
+	return "`" + strings.Join(append(words, typed(image)), " ") + "`"
+}
+
+// undoCommand gives the command line that takes the repair back.
+func (r *Repair) undoCommand(image string) string {
+	s := "qcheck undo " + typed(image)
+	if r.UndoNamed {
+		file := typed(r.Undo)
+		if file == "IMAGE" {
+			file = "FILE"
+		}
+		s += " --undo " + file
+	}
+	return "`" + s + "`"
+}
+
+type jsonRepair struct {
+	DryRun    bool         `json:"dry-run"`
+	Edits     int          `json:"edits"`
+	Grows     int64        `json:"grows"`
+	Undo      string       `json:"undo"`
+	Recovered string       `json:"recovered,omitempty"`
+	Lost      []string     `json:"lost"`
+	Left      []jsonAdvice `json:"left"`
+	Plan      []jsonEdit   `json:"plan"`
+}
+
+type jsonAdvice struct {
+	Code   check.Code `json:"code"`
+	Option string     `json:"option"`
+}
+
+type jsonEdit struct {
+	Stage  string       `json:"stage"`
+	Offset uint64       `json:"offset"`
+	Length int          `json:"length"`
+	Old    string       `json:"old"`
+	New    string       `json:"new"`
+	Reason string       `json:"reason"`
+	Codes  []check.Code `json:"codes"`
+}
+
+// jsonBytes is how many bytes of an edit are written in JSON.
+const jsonBytes = 32
+
+func toRepair(r *Repair) *jsonRepair {
+	if r == nil {
+		return nil
+	}
+	undo, _ := raw(r.Undo)
+	j := &jsonRepair{
+		DryRun: r.DryRun, Edits: len(r.Edits), Grows: r.NewSize - r.OldSize, Undo: undo, Recovered: r.Recovered,
+		Lost: append([]string{}, r.Lost...), Left: []jsonAdvice{}, Plan: make([]jsonEdit, 0, len(r.Edits)),
+	}
+	for _, a := range r.Left {
+		j.Left = append(j.Left, jsonAdvice(a))
+	}
+	first := func(b []byte) string { return hex.EncodeToString(b[:min(len(b), jsonBytes)]) }
+	for i := range r.Edits {
+		e := &r.Edits[i]
+		j.Plan = append(j.Plan, jsonEdit{
+			Stage: e.Stage, Offset: uint64(e.Offset), Length: len(e.New), Old: first(e.Old), New: first(e.New),
+			Reason: e.Reason, Codes: append([]check.Code{}, e.Codes...),
+		})
+	}
+	return j
+}
+
+// repair writes what a repair does.
+func (h *Human) repair(img *Image) {
+	r := img.Repair
+	if r == nil || !r.changes() && img.Result.Verdict == check.VerdictClean {
+		return
+	}
+	h.line("")
+	title := "repair"
+	if r.DryRun {
+		title = "repair (nothing has been written)"
+	}
+	h.line(h.bold.Sprint(title))
+	if !r.changes() {
+		h.wrapped("  ", 2, "there is nothing that could be repaired like this", 2)
+	} else if r.DryRun || h.opts.Verbose {
+		h.edits(r.Edits)
+	}
+	if r.changes() {
+		h.wrapped("  ", 2, r.summary(), 2)
+	}
+	for i, text := range r.Lost {
+		if i == listed && !h.opts.Verbose {
+			h.linef("  and %d more like that", len(r.Lost)-i)
+			break
+		}
+		word := "lost:"
+		if r.DryRun {
+			word = "would be lost:"
+		}
+		h.wrapped("  "+h.bad.Sprint(word)+" ", len(word)+3, printable(text), 4)
+	}
+	for _, a := range r.Left {
+		h.wrapped("  ", 2, fmt.Sprintf("%s takes %s", a.Code, a.Option), 4)
+	}
+	if r.Undo != "" && r.changes() {
+		text := fmt.Sprintf("undo: %s takes the repair back, as long as nothing else has written to the image; the undo journal is %s",
+			r.undoCommand(img.Name), printable(r.Undo))
+		if r.DryRun {
+			text = "undo: the repair could be taken back; the undo journal would be " + printable(r.Undo)
+		}
+		h.wrapped("  ", 2, text, 4)
+	}
+}
+
+// summary says how much is written.
+func (r *Repair) summary() string {
+	bytes := uint64(0)
+	for i := range r.Edits {
+		bytes += uint64(len(r.Edits[i].New))
+	}
+	s := plural(uint64(len(r.Edits)), "edit", "edits") + " of " + plural(bytes, "byte", "bytes")
+	if n := r.NewSize - r.OldSize; n > 0 {
+		s += "; the file grows by " + size(uint64(n))
+	}
+	return s
+}
+
+// shownBytes is how many bytes of an edit are written for people.
+const shownBytes = 8
+
+func (h *Human) edits(list []Edit) {
+	for i := range list {
+		if i == listed && !h.opts.Verbose {
+			h.linef("  and %d more edits (-v lists them)", len(list)-i)
+			return
+		}
+		e := &list[i]
+		codes := make([]string, len(e.Codes))
+		for k, c := range e.Codes {
+			codes[k] = string(c)
+		}
+		h.wrapped(fmt.Sprintf("  at %v, %s: ", e.Offset, plural(uint64(len(e.New)), "byte", "bytes")), 0,
+			fmt.Sprintf("%s (%s)", printable(e.Reason), strings.Join(codes, ", ")), 9)
+		old, will := shortened(e.Old, e.New)
+		h.wrapped("         ", 9, old+" → "+will, 9)
+	}
+}
+
+// shortened writes the bytes before and after from the first that differs on.
+func shortened(old, will []byte) (string, string) {
+	at := 0
+	for at < len(will) && at < len(old) && old[at] == will[at] {
+		at++
+	}
+	at = max(0, min(at&^7, len(will)-shownBytes))
+	one := func(b []byte) string {
+		s := hex.EncodeToString(b[at:min(len(b), at+shownBytes)])
+		if at > 0 {
+			s = "…" + s
+		}
+		if at+shownBytes < len(b) {
+			s += "…"
+		}
+		return s
+	}
+	return one(old), one(will)
+}
