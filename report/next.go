@@ -1,20 +1,25 @@
 package report
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
 )
 
-// advice is what the last line of a human report begins with for each verdict. Only
-// what can be typed today may stand here.
-var advice = map[check.Verdict]string{
-	check.VerdictClean:       "`qcheck explain {code}` says what that means",
-	check.VerdictWarnings:    "`qcheck explain {code}` says what that means; no guest data is at risk",
-	check.VerdictLeaks:       "`qcheck explain {code}` says what that means; leaks cost space and nothing else",
-	check.VerdictCorrupt:     "`qcheck explain {code}` says what that means; start no VM from this image as it is",
-	check.VerdictIncomplete:  "`qcheck explain {code}` says what that means; what was not looked at may be bad as well",
-	check.VerdictUnsupported: "`qcheck info {image}` shows what the image asks for; a later version of qcheck may know it",
+// The last line of a human report says what can be typed next, and what to keep in
+// mind until then. Only what can be typed today may stand here.
+const (
+	explainAdvice     = "`qcheck explain {code}` says what that means"
+	unsupportedAdvice = "`qcheck info {image}` shows what the image asks for; a later version of qcheck may know it"
+)
+
+// cautions are what to keep in mind, by verdict.
+var cautions = map[check.Verdict]string{
+	check.VerdictWarnings:   "no guest data is at risk",
+	check.VerdictLeaks:      "leaks cost space and nothing else",
+	check.VerdictCorrupt:    "start no VM from this image as it is",
+	check.VerdictIncomplete: "what was not looked at may be bad as well",
 }
 
 // liveAdvice comes instead, whatever the findings, when the image was being
@@ -27,8 +32,8 @@ const unmetAdvice = "`qcheck info {image}` shows what the image has"
 
 // The ways to settle findings, as a command line's end.
 const (
-	adviceSafe     = "`qcheck -r {image}` repairs it without losing data, `qcheck -n {image}` shows before what that does"
-	advicePart     = "`qcheck -r {image}` repairs what can be repaired without losing data, `qcheck -n {image}` shows before what that does"
+	adviceSafe     = "`qcheck -r {image}` repairs it without losing guest data (`qcheck -n {image}` only shows how)"
+	advicePart     = "`qcheck -r {image}` repairs what can be repaired without losing guest data (`qcheck -n {image}` only shows how)"
 	adviceLossy    = "`qcheck -n --allow-data-loss {image}` shows what a repair would do, and what would be lost"
 	adviceReattach = "`qcheck -n --reattach {image}` shows where the lost table belongs"
 	adviceBackup   = "no repair can settle it: restore the image from a backup, or save what can be read with `qemu-img convert`"
@@ -38,23 +43,20 @@ const (
 // next gives the last line for an image, or "" where there is nothing to be
 // done. code is that of the worst finding shown that is not settled, "" for none.
 func next(img *Image, code check.Code) string {
-	text := advice[img.verdict()]
-	switch {
+	var parts []string
+	switch v := img.verdict(); {
+	case v == check.VerdictUnsupported:
+		parts = []string{unsupportedAdvice}
 	case img.Repair != nil && img.Err == nil && img.Result != nil:
-		text = nextAfter(img, code)
+		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
-		text = liveAdvice
-	case code == "" && len(img.Result.Unmet) > 0:
-		text = unmetAdvice
-	case code == "":
-	default:
-		if way := way(img.Result, code); way != "" {
-			text += "; " + way
-		}
+		parts = []string{liveAdvice}
+	case code != "":
+		parts = []string{way(img.Result, code), cautions[v], explainAdvice}
+	case len(img.Result.Unmet) > 0:
+		parts = []string{unmetAdvice}
 	}
-	if code == "" && strings.Contains(text, "{code}") {
-		return ""
-	}
+	text := strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
 	return strings.NewReplacer("{code}", string(code), "{image}", typed(img.Name)).Replace(text)
 }
 
@@ -99,21 +101,21 @@ func way(r *check.Result, code check.Code) string {
 }
 
 // nextAfter is the last line after a repair, or after its plan.
-func nextAfter(img *Image, code check.Code) string {
-	r := img.Repair
+func nextAfter(img *Image, code check.Code) []string {
+	r, v := img.Repair, img.verdict()
 	switch {
 	case r.DryRun && r.changes():
-		return r.command("-r", img.Name, "") + " does it"
-	case code == check.BMD012 && img.Result.Verdict == check.VerdictClean:
-		return adviceAllDirty
-	case len(r.Left) > 0:
-		return r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do"
-	case img.Result.Verdict == check.VerdictCorrupt:
-		return "`qcheck explain {code}` says what that means; " + adviceBackup
-	case img.Result.Verdict == check.VerdictClean:
-		return ""
+		return []string{r.command("-r", img.Name, "") + " does it"}
+	case code == check.BMD012 && v == check.VerdictClean:
+		return []string{adviceAllDirty}
+	case len(r.Left) > 0 && code != "":
+		return []string{r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do", cautions[v]}
+	case v == check.VerdictCorrupt:
+		return []string{adviceBackup, cautions[v], explainAdvice}
+	case code != "":
+		return []string{cautions[v], explainAdvice}
 	}
-	return advice[img.verdict()]
+	return nil
 }
 
 // typed gives a file name as it can be typed in a shell, or IMAGE where no

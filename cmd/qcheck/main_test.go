@@ -138,7 +138,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if checks {
 		after := stateOf(ts)
 		for name, was := range before {
-			if writes && (slices.Contains(args, name) || strings.HasSuffix(name, undofile.Suffix)) {
+			if writes && (slices.Contains(args, name) || was.mode.IsDir() || strings.HasSuffix(name, undofile.Suffix)) {
 				continue
 			}
 			if is := after[name]; is != was {
