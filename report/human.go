@@ -105,6 +105,9 @@ func (h *Human) headline(img *Image) {
 	text := string(r.Verdict)
 	if r.Verdict == check.VerdictWarnings {
 		text = "sound, but" // no word of a verdict: the count says "warning" again
+		if inDoubt(r) {
+			text = "in doubt:"
+		}
 	}
 	t := r.Totals
 	var parts []string

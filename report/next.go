@@ -26,6 +26,16 @@ var cautions = map[check.Verdict]string{
 // written to.
 const liveAdvice = "`qcheck {image}` again, once nothing writes to it any more"
 
+// doubtCaution comes in place of the verdict's for warnings that may be the trace
+// of a loss.
+const doubtCaution = "a part of the disk may have been lost: copy the image before anything writes to it"
+
+// inDoubt tells that nothing is known to be wrong with the data, nor that nothing
+// is: clusters hold what may have been some structure's.
+func inDoubt(r *check.Result) bool {
+	return r.Verdict == check.VerdictWarnings && (r.Has(check.REF009) || r.Has(check.MAP020))
+}
+
 // unmetAdvice comes instead when all that there is to say is that a requirement
 // is not met.
 const unmetAdvice = "`qcheck info {image}` shows what the image has"
@@ -51,6 +61,8 @@ func next(img *Image, code check.Code) string {
 		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
+	case code != "" && inDoubt(img.Result):
+		parts = []string{way(img.Result, code), doubtCaution, explainAdvice}
 	case code != "":
 		parts = []string{way(img.Result, code), cautions[v], explainAdvice}
 	case len(img.Result.Unmet) > 0:
