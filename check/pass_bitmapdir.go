@@ -3,6 +3,7 @@ package check
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -159,6 +160,12 @@ func (p *bitmapsPass) walkDirectory(nbBad, sizeBad bool) directoryWalk {
 	if nbBad {
 		sure = 0
 	}
+	fills := d.Stop.Reason == qcow2.StopEnd || d.Stop.Reason == qcow2.StopTrailing && d.RestZero
+	if len(d.Entries) > sure && !sizeBad && fills && !slices.ContainsFunc(d.Entries, func(e qcow2.BitmapEntry) bool { return !named(&e) }) {
+		// They fill the directory, each with a name: the count is wrong, whatever
+		// else may be wrong with them.
+		sure = len(d.Entries)
+	}
 	if sure > 0 && !sizeBad && d.Stop.Reason != qcow2.StopUnreadable {
 		if w, ok := p.mendDirectory(&d, sure); ok {
 			return w
@@ -234,6 +241,9 @@ func (p *bitmapsPass) mendDirectory(d *qcow2.BitmapDirectory, sure int) (w direc
 	}
 	if sound == len(d.Entries) && d.Stop.Reason == qcow2.StopEnd {
 		return w, false
+	}
+	if sound == sure-1 && len(d.Entries) == sure && d.RestZero && named(&d.Entries[sound]) {
+		return w, false // what is wrong with the last one is not its size: zeros follow it
 	}
 	// The entry that does not make sense may be the wrong one, or the one that
 	// leads there.
@@ -348,6 +358,12 @@ func (p *bitmapsPass) plausible(e *qcow2.BitmapEntry) bool {
 		e.TableSize != 0 && e.TableSize <= qcow2.MaxBitmapTableEntries &&
 		e.Flags&^qcow2.BitmapFlagsKnown == 0 && e.Type == qcow2.BitmapDirtyTracking && e.GranularityBits < 64 &&
 		len(e.Name) > 0 && len(e.Name) <= qcow2.MaxBitmapName && bytes.IndexByte(e.Name, 0) < 0 && allZero(e.Padding)
+}
+
+// named tells whether an entry has what leads to the next one as it should be: a
+// name, no extra data, and no more than that.
+func named(e *qcow2.BitmapEntry) bool {
+	return e.ExtraDataSize == 0 && len(e.Name) > 0 && len(e.Name) <= qcow2.MaxBitmapName && bytes.IndexByte(e.Name, 0) < 0
 }
 
 func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
