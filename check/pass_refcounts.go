@@ -27,6 +27,9 @@ const maxLeakRuns = 1 << 16
 type leaks struct {
 	runs []unowned
 	rest uint64 // clusters in runs that were not kept
+	// unreferenced: some of the rest have no reference at all, and so may be a
+	// structure that was lost.
+	unreferenced bool
 }
 
 func (l *leaks) add(u unowned) {
@@ -35,6 +38,7 @@ func (l *leaks) add(u unowned) {
 		return
 	}
 	l.rest += u.n
+	l.unreferenced = l.unreferenced || u.references == 0
 }
 
 // checkRefcounts runs the pass.
@@ -155,7 +159,7 @@ func (c *run) settleLeaks(found *leaks) error {
 		}
 	}
 	c.doubtSnapshotsBehind()
-	if err := c.findLost(found.runs, found.rest > 0); err != nil {
+	if err := c.findLost(found.runs, found.unreferenced); err != nil {
 		return err
 	}
 	code := REF006

@@ -236,10 +236,13 @@ func wrongRefcounts(path, _ string) error {
 		for _, block := range x.refcountBlocks() {
 			b := x.get(block, x.img.Geometry.ClusterSize())
 			for i := 0; i < len(b); i += 2 {
-				switch r.IntN(40) {
-				case 0, 1, 2, 3, 4, 5:
+				if binary.BigEndian.Uint16(b[i:]) == 0 {
+					continue // not allocated
+				}
+				switch wrong := r.IntN(100); {
+				case wrong < 15:
 					binary.BigEndian.PutUint16(b[i:], 0)
-				case 6, 7, 8, 9, 10, 11:
+				case wrong < 30:
 					binary.BigEndian.PutUint16(b[i:], 2)
 				}
 			}
