@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build test deps lint fmt-check vet staticcheck generate generate-check race demo clean help
+.PHONY: build test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
 
 build: ## build bin/qcheck, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
@@ -43,6 +43,9 @@ race: ## the race detector on the packages that run goroutines (-short: fewer im
 
 demo: build ## make a healthy and three broken images in ./demo and check them
 	@./.ci/demo.sh
+
+bench: build ## measure qcheck against qemu-img (see docs/performance.md); takes some minutes
+	$(GO) run ./corpus/bench -qcheck bin/qcheck $(BENCH)
 
 clean: ## remove what the other targets made
 	rm -rf bin demo
