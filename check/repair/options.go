@@ -53,6 +53,8 @@ type Options struct {
 	// MemoryLimit bounds the reference counts of the checks, in bytes. The default
 	// is no limit but what the file justifies.
 	MemoryLimit int64
+	// Progress is told how far each of the checks has come. The default is nil.
+	Progress func(check.Progress)
 	// OpenSibling is given to the checks. The default is nil.
 	OpenSibling func(kind check.SiblingKind, name, format string) (check.Sibling, error)
 }

@@ -67,7 +67,8 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: findingsPerRound, OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
+			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: findingsPerRound, Progress: opts.Progress,
+			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
 		})
 		if err != nil {
 			return nil, err

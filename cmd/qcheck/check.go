@@ -28,8 +28,10 @@ type CheckCmd struct {
 	BitmapData    bool     `help:"Read all stored bitmap data, not only the ends."`
 
 	Jobs        number   `short:"j" placeholder:"N" help:"Read with N threads (default: one for each processor)."`
-	Memory      byteSize `placeholder:"SIZE" help:"Use at most SIZE, e.g. 512M, for counting references; end as incomplete beyond it (default: what the image needs)."`
+	Memory      byteSize `placeholder:"SIZE" help:"Use at most SIZE, e.g. 512M, for counting references; end as incomplete beyond it (default: half of the machine's memory)."`
 	MaxFindings number   `placeholder:"N" default:"1000" help:"List at most N findings of one code and count the rest (default: 1000)."`
+
+	Progress string `enum:"auto,always,never" default:"auto" placeholder:"WHEN" help:"Show how far a check has come that takes longer than half a second: auto (the default; on a terminal), always or never."`
 
 	RepairFlags `embed:""`
 }
@@ -72,7 +74,10 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		if c.Repair != "" && !c.DryRun {
 			one = c.repairOne
 		}
+		s.progress = newProgressLine(c.Progress, s.err, path)
+		opts.Progress = s.progress.hook()
 		image, code := one(ctx, s, path, opts)
+		s.progress.done()
 		codes = append(codes, code)
 		if err := rep.Image(image); err != nil {
 			return err
@@ -94,6 +99,9 @@ func (c *CheckCmd) options() (check.Options, error) {
 	opts := check.Options{
 		Jobs: int(c.Jobs), MemoryLimit: int64(c.Memory), MaxFindings: int(c.MaxFindings),
 		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData,
+	}
+	if opts.MemoryLimit == 0 {
+		opts.MemoryLimit = defaultMemory()
 	}
 	for _, text := range c.RequireBitmap {
 		r, err := check.ParseBitmapRequirement(text)

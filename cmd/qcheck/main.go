@@ -26,6 +26,7 @@ type streams struct {
 	in       io.Reader
 	out, err io.Writer
 	told     map[string]bool // warnings given already
+	progress *progressLine   // goes away before anything is said
 }
 
 // run carries out a command line and gives the exit code.
@@ -93,9 +94,14 @@ func (s *streams) fail(err error) exitCode {
 
 // error, warning and hint are the command's voice on standard error: lower case,
 // no full stop.
-func (s *streams) error(err error)     { fmt.Fprintf(s.err, "qcheck: error: %v\n", err) }
-func (s *streams) warning(text string) { fmt.Fprintf(s.err, "qcheck: warning: %s\n", text) }
-func (s *streams) hint(text string)    { fmt.Fprintf(s.err, "qcheck: hint: %s\n", text) }
+func (s *streams) error(err error)     { s.say("error", err.Error()) }
+func (s *streams) warning(text string) { s.say("warning", text) }
+func (s *streams) hint(text string)    { s.say("hint", text) }
+
+func (s *streams) say(kind, text string) {
+	s.progress.done()
+	fmt.Fprintf(s.err, "qcheck: %s: %s\n", kind, text)
+}
 
 // warnOnce warns of what would be said of each of many images.
 func (s *streams) warnOnce(key, text string) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/alecthomas/kong"
 
@@ -29,12 +30,15 @@ func helpHint(command string) string {
 	return fmt.Sprintf("`%s --help` shows how it is used", strings.TrimSpace("qcheck "+command))
 }
 
-var (
-	missingArgument = regexp.MustCompile(`^expected "<(\w+)>`)
-	missingValue    = regexp.MustCompile(`^(--?[\w-]+): (?:.*<EOL>|missing value|expected .* \((?:short|long) flag\))`)
-	flagOfCheck     = regexp.MustCompile(`^flag (--[\w-]+) applies to the default command .*, not "(.+)"`)
-	shortFlag       = regexp.MustCompile(`^unknown flag -[^-]`)
-)
+// usagePatterns are what the parser says. They are compiled only when it says
+// something: a command that is run for thousands of images starts often.
+var usagePatterns = sync.OnceValue(func() (p struct{ missingArgument, missingValue, flagOfCheck, shortFlag *regexp.Regexp }) {
+	p.missingArgument = regexp.MustCompile(`^expected "<(\w+)>`)
+	p.missingValue = regexp.MustCompile(`^(--?[\w-]+): (?:.*<EOL>|missing value|expected .* \((?:short|long) flag\))`)
+	p.flagOfCheck = regexp.MustCompile(`^flag (--[\w-]+) applies to the default command .*, not "(.+)"`)
+	p.shortFlag = regexp.MustCompile(`^unknown flag -[^-]`)
+	return p
+})
 
 // usage puts an error of the parser in the command's voice.
 func usage(err error) *usageError {
@@ -44,22 +48,23 @@ func usage(err error) *usageError {
 			command = n.Path()
 		}
 	}
+	p := usagePatterns()
 	// The parser quotes arguments as they are, and a file's name may be one.
 	e := &usageError{text: check.Escape(err.Error()), hint: helpHint(command)}
-	if m := missingArgument.FindStringSubmatch(e.text); m != nil {
+	if m := p.missingArgument.FindStringSubmatch(e.text); m != nil {
 		e.text = fmt.Sprintf("%s: no %s named", command, m[1])
 		if info, err := os.Stat(command); err == nil && info.Mode().IsRegular() {
 			e.hint = fmt.Sprintf("`qcheck ./%s` checks the file of that name; %s", command, e.hint)
 		}
 	}
-	if m := missingValue.FindStringSubmatch(e.text); m != nil {
+	if m := p.missingValue.FindStringSubmatch(e.text); m != nil {
 		e.text = m[1] + ": a value is missing"
 	}
-	if m := flagOfCheck.FindStringSubmatch(e.text); m != nil {
+	if m := p.flagOfCheck.FindStringSubmatch(e.text); m != nil {
 		e.text = fmt.Sprintf("%s is given before the command %s: flags of a command come after its name", m[1], m[2])
 		e.hint = helpHint(m[2])
 	}
-	if m := shortFlag.FindString(e.text); m != "" {
+	if m := p.shortFlag.FindString(e.text); m != "" {
 		e.text = m // one letter resembles every other
 	}
 	return e
