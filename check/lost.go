@@ -56,7 +56,7 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 		return nil
 	}
 	if at, found := c.holdsData(leaks, cut); found {
-		c.doubt(suspects[0], fmt.Sprintf("it reads as empty, while unreferenced clusters hold data (%s)", c.clusterRange(at, 1)))
+		c.doubt(suspects[0], fmt.Sprintf("it reads as empty, while data lies in clusters with references missing (%s)", c.clusterRange(at, 1)))
 	}
 	return nil
 }
@@ -84,17 +84,18 @@ func (c *run) blankOwners() []Owner {
 	return owners
 }
 
-// holdsData looks for an unreferenced cluster with a byte that is not zero.
+// holdsData looks for a cluster with a reference missing that has a byte that is not
+// zero: one without any, or data or an L2 table, which a snapshot may have shared.
 // Where too many would have to be read, or one cannot be, it is taken to hold
 // data.
 func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	budget := maxContent
 	for _, l := range leaks {
-		if l.references > 0 {
-			continue
-		}
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
+			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table {
+				continue
+			}
 			x := at(c.g.HostOffset(cl), c.g.ClusterSize())
 			if c.img.IsHole(x.Offset, x.Length) {
 				// The rest of the run may be a hole as well, and a long one.

@@ -37,6 +37,8 @@ func snapshotCases() []Case {
 		one("snapshot/table-lost", "the snapshot table cannot be found: what it shares with the disk must not seem the disk's own", snapshotHistory(Spec{Size: 8 * mib}, 0),
 			check.HDR014, HeaderField(qcow2.FieldSnapshotsOffset), Add(HeaderField(qcow2.FieldSnapshotsOffset), 512)).
 			and(check.REF009, RefcountOf(SnapshotL1("1"))),
+		one("snapshot/l1-wiped", "a snapshot's L1 table was discarded: what it shared with the disk has a reference too many, which is no leak", one1,
+			check.REF009, Place{}, Wipe(SnapshotL1("1"))),
 		one("snapshot/l1-misaligned", "a snapshot's L1 table is said to start within a cluster", bare,
 			check.SNP002, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Add(SnapshotField("1", 0, 8), 512)),
 		one("snapshot/l1-past-end", "a snapshot's L1 table is said to lie behind the end of the file", bare,

@@ -23,8 +23,6 @@ var pending = map[string]string{}
 var notAlone = map[check.Code]string{
 	check.HDR020: "a file without a whole header has no tables either",
 	check.MAP020: "a lost table makes what it owns seem nobody's",
-	check.REF009: "it comes with the fault that puts the owner in doubt",
-
 	check.CMP001: "found only by reading all compressed data, which is another check",
 	check.CHN001: "found only by following the chain, which is another check",
 	check.CHN003: "found only by following the chain, which is another check",
