@@ -82,7 +82,7 @@ func (c *run) settleRepairs(all []Finding) {
 		case f.Repair != RepairSafe:
 		case cut:
 			f.Repair = RepairNone
-		case broken && f.Code == SNP003, !f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable):
+		case broken && f.Code == SNP003, !f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable || f.Code == REF004):
 			f.Repair = RepairLossy
 		}
 	}

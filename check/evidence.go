@@ -51,7 +51,8 @@ type LostTable struct {
 type L1Table struct {
 	Snapshot string // ID, escaped; empty for the active disk
 	Offset   qcow2.HostOffset
-	Entries  uint64
+	Entries  uint64       // 0 where it lies in the place of something else
+	Ref      qcow2.Extent // the bytes of the file that lead to it
 }
 
 // L1Tables gives the L1 tables that were read, as far as they were; the active one is
@@ -60,7 +61,7 @@ func (e *Evidence) L1Tables() []L1Table {
 	all := make([]L1Table, 0, len(e.run.l1s))
 	for i := range e.run.l1s {
 		l := &e.run.l1s[i]
-		all = append(all, L1Table{Snapshot: l.snapshot, Offset: l.extent.Offset, Entries: l.entries})
+		all = append(all, L1Table{Snapshot: l.snapshot, Offset: l.extent.Offset, Entries: l.entries, Ref: l.ref})
 	}
 	return all
 }

@@ -1,30 +1,96 @@
 package repair
 
 import (
-	"slices"
+	"context"
+	"errors"
+	"io"
 
 	"github.com/qcheck/qcheck/check"
 )
 
-// advise tells which of the findings that are left a repair settles when it is asked
-// for more, by the catalogue: one option for each code.
-func advise(r *check.Result, o *Options) (list []Advice) {
-	for i := range r.Findings {
-		f := &r.Findings[i]
-		option := ""
-		switch {
-		case f.Repair == check.RepairLossy && !o.AllowDataLoss:
-			option = "--allow-data-loss"
-		case f.Repair == check.RepairReattach && !o.Reattach:
-			option = "--reattach"
-		case f.Code == check.BMD012 && o.policy() == PolicyMark && o.bitmaps():
-			option = "--bitmap-policy=" + string(PolicyAllDirty)
-		case f.Severity > check.Note && (f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy) && !o.everything():
-			option = "--repair=" + string(ScopeAll)
-		}
-		if a := (Advice{Code: f.Code, Option: option}); option != "" && !slices.Contains(list, a) {
-			list = append(list, a)
+// The options that a repair can be given on top of those that it has.
+const (
+	adviseDataLoss = "--allow-data-loss"
+	adviseReattach = "--reattach"
+	adviseAll      = "--repair=all"
+	adviseAllDirty = "--bitmap-policy=all-dirty"
+)
+
+// advise says which findings that a plan leaves would be settled by which option. It
+// finds out by making a plan with that option, but for bitmaps in use, so that nothing false is promised.
+func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Plan) ([]Advice, error) {
+	var wanted struct{ all, reattach, loss, dirty bool }
+	for i := range p.After.Findings {
+		switch f := &p.After.Findings[i]; {
+		case f.Code == check.BMD012:
+			wanted.dirty = opts.policy() == PolicyMark
+		case f.Severity == check.Note:
+		case f.Repair == check.RepairReattach, f.Code == check.REF009, f.Code == check.HDR012:
+			wanted.reattach = true
+		case f.Repair == check.RepairLossy:
+			wanted.loss, wanted.reattach = true, true
+		case f.Repair == check.RepairSafe, f.Repair == check.RepairPolicy:
+			wanted.all = true
 		}
 	}
-	return list
+	var left []Advice
+	if wanted.dirty { // that is what this policy is for
+		left = append(left, Advice{Code: check.BMD012, Option: adviseAllDirty})
+	}
+	try := func(option string, wanted bool, change func(o *Options)) error {
+		more := opts
+		more.Progress = nil
+		if change(&more); !wanted || more.same(&opts) {
+			return nil
+		}
+		with, err := work(ctx, r, size, more)
+		if err != nil {
+			if errors.Is(err, ErrNoProgress) || errors.Is(err, ErrNoSpace) {
+				return nil // then the option is of no use
+			}
+			return err
+		}
+		then := listedCounts(with.After)
+		said := make(map[check.Code]bool)
+		for _, a := range left {
+			said[a.Code] = true
+		}
+		for i := range p.After.Findings {
+			f := &p.After.Findings[i]
+			if said[f.Code] || then[f.Code] > 0 {
+				continue
+			}
+			said[f.Code] = true
+			left = append(left, Advice{Code: f.Code, Option: option})
+		}
+		return nil
+	}
+	for _, t := range []struct {
+		option string
+		wanted bool
+		change func(o *Options)
+	}{
+		{adviseAll, wanted.all, func(o *Options) { o.Scope = ScopeAll }},
+		{adviseReattach, wanted.reattach, func(o *Options) { o.Scope, o.Reattach = ScopeAll, true }},
+		{adviseDataLoss, wanted.loss, func(o *Options) { o.Scope, o.AllowDataLoss = ScopeAll, true }},
+	} {
+		if err := try(t.option, t.wanted, t.change); err != nil {
+			return nil, err
+		}
+	}
+	return left, nil
+}
+
+// same tells whether two sets of options ask for the same repair.
+func (o *Options) same(p *Options) bool {
+	return o.scope() == p.scope() && o.policy() == p.policy() && o.AllowDataLoss == p.AllowDataLoss && o.Reattach == p.Reattach
+}
+
+// listedCounts counts the findings of each code.
+func listedCounts(r *check.Result) map[check.Code]uint64 {
+	n := make(map[check.Code]uint64)
+	for i := range r.Findings {
+		n[r.Findings[i].Code] += r.Findings[i].Count
+	}
+	return n
 }

@@ -90,11 +90,6 @@ func TestBitmapCases(t *testing.T) {
 	}
 }
 
-type source interface {
-	ReadAt(p []byte, off int64) (int, error)
-	Size() int64
-}
-
 func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *overlay {
 	p, err := Make(t.Context(), r, r.Size(), opts)
 	require.NoError(t, err)

@@ -5,7 +5,6 @@ package repair
 import (
 	"bytes"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -18,6 +17,12 @@ import (
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
+
+// source is an image in memory.
+type source interface {
+	ReadAt(p []byte, off int64) (int, error)
+	Size() int64
+}
 
 // after gives the image as it is when the plan has been carried out.
 func after(t *testing.T, img io.ReaderAt, p *Plan) *overlay {
@@ -36,26 +41,28 @@ func after(t *testing.T, img io.ReaderAt, p *Plan) *overlay {
 	return o
 }
 
-// disks gives the active disk and those of all snapshots that can be read.
-func disks(t *testing.T, r io.ReaderAt, size int64) map[string]*qcow2.Disk {
+// disks gives the active disk and those of all snapshots that can be read, by ID.
+// Of two snapshots of one ID the second one is left out.
+func disks(t testing.TB, r io.ReaderAt, size int64) map[string]*qcow2.Disk {
 	t.Helper()
 	img, err := qcow2.Open(r, size)
 	require.NoError(t, err)
 	all := make(map[string]*qcow2.Disk)
 	if d, err := img.ActiveDisk(qcow2.DiskOptions{}); err == nil {
-		all["active"] = d
+		all[""] = d
 	}
-	for i, s := range qcow2.ReadSnapshotTable(img).Snapshots {
-		if d, err := img.SnapshotDisk(&s, qcow2.DiskOptions{}); err == nil {
-			all[fmt.Sprintf("snapshot %d", i)] = d
+	for _, s := range qcow2.ReadSnapshotTable(img).Snapshots {
+		id := check.Escape(s.ID)
+		if d, err := img.SnapshotDisk(&s, qcow2.DiskOptions{}); err == nil && all[id] == nil {
+			all[id] = d
 		}
 	}
 	return all
 }
 
 // assertSameGuest asserts that whatever could be read of the one disk reads the
-// same in the other.
-func assertSameGuest(t *testing.T, name string, was, is *qcow2.Disk) {
+// same in the other, but for what is said to be lost.
+func assertSameGuest(t testing.TB, name string, was, is *qcow2.Disk, lost ...GuestRange) {
 	t.Helper()
 	compare := func(from, to *qcow2.Disk, what string) {
 		for x, err := range from.Map(0, qcow2.GuestOffset(from.Size())) {
@@ -65,14 +72,21 @@ func assertSameGuest(t *testing.T, name string, was, is *qcow2.Disk) {
 			for done := uint64(0); done < x.Length; {
 				n := min(x.Length-done, 1<<20)
 				a, b := make([]byte, n), make([]byte, n)
-				off := int64(uint64(x.Start) + done)
+				off := uint64(x.Start) + done
 				done += n
-				if _, err := was.ReadAt(a, off); err != nil && err != io.EOF {
+				if _, err := was.ReadAt(a, int64(off)); err != nil && err != io.EOF {
 					continue
 				}
-				_, err := is.ReadAt(b, off)
+				_, err := is.ReadAt(b, int64(off))
+				for _, l := range lost {
+					lo, hi := max(l.Offset, off), min(l.Offset+l.Length, off+n)
+					if l.Snapshot == name && lo < hi {
+						clear(a[lo-off : hi-off])
+						clear(b[lo-off : hi-off])
+					}
+				}
 				if err != nil && err != io.EOF || !bytes.Equal(a, b) {
-					t.Errorf("%s: guest data at 0x%x %s: %v", name, off, what, err)
+					t.Errorf("%q: guest data at 0x%x %s: %v", name, off, what, err)
 					return
 				}
 			}
@@ -114,49 +128,100 @@ func listed(fs []check.Finding, want func(*check.Finding) bool) (codes []string)
 	return slices.Compact(codes)
 }
 
-// Every damaged image of the corpus: what is safe to repair is repaired, nothing
-// that could be read reads otherwise, no sound bitmap changes, and a second repair
-// finds nothing to do.
-func TestRepairCorpus(t *testing.T) {
+// repairCases are the damaged images of the corpus that can be repaired in memory.
+func repairCases() (cases []corpus.Case) {
 	for _, c := range corpus.Cases() {
 		if c.Healthy() || c.Huge || c.Unreadable != nil || strings.HasPrefix(c.Name, "hostile/") || c.Name == "header/magic" {
 			continue
 		}
-		t.Run(c.Name, func(t *testing.T) {
-			t.Parallel()
-			img, err := c.Build()
-			require.NoError(t, err)
-			plan, err := Make(t.Context(), img, img.Size(), Options{})
-			require.NoError(t, err)
-			again, err := Make(t.Context(), img, img.Size(), Options{Jobs: 1})
-			require.NoError(t, err)
-			require.Equal(t, plan.Edits, again.Edits, "the plan for an image is always the same")
+		cases = append(cases, c)
+	}
+	return cases
+}
 
-			o := after(t, img, plan)
-			safe := func(f *check.Finding) bool {
-				return f.Repair == check.RepairSafe && f.Severity != check.Note && !strings.HasPrefix(string(f.Code), "BM")
-			}
-			left := listed(plan.After.Findings, safe)
-			assert.Empty(t, left, "what is safe to repair is repaired")
+// ways are the options with which every damaged image of the corpus is repaired, and
+// which findings they may not leave.
+var ways = []struct {
+	name  string
+	opts  Options
+	leave func(f *check.Finding) bool
+}{
+	{"safe", Options{}, func(f *check.Finding) bool {
+		return f.Repair != check.RepairSafe || strings.HasPrefix(string(f.Code), "BM")
+	}},
+	{"all-dirty", Options{BitmapPolicy: PolicyAllDirty}, func(f *check.Finding) bool {
+		return f.Repair != check.RepairSafe && f.Repair != check.RepairPolicy
+	}},
+	{"reattach", Options{Reattach: true, BitmapPolicy: PolicyRemove}, func(f *check.Finding) bool {
+		return f.Repair != check.RepairSafe && f.Repair != check.RepairPolicy
+	}},
+	{"lossy", Options{AllowDataLoss: true, BitmapPolicy: PolicyAllDirty}, func(f *check.Finding) bool {
+		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach
+	}},
+	{"lossy-reattach", Options{AllowDataLoss: true, Reattach: true}, func(f *check.Finding) bool {
+		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach
+	}},
+}
 
-			second, err := Make(t.Context(), o, o.size, Options{})
-			require.NoError(t, err)
-			assert.Empty(t, second.Edits, "a second repair finds nothing to do")
-			assert.Equal(t, o.size, second.NewSize)
+// Every damaged image of the corpus: what can be repaired in a way is, nothing that
+// could be read reads otherwise but for what is said to be lost, no sound bitmap
+// changes, and a second repair finds nothing to do.
+func TestRepairCorpus(t *testing.T) {
+	for i, c := range repairCases() {
+		for k, way := range ways {
+			if testing.Short() && (i+k)%5 != 0 {
+				continue
+			}
+			t.Run(c.Name+"/"+way.name, func(t *testing.T) {
+				t.Parallel()
+				img, err := c.Build()
+				require.NoError(t, err)
+				testRepair(t, img, way.opts, way.leave)
+			})
+		}
+	}
+}
 
-			before := disks(t, img, img.Size())
-			for name, d := range disks(t, o, o.size) {
-				if was := before[name]; was != nil {
-					assertSameGuest(t, name, was, d)
-				}
-			}
-			is := sumsOf(t, o, o.size)
-			for name, d := range sumsOf(t, img, img.Size()) {
-				if plan.Before.Has(check.BMX001) {
-					continue // the digest covers bits that mean nothing, and that are cleared
-				}
-				assert.Equal(t, d, is[name], "bitmap %s", name)
-			}
-		})
+// testRepair repairs an image and says what is wrong with that.
+func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Finding) bool) {
+	t.Helper()
+	plan, err := Make(t.Context(), img, img.Size(), opts)
+	require.NoError(t, err)
+	opts.Jobs = 1
+	again, err := Make(t.Context(), img, img.Size(), opts)
+	require.NoError(t, err)
+	require.Equal(t, plan.Edits, again.Edits, "the plan for an image is always the same")
+
+	o := after(t, img, plan)
+	assert.Empty(t, listed(plan.After.Findings, func(f *check.Finding) bool {
+		return f.Severity != check.Note && !leave(f)
+	}), "what can be repaired is")
+	if !opts.AllowDataLoss {
+		assert.Empty(t, plan.LostGuest)
+	}
+
+	second, err := Make(t.Context(), o, o.size, opts)
+	require.NoError(t, err)
+	assert.Empty(t, second.Edits, "a second repair finds nothing to do")
+	assert.Equal(t, o.size, second.NewSize)
+
+	before, now := disks(t, img, img.Size()), disks(t, o, o.size)
+	for name, was := range before {
+		d := now[name]
+		if d == nil {
+			assert.True(t, name != "" && len(plan.Lost) > 0, "%q is gone", name)
+			continue
+		}
+		if opts.Reattach && name != "" && slices.ContainsFunc(plan.Before.Findings, func(f check.Finding) bool { return f.Snapshot == name }) {
+			continue // it may have been read from what is not its own
+		}
+		assertSameGuest(t, name, was, d, plan.LostGuest...)
+	}
+	if plan.Before.Has(check.BMX001) {
+		return // the digest covers bits that mean nothing, and that are cleared
+	}
+	is := sumsOf(t, o, o.size)
+	for name, d := range sumsOf(t, img, img.Size()) {
+		assert.Equal(t, d, is[name], "bitmap %s", name)
 	}
 }

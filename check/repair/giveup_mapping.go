@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -36,6 +35,7 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 		return false, nil
 	}
 	tables := make(map[qcow2.HostOffset]*check.Finding) // that are none
+	twice := make(map[qcow2.HostOffset]*check.Finding)  // that have two places
 	waiting := s.slotsOfLostTables()
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
@@ -43,9 +43,11 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 			continue
 		}
 		did := false
-		switch culprit := f.Structure == check.StructL2Table && f.Cluster != nil; {
-		case f.Code == check.MAP002, f.Code == check.MAP003, f.Code == check.MAP018:
+		switch culprit := f.Cluster != nil && (f.Structure == check.StructL2Table || f.Code == check.MAP018); {
+		case f.Code == check.MAP002, f.Code == check.MAP003:
 			did, err = s.giveUp(f, unallocated, s.g.L2Coverage(), waiting)
+		case f.Code == check.MAP018 && culprit:
+			twice[s.g.HostOffset(*f.Cluster)] = f
 		case f.Code == check.MAP021, culprit && isOverlap(f.Code):
 			tables[s.g.HostOffset(*f.Cluster)] = f
 		case lostL2[f.Code] != nil:
@@ -56,10 +58,10 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 		}
 		changed = changed || did
 	}
-	if len(tables) == 0 || changed {
+	if len(tables)+len(twice) == 0 || changed {
 		return changed, nil // or else an entry might be given up twice
 	}
-	return s.giveUpTables(ctx, tables, waiting)
+	return s.giveUpTables(ctx, tables, twice, waiting)
 }
 
 // losing tells whether lossy repairs were asked for.
@@ -138,34 +140,82 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 
 // loseRange notes that a part of a disk is lost.
 func (s *session) loseRange(snapshot string, from, length uint64, why string) {
-	disk := "the disk"
-	if snapshot != "" {
-		disk = "snapshot " + snapshot
+	if n := len(*s.lost); n > 0 {
+		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Snapshot == snapshot && last.guest.Offset+last.guest.Length == from && last.why == why {
+			last.guest.Length += length
+			return
+		}
 	}
-	*s.lost = append(*s.lost, lostThing{disk: disk, from: from, length: length, why: why})
+	*s.lost = append(*s.lost, lostThing{guest: &GuestRange{Snapshot: snapshot, Offset: from, Length: length}, why: why})
 }
 
-// giveUpTables clears every L1 entry that names one of the tables.
-func (s *session) giveUpTables(ctx context.Context, tables map[qcow2.HostOffset]*check.Finding, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
+// giveUpTables clears every L1 entry that names one of the tables, or, of those that
+// have two places, all but the entries for the first one.
+func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.HostOffset]*check.Finding, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
+	place := make(map[qcow2.HostOffset]uint64) // of those that have two
 	for l := range s.l1Tables() {
-		if err := ctx.Err(); err != nil {
-			return changed, err
+		if s.shared(qcow2.Extent{Offset: l.offset, Length: l.entries * 8}, check.StructL2Table, check.StructDataCluster) {
+			continue
 		}
+		w := clearing{session: s}
 		for i, e := range qcow2.ReadL1(s.img, l.offset, l.entries).All() {
-			f := tables[e.Offset()]
-			at := qcow2.Extent{Offset: l.offset + qcow2.HostOffset(i*8), Length: 8}
-			if f == nil || e.Offset() == 0 || spared[at.Offset] || s.shared(at, check.StructL2Table, check.StructDataCluster) {
+			if i%(1<<16) == 0 && ctx.Err() != nil {
+				return changed, ctx.Err()
+			}
+			off := e.Offset()
+			f := tables[off]
+			if again := twice[off]; f == nil && again != nil {
+				if first, seen := place[off]; !seen {
+					place[off] = i
+				} else if first != i {
+					f = again
+				}
+			}
+			at := l.offset + qcow2.HostOffset(i*8)
+			if f == nil || off == 0 || spared[at] {
 				continue
 			}
 			changed = true
 			s.loseRange(l.snapshot, i*s.g.L2Coverage(), s.g.L2Coverage(), reasonFor(f))
-			why := intent{reason: fmt.Sprintf("give up l1[%d]: %s", i, reasonFor(f)), codes: []check.Code{f.Code}}
-			if err := s.o.write(at.Offset, make([]byte, 8), why); err != nil {
+			if err := w.clear(at, f); err != nil {
 				return changed, err
 			}
 		}
+		if err := w.flush(); err != nil {
+			return changed, err
+		}
 	}
 	return changed, nil
+}
+
+// clearing clears entries of 8 bytes, those that adjoin with one write.
+type clearing struct {
+	*session
+	x    qcow2.Extent
+	code check.Code
+}
+
+func (w *clearing) clear(at qcow2.HostOffset, f *check.Finding) error {
+	if w.x.Length > 0 && (w.x.Offset+qcow2.HostOffset(w.x.Length) != at || w.code != f.Code) {
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
+	if w.x.Length == 0 {
+		w.x.Offset, w.code = at, f.Code
+	}
+	w.x.Length += 8
+	return nil
+}
+
+func (w *clearing) flush() error {
+	n := w.x.Length
+	w.x.Length = 0
+	if n == 0 {
+		return nil
+	}
+	r, _ := check.Lookup(w.code)
+	return w.o.write(w.x.Offset, make([]byte, n), intent{reason: "give up: " + r.Title, codes: []check.Code{w.code}})
 }
 
 // l1 is an L1 table that is read.
@@ -191,28 +241,24 @@ func (s *session) l1Tables() func(yield func(l1) bool) {
 	}
 }
 
-// lostThing is something that is lost: a part of a disk, or, without a disk, what
-// why says.
+// lostThing is something that is lost: a part of a disk, or what why says.
 type lostThing struct {
-	disk         string
-	from, length uint64
-	why          string
+	guest *GuestRange
+	why   string
 }
 
-// lostWords words what is lost; parts of a disk that adjoin are one.
-func lostWords(lost []lostThing) []string {
-	var out []string
-	for i := 0; i < len(lost); i++ {
-		t := lost[i]
-		if t.disk == "" {
-			out = append(out, t.why)
+// noteLost says in a plan what is lost.
+func (p *Plan) noteLost(lost []lostThing) {
+	for _, t := range lost {
+		if t.guest == nil {
+			p.Lost = append(p.Lost, t.why)
 			continue
 		}
-		for i+1 < len(lost) && lost[i+1].disk == t.disk && lost[i+1].from == t.from+t.length && lost[i+1].why == t.why {
-			i++
-			t.length += lost[i].length
+		disk := "the disk"
+		if t.guest.Snapshot != "" {
+			disk = "snapshot " + t.guest.Snapshot
 		}
-		out = append(out, fmt.Sprintf("guest data of %s from 0x%x to 0x%x: %s", t.disk, t.from, t.from+t.length, t.why))
+		p.Lost = append(p.Lost, fmt.Sprintf("guest data of %s from 0x%x to 0x%x: %s", disk, t.guest.Offset, t.guest.Offset+t.guest.Length, t.why))
+		p.LostGuest = append(p.LostGuest, *t.guest)
 	}
-	return slices.Clip(out)
 }

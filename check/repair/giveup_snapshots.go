@@ -2,6 +2,7 @@ package repair
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -20,6 +21,7 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	gone := make(map[int]*check.Finding) // by entry
 	broken := s.res.Has(check.SNP001) || s.res.Has(check.SNP004)
 	mended := -1
+	var clash *check.Finding
 	var codes []check.Code
 	all := false
 	for i := range s.res.Findings {
@@ -36,8 +38,10 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 		case f.Code == check.SNP003 && broken && entry >= 0 && len(s.ev.Snapshots[entry].ID) == 0:
 			gone[entry] = f // what stands there is no entry
 		case f.Code == check.SNP001, f.Code == check.SNP004:
-		case entry >= 0 && (f.Code == check.SNP002 || isOverlap(f.Code) && f.Structure == check.StructL1Table):
+		case entry >= 0 && f.Code == check.SNP002:
 			gone[entry] = f
+		case entry >= 0 && isOverlap(f.Code) && f.Structure == check.StructL1Table:
+			gone[entry], clash = f, f
 		default:
 			continue
 		}
@@ -45,6 +49,13 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	}
 	if len(codes) == 0 {
 		return false, nil
+	}
+	if clash != nil { // of such there may be more than are listed
+		for _, l := range s.ev.L1Tables()[1:] {
+			if i := s.snapshotAt(l.Ref.Offset); l.Entries == 0 && i >= 0 && gone[i] == nil {
+				gone[i] = clash
+			}
+		}
 	}
 	slices.Sort(codes)
 	codes = slices.Compact(codes)
@@ -73,9 +84,16 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 // snapshotAt gives the number of the entry of the snapshot table that has a byte,
 // or -1.
 func (s *session) snapshotAt(o qcow2.HostOffset) int {
-	return slices.IndexFunc(s.ev.Snapshots, func(snap qcow2.Snapshot) bool {
-		return o >= snap.EntryOffset && uint64(o-snap.EntryOffset) < max(snap.EntrySize, qcow2.SnapshotHeadSize)
+	i, found := slices.BinarySearchFunc(s.ev.Snapshots, o, func(snap qcow2.Snapshot, o qcow2.HostOffset) int {
+		return cmp.Compare(snap.EntryOffset, o)
 	})
+	if !found {
+		i--
+	}
+	if i < 0 || uint64(o-s.ev.Snapshots[i].EntryOffset) >= max(s.ev.Snapshots[i].EntrySize, qcow2.SnapshotHeadSize) {
+		return -1
+	}
+	return i
 }
 
 // snapshotLabel names a snapshot by all that a user may know it by.

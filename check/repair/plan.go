@@ -54,8 +54,10 @@ type Plan struct {
 	// Lost says what is lost by a lossy repair, in words: guest ranges, bitmaps,
 	// snapshots.
 	Lost []string
-	// Left are codes of findings that a repair can settle when it is asked for
-	// more, with what has to be asked for.
+	// LostGuest are the guest ranges among them.
+	LostGuest []GuestRange
+	// Left are codes of findings that are left, and that a repair with one more
+	// option would settle, each with that option.
 	Left []Advice
 }
 
@@ -63,6 +65,12 @@ type Plan struct {
 type Advice struct {
 	Code   check.Code
 	Option string // "--allow-data-loss", "--reattach", …
+}
+
+// GuestRange is a part of a disk.
+type GuestRange struct {
+	Snapshot       string // its ID, escaped; empty for the active disk
+	Offset, Length uint64 // bytes
 }
 
 // Empty tells that there is nothing to do.

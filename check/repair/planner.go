@@ -56,6 +56,18 @@ var ErrNoProgress = errors.New("the repair does not come to an end; nothing has 
 // Make works out what a repair of an image of size bytes would do. Nothing is
 // written. The plan for one image is always the same.
 func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, error) {
+	p, err := work(ctx, r, size, opts)
+	if err == nil {
+		p.Left, err = advise(ctx, r, size, opts, p)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// work makes a plan without advice.
+func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, error) {
 	o := newOverlay(r, size, opts.Device)
 	p := &Plan{OldSize: size}
 	var first *check.Evidence
@@ -89,8 +101,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			return nil, err
 		}
 		p.NewSize = o.size
-		p.Lost = lostWords(lost)
-		p.Left = advise(res, &opts)
+		p.noteLost(lost)
 		return p, nil
 	}
 	return nil, ErrNoProgress

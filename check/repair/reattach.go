@@ -47,6 +47,9 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
+// maxStrayPointers is for how many pointers a table is looked for.
+const maxStrayPointers = 64
+
 // pointer is a field that names an L1 table.
 type pointer struct {
 	name    string
@@ -58,7 +61,10 @@ type pointer struct {
 
 // reattachL1s leads pointers to L1 tables back to their tables.
 func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
-	for _, p := range s.strayPointers() {
+	for i, p := range s.strayPointers() {
+		if i == maxStrayPointers {
+			break
+		}
 		if err := ctx.Err(); err != nil {
 			return changed, err
 		}
@@ -118,12 +124,13 @@ func (s *session) strayPointers() (all []pointer) {
 			p.codes = append(p.codes, f.Code)
 		}
 	}
+	tried := 0
 	add := func(p *pointer) {
 		if p.entries == 0 || p.entries > qcow2.MaxL1Entries {
 			return
 		}
 		if len(p.codes) == 0 {
-			if !s.emptyL1(p) {
+			if tried++; tried > maxStrayPointers || !s.emptyL1(p) {
 				return
 			}
 			p.codes = append(p.codes, check.REF009)
