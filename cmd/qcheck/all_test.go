@@ -1,0 +1,5 @@
+//go:build repair
+
+package main
+
+func init() { everyCase = true }
