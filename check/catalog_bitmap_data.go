@@ -7,67 +7,69 @@ var bitmapDataRules = []Rule{
 		Spec:  "Bitmap table; QEMU: check_table_entry",
 		Why: "Bits 1 to 8 of an entry must be zero. The entry is damaged or was written by faulty software. QEMU " +
 			"refuses to open the image if the bitmap is not in use.",
-		Do: "Do not make an incremental backup by this bitmap. A repair can clear the bits when the rest of the entry " +
-			"makes sense. When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 " +
-			"of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "Do not make an incremental backup by this bitmap. `qcheck -r` can clear the bits when the rest of " +
+			"the entry makes sense. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMT002, Severity: Corruption, Structure: StructBitmapTable, Repair: RepairSafe,
 		Title: "high reserved bits are set in an entry of a bitmap table",
 		Spec:  "Bitmap table; QEMU: check_table_entry",
 		Why: "Bits 56 to 63 of an entry must be zero. The entry is damaged or was written by faulty software. QEMU " +
 			"refuses to open the image if the bitmap is not in use.",
-		Do: "Do not make an incremental backup by this bitmap. A repair can clear the bits when the rest of the entry " +
-			"makes sense. When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 " +
-			"of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "Do not make an incremental backup by this bitmap. `qcheck -r` can clear the bits when the rest of " +
+			"the entry makes sense. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMT003, Severity: Corruption, Structure: StructBitmapTable, Repair: RepairPolicy,
 		Title: "an entry of a bitmap table has both a cluster and the all-ones mark",
 		Spec:  "Bitmap table; QEMU: check_table_entry",
 		Why: "Bit 0 means \"all of this part is dirty\", and is allowed only in an entry without a cluster. With both " +
 			"it is not known which of the two is meant. QEMU refuses to open the image if the bitmap is not in use.",
-		Do: "Do not make an incremental backup by this bitmap. A repair can do what the bitmap policy says; the disk " +
-			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
-			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "Do not make an incremental backup by this bitmap. `qcheck -r` can do what `--bitmap-policy` says; " +
+			"the disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a " +
+			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
+			"full one."},
 	{Code: BMT004, Severity: Corruption, Structure: StructBitmapTable, Repair: RepairPolicy,
 		Title: "an entry of a bitmap table points into the middle of a cluster",
 		Spec:  "Bitmap table; QEMU: check_table_entry",
 		Why: "The data of bitmaps lies in whole clusters, so the offset is a multiple of the cluster size. The entry " +
 			"is damaged: what this part of the bitmap said is lost. QEMU refuses to open the image if the bitmap is " +
 			"not in use.",
-		Do: "Do not make an incremental backup by this bitmap. A repair can do what the bitmap policy says; the disk " +
-			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
-			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "Do not make an incremental backup by this bitmap. `qcheck -r` can do what `--bitmap-policy` says; " +
+			"the disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a " +
+			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
+			"full one."},
 	{Code: BMT005, Severity: Corruption, Structure: StructBitmapTable, Repair: RepairPolicy,
 		Title: "an entry of a bitmap table points past the end of the file",
 		Spec:  "Bitmap table; QEMU: load_bitmap_data",
 		Why: "The file was cut off, or the entry is damaged. QEMU opens the image all the same and reads zeros there: " +
 			"this part of the disk counts as unchanged, and an incremental backup misses what was written to it, " +
 			"without any error.",
-		Do: "Make a full backup. If the file was cut off, copy it again. Do not run `qemu-img check -r`: it writes " +
-			"the zeros down for good. A repair of ours can do what the bitmap policy says."},
+		Do: "Make a full backup. If the file was cut off, copy it again. Do not run `qemu-img check -r`: it " +
+			"writes the zeros down for good. `qcheck -r` can do what `--bitmap-policy` says."},
 	{Code: BMT006, Severity: Corruption, Structure: StructBitmapTable, Repair: RepairPolicy,
 		Title: "the table or the data of a bitmap shares a cluster with something else",
 		Spec:  "Bitmaps; Host cluster management",
 		Why: "A cluster belongs to a bitmap and also to another bitmap, to guest data or to another table. Each write " +
 			"to one overwrites the other, and QEMU does not watch the tables and data of bitmaps when it writes. " +
 			"Neither can be trusted; both are named.",
-		Do: "Do not start a VM from this image: closing it writes the bitmap over the other owner. Copy the image, " +
-			"and make a full backup. A repair can do with the bitmap what the bitmap policy says."},
+		Do: "Do not start a VM from this image: closing it writes the bitmap over the other owner. Copy the " +
+			"image, and make a full backup. `qcheck -r` can do with the bitmap what `--bitmap-policy` says."},
 	{Code: BMX001, Severity: Warning, Structure: StructBitmapData, Repair: RepairSafe,
 		Title: "bits are set after the last bit of a bitmap",
 		Spec:  "Bitmap data",
 		Why: "The last cluster of a bitmap is longer than the bitmap, and what is left over must be zero. QEMU " +
 			"ignores it, but other readers may take it for dirty ranges past the end of the disk, and QEMU's own " +
 			"digest of the bitmap covers some of it. Faulty software leaves such bits.",
-		Do: "A repair can set them to zero. Nothing needs to be done with QEMU alone."},
+		Do: "`qcheck -r` can set them to zero. Nothing needs to be done with QEMU alone."},
 	{Code: BMX002, Severity: Note, Structure: StructBitmapData, Repair: RepairSafe,
 		Title: "a cluster of a bitmap is all zeros or all ones",
 		Spec:  "Bitmap table",
 		Why:   "Such a cluster can be left out: one mark in the bitmap table says the same. It only costs space.",
-		Do:    "Nothing needs to be done. A repair can free the cluster, when it is asked to compact bitmaps."},
+		Do:    "Nothing needs to be done. `qcheck -r --compact-bitmaps` frees the cluster."},
 	{Code: BMX003, Severity: Corruption, Structure: StructBitmapData, Repair: RepairPolicy,
 		Title: "the data of a bitmap cannot be read",
 		Spec:  "Bitmap data; QEMU: load_bitmap_data",
 		Why: "The disk gives an error for this cluster. What this part of the bitmap said is not known, and QEMU " +
 			"refuses to open the image.",
-		Do: "Make a full backup, and look after the disk that the image lies on: copy the image elsewhere with a tool " +
-			"that goes on after errors. A repair can do what the bitmap policy says."},
+		Do: "Make a full backup, and look after the disk that the image lies on: copy the image elsewhere with a " +
+			"tool that goes on after errors. `qcheck -r` can do what `--bitmap-policy` says."},
 }

@@ -7,32 +7,32 @@ var bitmapDirectoryRules = []Rule{
 		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension",
 		Why: "Bit 0 of the autoclear features says that the bitmaps extension is up to date, but the header has none. " +
 			"The extension was lost, or the bit was set by damage. There are no bitmaps that anybody could find.",
-		Do: "A repair can clear the bit. If the disk had bitmaps, the next backup must be a full one."},
+		Do: "`qcheck -r` can clear the bit. If the disk had bitmaps, the next backup must be a full one."},
 	{Code: BMP002, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "all bitmaps are stale: the image was written to without them",
 		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension; QEMU: qcow2_read_extensions",
 		Why: "Software that does not know bitmaps clears this bit before it writes. What it wrote is not in the " +
 			"bitmaps, so an incremental backup by them would miss it. QEMU ignores the bitmaps, and drops them when " +
 			"it opens the image for writing.",
-		Do: "Make a full backup and start the chain anew. Do not set the bit again by hand: the bitmaps do not show " +
-			"what was written meanwhile. A repair can keep, drop or fill them, as the bitmap policy says."},
+		Do: "Make a full backup and start the chain anew. Do not set the bit again by hand: the bitmaps do not " +
+			"show what was written meanwhile. `qcheck -r` can keep, drop or fill them, as `--bitmap-policy` says."},
 	{Code: BMP003, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
 		Title: "the number of bitmaps is wrong",
 		Spec:  "Bitmaps extension, nb_bitmaps; QEMU: qcow2_read_extensions, bitmap_list_load",
 		Why: "The extension says how many entries the bitmap directory has: at least one, at most 65,535 for QEMU. " +
 			"The directory has another number of entries. QEMU refuses to open the image.",
-		Do: "A repair can set the number right where the directory is sound, otherwise it does what the bitmap policy " +
-			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
-			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must " +
-			"be a full one."},
+		Do: "`qcheck -r` can set the number right where the directory is sound, otherwise it does what " +
+			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
+			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
+			"the next backup must be a full one."},
 	{Code: BMP004, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairSafe,
 		Title: "the reserved field of the bitmaps extension is not zero",
 		Spec:  "Bitmaps extension; QEMU: qcow2_read_extensions",
 		Why: "Bytes 4 to 7 of the extension must be zero. QEMU refuses to open an image in which they are not. Faulty " +
 			"software wrote them, or they are damaged.",
-		Do: "A repair can set them to zero. When the VM must start now and its bitmaps can be given up, take a copy " +
-			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
-			"one."},
+		Do: "`qcheck -r` can set them to zero. When the VM must start now and its bitmaps can be given up, take " +
+			"a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be " +
+			"a full one."},
 	{Code: BMP005, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "the bitmap directory is misplaced or has an impossible size",
 		Spec: "Bitmaps extension, bitmap_directory_offset and bitmap_directory_size; QEMU: qcow2_read_extensions, " +
@@ -40,26 +40,26 @@ var bitmapDirectoryRules = []Rule{
 		Why: "The directory names all bitmaps. It must start at a multiple of the cluster size, lie within the file, " +
 			"and have between one entry and just under 64 MiB. Without it no bitmap can be found, and the clusters " +
 			"of the bitmaps are not called leaks. QEMU refuses to open the image.",
-		Do: "If the file was cut off, copy it again. A repair can give the bitmaps up, as the bitmap policy says; the " +
-			"disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy " +
-			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
-			"one."},
+		Do: "If the file was cut off, copy it again. `qcheck -r` can give the bitmaps up, as `--bitmap-policy` " +
+			"says; the disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
+			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup " +
+			"must be a full one."},
 	{Code: BMP006, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
 		Title: "the size of the bitmap directory does not match its entries",
 		Spec:  "Bitmaps extension, bitmap_directory_size; QEMU: bitmap_list_load",
 		Why: "The directory's size must be the sum of its entries. Here bytes are left over at its end, or an entry " +
 			"is missing. QEMU refuses to open the image.",
-		Do: "A repair can set the size right where the entries are sound, otherwise it does what the bitmap policy " +
-			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
-			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must " +
-			"be a full one."},
+		Do: "`qcheck -r` can set the size right where the entries are sound, otherwise it does what " +
+			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
+			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
+			"the next backup must be a full one."},
 	{Code: BMP007, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "a version 2 image has a bitmaps extension",
 		Spec:  "Bitmaps extension; Header, autoclear_features",
 		Why: "Version 2 has no autoclear features, so nothing says whether the bitmaps are up to date. They must " +
 			"count as stale, and QEMU ignores them.",
-		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o compat=1.1`, " +
-			"and add new ones. A repair can drop the old ones, as the bitmap policy says."},
+		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o " +
+			"compat=1.1`, and add new ones. `qcheck -r` can drop the old ones, as `--bitmap-policy` says."},
 	{Code: BMD001, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "an entry of the bitmap directory does not end where it says, or is wiped",
 		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
@@ -67,26 +67,28 @@ var bitmapDirectoryRules = []Rule{
 			"is damaged, and nothing but its sizes leads to those that follow. Where these can be recognised all the same " +
 			"they are checked like any other; where not, the finding says how many of them could be read. QEMU refuses " +
 			"to open the image, whatever the other bitmaps are like.",
-		Do: "A repair can keep the entries that could be read and do with this one what the bitmap policy says. The disk " +
-			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
-			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can keep the entries that could be read and do with this one what `--bitmap-policy` " +
+			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
+			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup " +
+			"must be a full one."},
 	{Code: BMD002, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the table of a bitmap is misplaced",
 		Spec:  "Bitmap directory, bitmap_table_offset; QEMU: check_dir_entry",
 		Why: "The table must start at a multiple of the cluster size, not at 0, and lie within the file. The content " +
 			"of the bitmap cannot be found. QEMU refuses to open the image when the offset is not aligned; past the " +
 			"end of the file it may read the bitmap as empty, so that a backup misses data.",
-		Do: "Do not make an incremental backup by this bitmap. A repair can do what the bitmap policy says; the disk " +
-			"itself is not affected. When the VM must start now and its bitmaps can be given up, take a copy and " +
-			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "Do not make an incremental backup by this bitmap. `qcheck -r` can do what `--bitmap-policy` says; " +
+			"the disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a " +
+			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
+			"full one."},
 	{Code: BMD003, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the table of a bitmap is empty or too large",
 		Spec:  "Bitmap directory, bitmap_table_size; QEMU: check_dir_entry",
 		Why: "QEMU takes between one entry and 2^27 entries, and no more than 512 MiB of bitmap data. The entry is " +
 			"damaged. QEMU refuses to open the image.",
-		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
-			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
-			"then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
+			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
+			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD004, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the size of a bitmap does not match the virtual disk",
 		Spec:  "Bitmap directory, bitmap_table_size and granularity_bits; QEMU: bitmap_list_load",
@@ -94,66 +96,68 @@ var bitmapDirectoryRules = []Rule{
 			"that does not know bitmaps, or one of the numbers is damaged. QEMU refuses to open the image. If the " +
 			"bitmap is in use it is only worth a note: its size may be out of date then.",
 		Do: "Do not make an incremental backup by this bitmap: it may speak of other places of the disk than you " +
-			"think. A repair can do what the bitmap policy says. When the VM must start now and its bitmaps can be " +
-			"given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next " +
-			"backup must be a full one."},
+			"think. `qcheck -r` can do what `--bitmap-policy` says. When the VM must start now and its bitmaps " +
+			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
+			"the next backup must be a full one."},
 	{Code: BMD005, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe,
 		Title: "reserved flags of a bitmap are set",
 		Spec:  "Bitmap directory, flags; QEMU: check_dir_entry",
 		Why: "Flags 3 to 31 must be zero. QEMU refuses to open the image, whatever the other bitmaps are like. Newer " +
 			"software set them, or they are damaged.",
-		Do: "A repair can clear them. When the VM must start now and its bitmaps can be given up, take a copy and " +
-			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can clear them. When the VM must start now and its bitmaps can be given up, take a copy " +
+			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
+			"one."},
 	{Code: BMD006, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the type of a bitmap is not one that exists",
 		Spec:  "Bitmap directory, type; QEMU: check_dir_entry",
 		Why: "There is one type: 1, dirty tracking. QEMU refuses to open the image. Newer software made the bitmap, " +
 			"or the entry is damaged.",
-		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
-			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
-			"then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
+			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
+			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD007, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the granularity of a bitmap is out of range",
 		Spec:  "Bitmap directory, granularity_bits; QEMU: check_dir_entry",
 		Why: "One bit of the bitmap stands for 2 to the power of granularity_bits bytes. The format allows 0 to 63; " +
 			"QEMU takes only 9 to 31 (512 bytes to 2 GiB), and refuses to open an image with any other, even a " +
 			"valid one. The finding says which of the two is exceeded.",
-		Do: "If the bitmap comes from other software, use that software. A repair can do with it what the bitmap " +
-			"policy says. When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 " +
-			"of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "If the bitmap comes from other software, use that software. `qcheck -r` can do with it what " +
+			"`--bitmap-policy` says. When the VM must start now and its bitmaps can be given up, take a copy and " +
+			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD008, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the name of a bitmap is empty or too long",
 		Spec:  "Bitmap directory, name_size; QEMU: check_dir_entry",
 		Why: "A name must not be empty, and QEMU takes no more than 1,023 bytes. QEMU opens an image with an empty " +
 			"name, but the bitmap can be neither used nor removed by name; with too long a name it refuses to open " +
 			"the image.",
-		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. If QEMU " +
-			"refuses the image: when the VM must start now and its bitmaps can be given up, take a copy and clear " +
-			"bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
+			"If QEMU refuses the image: when the VM must start now and its bitmaps can be given up, take a copy " +
+			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
+			"one."},
 	{Code: BMD009, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "two bitmaps have the same name",
 		Spec:  "Bitmap directory, name; QEMU: qcow2_load_dirty_bitmaps",
 		Why: "Names are how bitmaps are found, so a backup cannot tell which of the two it uses. QEMU refuses to open " +
 			"the image, or ignores one of them if that is in use. Software other than QEMU makes such directories.",
-		Do: "Make a full backup. A repair can rename or drop the second one, as the bitmap policy says; two bitmaps " +
-			"are never merged without a word. When the VM must start now and its bitmaps can be given up, take a " +
-			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
-			"full one."},
+		Do: "Make a full backup. `qcheck -r` can rename or drop the second one, as `--bitmap-policy` says; two " +
+			"bitmaps are never merged without a word. When the VM must start now and its bitmaps can be given " +
+			"up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next " +
+			"backup must be a full one."},
 	{Code: BMD010, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
 		Title: "a bitmap has extra data, made for later versions of the format",
 		Spec:  "Bitmap directory, extra_data_size and flag extra_data_compatible; QEMU: bitmap_list_load",
 		Why: "No extra data is defined today. With the flag extra_data_compatible such a bitmap may be used, without " +
 			"it it must be left alone. QEMU refuses to open an image with either. Newer software made it, or the " +
 			"entry is damaged.",
-		Do: "Use the software that made the bitmap. A repair keeps it byte for byte. When the VM must start now and " +
-			"its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all " +
-			"bitmaps, and the next backup must be a full one."},
+		Do: "Use the software that made the bitmap. `qcheck -r` keeps it byte for byte. When the VM must start " +
+			"now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then " +
+			"ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD011, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairSafe,
 		Title: "the padding of an entry of the bitmap directory is not zero",
 		Spec:  "Bitmap directory, padding",
 		Why: "Entries are filled up to a multiple of 8 bytes, with zeros. Something else stands there. Nothing reads " +
 			"it today; it is a sign of faulty software or of damage nearby.",
-		Do: "A repair can set it to zero. Nothing needs to be done today."},
+		Do: "`qcheck -r` can set it to zero. Nothing needs to be done today."},
 	{Code: BMD012, Severity: Note, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "a bitmap was not closed cleanly and must not be used",
 		Spec:  "Bitmap directory, flag in_use; QEMU: qcow2_load_dirty_bitmaps",
@@ -161,17 +165,17 @@ var bitmapDirectoryRules = []Rule{
 			"mark is left when QEMU is killed or the host crashes: the last writes are not in the bitmap. QEMU " +
 			"shows it as inconsistent, and will only let it be removed. The disk itself is not affected. In an " +
 			"image that is in use right now the mark is normal.",
-		Do: "An incremental backup by this bitmap is not possible: make a full one. `qemu-img bitmap --remove IMAGE " +
-			"NAME` takes it away, once no VM uses the image. A repair can also fill it, so that the next " +
-			"incremental backup copies everything and the chain goes on; the bitmap policy decides."},
+		Do: "An incremental backup by this bitmap is not possible: make a full one. `qemu-img bitmap --remove " +
+			"IMAGE NAME` takes it away, once no VM uses the image. `qcheck -r --bitmap-policy=all-dirty` fills " +
+			"it instead, so that the next incremental backup copies everything and the chain goes on."},
 	{Code: BMD013, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "a bitmap that does not track writes is marked to record them",
 		Spec:  "Bitmap directory, flag auto and type",
 		Why: "The flag auto makes a bitmap record every write, which only the type \"dirty tracking\" can do. The " +
 			"type or the flag is damaged. QEMU refuses to open the image because of the type.",
-		Do: "A repair can do with this bitmap what the bitmap policy says; the disk itself is not affected. When the " +
-			"VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU " +
-			"then ignores all bitmaps, and the next backup must be a full one."},
+		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
+			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
+			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
 	{Code: BMD014, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
 		Title: "the name of a bitmap cannot be typed, or is dangerous for QEMU",
 		Spec:  "Bitmap directory, name; QEMU: update_ext_header_and_dir_in_place",

@@ -24,8 +24,8 @@ var extensionRules = []Rule{
 		Why: "The bitmaps extension has 24 bytes, the encryption header pointer 16, each feature name 48, and QEMU " +
 			"takes no more than 15 for the backing format. With another length the content is cut or comes from " +
 			"another place. QEMU refuses to open an image whose bitmaps or encryption extension has a wrong length.",
-		Do: "Restore the first cluster from a backup. If it is the bitmaps extension, a repair can set it right or " +
-			"give the bitmaps up, as the bitmap policy says; the disk itself is not affected."},
+		Do: "Restore the first cluster from a backup. If it is the bitmaps extension, `qcheck -r` can set it " +
+			"right or give the bitmaps up, as `--bitmap-policy` says; the disk itself is not affected."},
 	{Code: EXT004, Severity: Corruption, Structure: StructExtension, Repair: RepairNone,
 		Title: "the encryption header pointer contradicts the encryption method",
 		Spec:  "Full disk encryption header pointer",
@@ -39,7 +39,7 @@ var extensionRules = []Rule{
 		Why: "A data file is named without the feature bit for external data files, or a backing format is recorded " +
 			"without a backing file. QEMU ignores it. It is left over from a rebase or from software that does not " +
 			"clean up.",
-		Do: "A repair can remove it. Nothing needs to be done today."},
+		Do: "`qcheck -r` can remove it. Nothing needs to be done today."},
 	{Code: EXT006, Severity: Warning, Structure: StructExtension, Repair: RepairNone,
 		Title: "the feature name table has an entry for a bit that cannot exist",
 		Spec:  "Feature name table",
@@ -50,5 +50,5 @@ var extensionRules = []Rule{
 		Title: "there is a header extension of a type that qcheck does not know",
 		Spec:  "Header extensions",
 		Why:   "Unknown extensions may be ignored. Software other than QEMU put it there, or a newer QEMU.",
-		Do:    "Nothing needs to be done. A repair keeps it byte for byte."},
+		Do:    "Nothing needs to be done. `qcheck -r` keeps it byte for byte."},
 }

@@ -53,23 +53,25 @@ var headerRules = []Rule{
 			"bit. It is still set when QEMU was killed or the host crashed. Guest data is not affected; refcounts " +
 			"may be too low or too high, which the other findings say. QEMU brings them in line when it next opens " +
 			"the image for writing.",
-		Do: "A repair can bring the refcounts in line and clear the bit. If nothing but this and wrong refcounts is " +
-			"reported, starting the VM does the same. If there are other corruptions, copy the image first."},
+		Do: "`qcheck -r` can bring the refcounts in line and clear the bit. If nothing but this and wrong " +
+			"refcounts is reported, starting the VM does the same. If there are other corruptions, copy the " +
+			"image first."},
 	{Code: HDR007, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
 		Title: "the image is marked corrupt",
 		Spec:  "Header, incompatible_features, bit 1; QEMU: qcow2_signal_corruption",
 		Why: "QEMU sets this bit when it meets an inconsistency while the image is in use, to stop further damage. " +
 			"From then on it opens the image for reading only. The cause is among the other findings; if there are " +
 			"none, it was repaired, or it was on the way to the disk only.",
-		Do: "Settle the other corruptions first. A repair can clear the bit once nothing corrupt is left. Until then " +
-			"the data can be read, for example by `qemu-img convert` into a new image; compare that with a backup."},
+		Do: "Settle the other corruptions first. `qcheck -r` can clear the bit once nothing corrupt is left. " +
+			"Until then the data can be read, for example by `qemu-img convert` into a new image; compare that " +
+			"with a backup."},
 	{Code: HDR008, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,
 		Title: "an autoclear feature bit is set that qcheck does not know",
 		Spec:  "Header, autoclear_features",
 		Why: "Such a bit says that some additional data in the image is up to date. Software that does not know it " +
 			"must clear it before writing, so that the data counts as stale from then on. It was set by newer " +
 			"software, or by damage. QEMU clears it when it next opens the image for writing.",
-		Do: "A repair can clear it. Nothing needs to be done, unless you use the software that set it."},
+		Do: "`qcheck -r` can clear it. Nothing needs to be done, unless you use the software that set it."},
 	{Code: HDR009, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
 		Title: "the refcount width is not one that exists",
 		Spec:  "Header, refcount_order; QEMU: qcow2_do_open",
@@ -90,9 +92,9 @@ var headerRules = []Rule{
 		Why: "Each L1 entry covers a fixed part of the virtual disk, and the table must cover all of it. Here it does " +
 			"not: the virtual size or the table's size in the header is damaged, or a resize was interrupted. QEMU " +
 			"refuses to open the image.",
-		Do: "A repair can add the missing entries as unallocated where there is room for them. First find out which " +
-			"of the two numbers is wrong: if the disk had another size before, the size in the header (bytes 24 to " +
-			"31) is."},
+		Do: "`qcheck -r` can add the missing entries as unallocated where there is room for them. First find out " +
+			"which of the two numbers is wrong: if the disk had another size before, the size in the header " +
+			"(bytes 24 to 31) is."},
 	{Code: HDR012, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
 		Title: "the L1 table is misplaced or too large",
 		Spec:  "Header, l1_table_offset and l1_size; QEMU: qcow2_do_open",
@@ -100,9 +102,10 @@ var headerRules = []Rule{
 			"it must lie within the file and not in the header, and QEMU takes no more than 32 MiB. If it cannot be " +
 			"read then no guest data can be found through it, and nothing is called a leak, since all of it may " +
 			"still belong to the disk.",
-		Do: "Restore the first cluster from a backup if only the header is damaged. A snapshot of the image has an L1 " +
-			"table of its own and can still be read. Write nothing to the image: its data is still in it. A repair " +
-			"can shorten a table that is only too long, which must be asked for; it never starts from an empty one."},
+		Do: "Restore the first cluster from a backup if only the header is damaged. A snapshot of the image has " +
+			"an L1 table of its own and can still be read. Write nothing to the image: its data is still in it. " +
+			"`qcheck -r --allow-data-loss` can shorten a table that is only too long; " +
+			"it never starts from an empty one."},
 	{Code: HDR013, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
 		Title: "the refcount table is misplaced, missing or too large",
 		Spec:  "Header, refcount_table_offset and refcount_table_clusters; QEMU: qcow2_do_open",
@@ -110,8 +113,8 @@ var headerRules = []Rule{
 			"must lie within the file and not in the header, have at least one cluster, and QEMU takes no more than " +
 			"8 MiB. Guest data does not depend on it, but nobody can write to the image without it, and QEMU " +
 			"refuses to open the image.",
-		Do: "A repair can build all refcounts again from what refers to the clusters; no data is lost. Until then " +
-			"restore the first cluster from a backup, if that is where the damage is."},
+		Do: "`qcheck -r` can build all refcounts again from what refers to the clusters; no data is lost. Until " +
+			"then restore the first cluster from a backup, if that is where the damage is."},
 	{Code: HDR014, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
 		Title: "the snapshot table is misplaced, or there are too many snapshots",
 		Spec:  "Header, nb_snapshots and snapshots_offset; QEMU: qcow2_do_open",
@@ -119,8 +122,9 @@ var headerRules = []Rule{
 			"not in the header, and QEMU takes 65,536 snapshots at most. If it cannot be read, the clusters of the " +
 			"snapshots have no owner that could be named; they are not called leaks. QEMU refuses to open the " +
 			"image.",
-		Do: "Restore the first cluster from a backup if only the header is damaged. A repair can give up the " +
-			"snapshots, and with them their data. The active disk does not depend on them."},
+		Do: "Restore the first cluster from a backup if only the header is damaged. `qcheck -r " +
+			"--allow-data-loss` can give up the snapshots, and with them their data. The active disk does not " +
+			"depend on them."},
 	{Code: HDR015, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
 		Title: "the backing file's name is misplaced or too long",
 		Spec:  "Header, backing_file_offset and backing_file_size; QEMU: qcow2_do_open",
@@ -135,24 +139,24 @@ var headerRules = []Rule{
 		Why: "The bit says that compressed clusters use something other than zlib, and the field says what. One " +
 			"without the other, or a type that nobody knows, is a contradiction: compressed clusters cannot be read " +
 			"with certainty, and QEMU refuses to open the image.",
-		Do: "A repair can set the bit or the field where only one reading is possible. By hand, in a copy: zlib is " +
-			"type 0 (byte 104) with bit 3 of byte 79 clear, zstd is type 1 with the bit set. Which of the two it is " +
-			"shows when the compressed clusters decompress."},
+		Do: "`qcheck -r` can set the bit or the field where only one reading is possible. By hand, in a copy: " +
+			"zlib is type 0 (byte 104) with bit 3 of byte 79 clear, zstd is type 1 with the bit set. Which of " +
+			"the two it is shows when the compressed clusters decompress."},
 	{Code: HDR017, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,
 		Title: "the padding of the header is not zero",
 		Spec:  "Header padding",
 		Why: "What is left of the header after its last field must be zero, so that later versions of the format can " +
 			"give it a meaning. Software that writes something else there is at fault. Nothing reads these bytes " +
 			"today.",
-		Do: "A repair can set them to zero. Nothing needs to be done today."},
+		Do: "`qcheck -r` can set them to zero. Nothing needs to be done today."},
 	{Code: HDR018, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
 		Title: "the raw external data bit is set where it must not be",
 		Spec:  "Header, autoclear_features, bit 1; backing_file_offset",
 		Why: "The bit says that the external data file is a raw disk image by itself. It has no meaning without an " +
 			"external data file, and it excludes a backing file, which could show through nowhere. QEMU refuses to " +
 			"open the image, or treats the data file as what it is not.",
-		Do: "Without an external data file a repair can clear the bit. With a backing file somebody must decide: the " +
-			"disk is either in the data file alone or on top of the backing file."},
+		Do: "Without an external data file `qcheck -r` can clear the bit. With a backing file somebody must " +
+			"decide: the disk is either in the data file alone or on top of the backing file."},
 	{Code: HDR019, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
 		Title: "the header combines values that QEMU refuses together",
 		Spec:  "Header; QEMU: qcow2_do_open",
@@ -174,9 +178,9 @@ var headerRules = []Rule{
 		Why: "QEMU makes a bitmap in memory for every bitmap that it finds, also for one that is in use. More than " +
 			"2^41 bits fail an assertion: the process is aborted, and with it the virtual machine or the tool. A " +
 			"very small granularity on a very large disk does it, or a damaged size in the header.",
-		Do: "Do not open the image with QEMU. If the virtual size (bytes 24 to 31) is not what it was, restore the " +
-			"header from a backup. A repair can take the bitmap away or keep it, as the bitmap policy says; the " +
-			"disk itself is not affected."},
+		Do: "Do not open the image with QEMU. If the virtual size (bytes 24 to 31) is not what it was, restore " +
+			"the header from a backup. `qcheck -r` can take the bitmap away or keep it, as `--bitmap-policy` " +
+			"says; the disk itself is not affected."},
 	{Code: HDR022, Severity: Warning, Structure: StructHeader, Repair: RepairNone,
 		Title: "header extensions are ignored because the backing file's name starts within the header",
 		Spec:  "Header extensions; backing_file_offset; QEMU: qcow2_do_open",

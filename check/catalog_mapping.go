@@ -8,8 +8,8 @@ var mappingRules = []Rule{
 		Why: "Bits 0 to 8 and 56 to 62 of an L1 entry must be zero. QEMU masks them out in places and not in others. " +
 			"A bit that is set where none may be is a sign of damage to the disk or to the memory of the machine " +
 			"that wrote it, and the rest of the entry may be damaged too.",
-		Do: "A repair can clear the bits when the rest of the entry makes sense. Until then do not let QEMU write to " +
-			"the image; copy the data out with `qemu-img convert` and compare it with a backup."},
+		Do: "`qcheck -r` can clear the bits when the rest of the entry makes sense. Until then do not let QEMU " +
+			"write to the image; copy the data out with `qemu-img convert` and compare it with a backup."},
 	{Code: MAP002, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy,
 		Title: "an L1 entry points to an L2 table that is not at the start of a cluster",
 		Spec:  "Cluster mapping, L1 table entry; QEMU: check_refcounts_l1",
@@ -17,8 +17,8 @@ var mappingRules = []Rule{
 			"is damaged. The part of the disk that the table maps cannot be read, QEMU marks the image corrupt when " +
 			"it gets there. Its clusters are not called leaks, since they may belong to the lost table.",
 		Do: "Restore the image from a backup, or read what is left of it with `qemu-img convert`. Do not run " +
-			"`qemu-img check -r`: it frees the clusters of the lost table. A repair of ours can clear the entry, " +
-			"which loses this part of the disk, so it must be asked for."},
+			"`qemu-img check -r`: it frees the clusters of the lost table. `qcheck -r --allow-data-loss` can " +
+			"clear the entry, which loses this part of the disk."},
 	{Code: MAP003, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy,
 		Title: "an L1 entry points to an L2 table past the end of the file",
 		Spec:  "Cluster mapping, L1 table entry; QEMU: check_refcounts_l1",
@@ -34,64 +34,64 @@ var mappingRules = []Rule{
 		Why: "The flag says that the L2 table belongs to the active disk alone and may be written in place. If it is " +
 			"set on a table that a snapshot shares, a write changes the snapshot. If it is not set on one that is " +
 			"not shared, QEMU makes a needless copy.",
-		Do: "A repair can set the flag as the refcount says. Until then do not start a VM from the image if it has " +
-			"snapshots that you need."},
+		Do: "`qcheck -r` can set the flag as the refcount says. Until then do not start a VM from the image if " +
+			"it has snapshots that you need."},
 	{Code: MAP005, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
 		Title: "reserved bits are set in an L2 entry",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; Extended L2 Entries",
 		Why: "Bits 1 to 8 and 56 to 61 must be zero, and bit 0 as well in version 2 images and with extended L2 " +
 			"entries. In an image of version 2 that bit 0 would be the zero flag, which does not exist there: QEMU " +
 			"marks the image corrupt when it reads the cluster, and `qemu-img check` does not see it.",
-		Do: "A repair can clear the bits. If a VM wrote the image, look for damage to the host's memory or disk as " +
-			"well. Copy the data out with `qemu-img convert` and compare it with a backup."},
+		Do: "`qcheck -r` can clear the bits. If a VM wrote the image, look for damage to the host's memory or " +
+			"disk as well. Copy the data out with `qemu-img convert` and compare it with a backup."},
 	{Code: MAP006, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "an L2 entry points into the middle of a cluster",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; QEMU: check_refcounts_l2",
 		Why: "Data clusters start at a multiple of the cluster size. The entry is damaged, and what the guest had in " +
 			"this cluster cannot be found through it. QEMU marks the image corrupt when the guest gets there. Where " +
 			"the cluster reads as zeros anyway, nothing is lost.",
-		Do: "Restore this part of the disk from a backup. A repair can clear the entry: without loss where the " +
-			"cluster reads as zeros, otherwise the guest sees zeros or the backing file there, so it must be asked " +
-			"for."},
+		Do: "Restore this part of the disk from a backup. `qcheck -r --allow-data-loss` can clear the entry: " +
+			"without loss where the cluster reads as zeros, otherwise the guest sees zeros or the backing file " +
+			"there."},
 	{Code: MAP007, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "an L2 entry points past the end of the file",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; QEMU: qcow2_inc_refcounts_imrt",
 		Why: "The file was cut off, or the entry is damaged. The guest reads zeros from this cluster; a write there " +
 			"makes the file as long as the entry says. The last cluster of an image may be partly missing; this one " +
 			"lies beyond the end by a cluster or more.",
-		Do: "If the file was cut off (by an incomplete copy, a full file system), copy it again or restore it. A " +
-			"repair can clear the entry, so that the guest sees zeros or the backing file there; it must be asked " +
-			"for."},
+		Do: "If the file was cut off (by an incomplete copy, a full file system), copy it again or restore it. " +
+			"`qcheck -r --allow-data-loss` can clear the entry, so that the guest sees zeros or the backing file " +
+			"there."},
 	{Code: MAP008, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
 		Title: "the COPIED flag of an L2 entry contradicts the refcount of its cluster",
 		Spec:  "Cluster mapping, L2 table entry, bit 63; QEMU: check_oflag_copied",
 		Why: "The flag says that the cluster belongs to the active disk alone and may be written in place. If it is " +
 			"set on a cluster that a snapshot shares, a write changes the snapshot as well. If it is not set on one " +
 			"that is not shared, QEMU makes a needless copy.",
-		Do: "A repair can set the flag as the refcount says. Until then do not start a VM from the image if it has " +
-			"snapshots that you need. If the refcount is reported as wrong too, that is the cause."},
+		Do: "`qcheck -r` can set the flag as the refcount says. Until then do not start a VM from the image if " +
+			"it has snapshots that you need. If the refcount is reported as wrong too, that is the cause."},
 	{Code: MAP009, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
 		Title: "a compressed cluster has the COPIED flag",
 		Spec:  "Cluster mapping, L2 table entry, bit 63; QEMU: check_refcounts_l2",
 		Why: "Compressed clusters are never written in place, so the flag must not be set. Reading is not affected. " +
 			"The entry was written by faulty software or damaged.",
-		Do: "A repair can clear the flag; no data is lost."},
+		Do: "`qcheck -r` can clear the flag; no data is lost."},
 	{Code: MAP010, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "a compressed cluster lies outside the file or where it cannot lie",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_parse_compressed_l2_entry",
 		Why: "The entry of a compressed cluster says where its data starts and how many sectors it has. This one " +
 			"points past the end of the file, or has bits set above the largest offset that there is. The guest " +
 			"gets an I/O error when it reads the cluster.",
-		Do: "Restore this part of the disk from a backup. If the file was cut off, copy it again. A repair can clear " +
-			"the entry, so that the guest sees zeros or the backing file there; it must be asked for."},
+		Do: "Restore this part of the disk from a backup. If the file was cut off, copy it again. `qcheck -r " +
+			"--allow-data-loss` can clear the entry, so that the guest sees zeros or the backing file there."},
 	{Code: MAP011, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "there is a compressed cluster in an image with an external data file",
 		Spec:  "Header, incompatible_features, bit 2; QEMU: qcow2_get_host_offset",
 		Why: "With an external data file guest data lies there, at its own offset, and cannot be compressed. QEMU " +
 			"marks the image corrupt when the guest gets to the cluster. The entry is damaged, or the feature bit " +
 			"is.",
-		Do: "If the image never had an external data file, restore the header from a backup. Otherwise restore this " +
-			"part of the disk. A repair can clear the entry; it must be asked for."},
+		Do: "If the image never had an external data file, restore the header from a backup. Otherwise restore " +
+			"this part of the disk. `qcheck -r --allow-data-loss` can clear the entry."},
 	{Code: MAP012, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
 		Title: "a subcluster is called both allocated and zero",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
@@ -99,24 +99,26 @@ var mappingRules = []Rule{
 			"\"reads as zeros\". Both at once contradict each other. QEMU takes the whole entry for invalid: the guest " +
 			"gets an I/O error wherever in this cluster it reads or writes, in the 31 other parts as well, and QEMU " +
 			"marks the image corrupt.",
-		Do: "A repair can clear the allocation bits, so that these parts read as zeros and the rest of the cluster can " +
-			"be read again. If the guest had data in them, restore this part of the disk from a backup."},
+		Do: "`qcheck -r` can clear the allocation bits, so that these parts read as zeros and the rest of the " +
+			"cluster can be read again. If the guest had data in them, restore this part of the disk from a " +
+			"backup."},
 	{Code: MAP013, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "subclusters are allocated without a place, or a compressed cluster has subclusters",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
 		Why: "A subcluster that is allocated needs a host cluster, and this entry has none; or the entry is of a " +
 			"compressed cluster, which has no subclusters, and its bitmap is not zero. In the first case the " +
 			"guest's data cannot be found, and QEMU marks the image corrupt.",
-		Do: "Restore this part of the disk from a backup. The bitmap of a compressed cluster can be cleared without " +
-			"loss; allocated subclusters without a place can only be given up, which must be asked for."},
+		Do: "Restore this part of the disk from a backup. The bitmap of a compressed cluster can be cleared " +
+			"without loss; allocated subclusters without a place can only be given up."},
 	{Code: MAP014, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "an L2 entry points to the image's header",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor",
 		Why: "Offset 0 together with the COPIED flag means the first cluster of the file, and that is the header. " +
 			"Only with an external data file does it mean guest data. A write of the guest would overwrite the " +
 			"header. The entry is damaged, or the feature bit of the external data file is missing.",
-		Do: "Do not start a VM from this image. If it used to have an external data file, restore the header from a " +
-			"backup. A repair can clear the entry, which gives up what the guest had there; it must be asked for."},
+		Do: "Do not start a VM from this image. If it used to have an external data file, restore the header " +
+			"from a backup. `qcheck -r --allow-data-loss` can clear the entry, which gives up what the guest had " +
+			"there."},
 	{Code: MAP015, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone,
 		Title: "an image with an external data file maps a guest cluster to another offset",
 		Spec:  "Header, incompatible_features, bit 2; QEMU: qcow2_get_host_offset",
@@ -132,9 +134,9 @@ var mappingRules = []Rule{
 			"to one destroys the other, and a guest can rewrite the image's structure. Refcounts may agree with it, " +
 			"so that `qemu-img check` finds nothing. Software that allocates clusters twice makes such images, and " +
 			"so does writing to one image from two places.",
-		Do: "Do not start a VM from this image, and copy it before anything else. Both owners are named: one of them " +
-			"holds the other's data now. Restore from a backup what turns out to be wrong. A repair can give the " +
-			"guest's side a copy of its own; it must be asked for."},
+		Do: "Do not start a VM from this image, and copy it before anything else. Both owners are named: one of " +
+			"them holds the other's data now. Restore from a backup what turns out to be wrong. `qcheck -r " +
+			"--allow-data-loss` can give the guest's side a copy of its own."},
 	{Code: MAP017, Severity: Warning, Structure: StructDataCluster, Repair: RepairNone,
 		Title: "two guest clusters share one host cluster",
 		Spec:  "Host cluster management",
@@ -149,9 +151,9 @@ var mappingRules = []Rule{
 		Why: "Two L1 entries of one L1 table name the same L2 table, so two parts of the disk show the same content, " +
 			"and a write to one changes the other, or breaks the refcounts. One of the entries is damaged; the " +
 			"table that it should name may be among the unreferenced clusters.",
-		Do: "Copy the image before anything else, and compare both parts with a backup. Do not run `qemu-img check " +
-			"-r`: it may free the table that is missing. A repair can clear one of the entries; it must be asked " +
-			"for."},
+		Do: "Copy the image before anything else, and compare both parts with a backup. Do not run `qemu-img " +
+			"check -r`: it may free the table that is missing. `qcheck -r --allow-data-loss` can clear one of " +
+			"the entries."},
 	{Code: MAP019, Severity: Corruption, Structure: StructL1Table, Repair: RepairNone,
 		Title: "something is mapped past the end of the virtual disk",
 		Spec:  "Cluster mapping; Header, size",
@@ -170,8 +172,8 @@ var mappingRules = []Rule{
 			"destroys it. The finding says where it belongs, and why. It is a warning only where the table may as " +
 			"well be left over from an operation that was cut short: there are snapshots, the dirty bit is set, the " +
 			"entries do not all have COPIED set with a refcount of one, or nothing but zeros is stored there.",
-		Do: "Never run `qemu-img check -r` on this image: it frees the data. Copy the image first. A repair can hang " +
-			"the table back where the evidence allows only one place; it must be asked for."},
+		Do: "Never run `qemu-img check -r` on this image: it frees the data. Copy the image first. `qcheck -r " +
+			"--reattach` can hang the table back where the evidence allows only one place."},
 	{Code: MAP021, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "a cluster that is used as an L2 table does not hold one",
 		Spec:  "Cluster mapping, L2 table entry",
@@ -179,15 +181,15 @@ var mappingRules = []Rule{
 			"overwritten by something else, or the L1 entry names the wrong cluster. The part of the disk that the " +
 			"table should map cannot be read, and its clusters are not called leaks. This is one finding in place " +
 			"of one for each entry.",
-		Do: "Copy the image, write nothing to it, and restore this part of the disk from a backup. If the right table " +
-			"still exists, it may be pointed out among the findings as a lost L2 table (MAP020). A repair can only " +
-			"give this part up; it must be asked for."},
+		Do: "Copy the image, write nothing to it, and restore this part of the disk from a backup. If the right " +
+			"table still exists, it may be pointed out among the findings as a lost L2 table (MAP020). `qcheck " +
+			"-r --allow-data-loss` can only give this part up."},
 	{Code: CMP001, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy,
 		Title: "a compressed cluster cannot be decompressed",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_co_decompress",
 		Why: "The compressed data does not give one whole cluster. It was overwritten or damaged on the disk, or the " +
 			"compression type in the header is wrong, if that goes for all of them. The guest gets an I/O error " +
 			"when it reads the cluster.",
-		Do: "Restore this part of the disk from a backup. A repair can replace the cluster by zeros or the backing " +
-			"file; it must be asked for."},
+		Do: "Restore this part of the disk from a backup. `qcheck -r --allow-data-loss` can replace the cluster " +
+			"by zeros or the backing file."},
 }

@@ -7,23 +7,23 @@ var refcountRules = []Rule{
 		Spec:  "Host cluster management, Refcount table entry",
 		Why: "Bits 0 to 8 must be zero. The entry is damaged, and the block that it names may not be the right one. " +
 			"QEMU opens the image, and fails or marks it corrupt when it needs a refcount from that block.",
-		Do: "A repair can build the refcounts again from what refers to the clusters; no data is lost. Until then the " +
-			"data can be read, for example by `qemu-img convert` into a new image."},
+		Do: "`qcheck -r` can build the refcounts again from what refers to the clusters; no data is lost. Until " +
+			"then the data can be read, for example by `qemu-img convert` into a new image."},
 	{Code: REF002, Severity: Corruption, Structure: StructRefcountTable, Repair: RepairSafe,
 		Title: "an entry of the refcount table points into the middle of a cluster",
 		Spec:  "Host cluster management, Refcount table entry; QEMU: check_refblocks",
 		Why: "Refcount blocks are clusters, so their offset is a multiple of the cluster size. The entry is damaged: " +
 			"the refcounts of the clusters that the block covers are not known, so nobody can tell which of them " +
 			"are free. Guest data can still be read.",
-		Do: "A repair can build the refcounts again from what refers to the clusters; no data is lost. Until then do " +
-			"not start a VM from the image."},
+		Do: "`qcheck -r` can build the refcounts again from what refers to the clusters; no data is lost. Until " +
+			"then do not start a VM from the image."},
 	{Code: REF003, Severity: Corruption, Structure: StructRefcountTable, Repair: RepairSafe,
 		Title: "an entry of the refcount table points past the end of the file",
 		Spec:  "Host cluster management, Refcount table entry; QEMU: check_refblocks",
 		Why: "The file was cut off, or the entry is damaged. The refcounts of the clusters that the block covers read " +
 			"as zero, so that they appear to be free: QEMU would write new data over data in use.",
-		Do: "Do not start a VM from the image. Do not run `qemu-img check -r` either: it can make the file as long as " +
-			"the wrong offset says. A repair of ours can build the refcounts again from what refers to the " +
+		Do: "Do not start a VM from the image. Do not run `qemu-img check -r` either: it can make the file as " +
+			"long as the wrong offset says. `qcheck -r` can build the refcounts again from what refers to the " +
 			"clusters; no data is lost."},
 	{Code: REF004, Severity: Corruption, Structure: StructRefcountTable, Repair: RepairSafe,
 		Title: "a refcount block is used twice, or overlaps other metadata",
@@ -31,17 +31,17 @@ var refcountRules = []Rule{
 		Why: "Two entries of the refcount table name the same block, or a block lies on another table of the image. " +
 			"Refcounts of different clusters then overwrite each other, or the other table. Each allocation makes " +
 			"it worse.",
-		Do: "Do not start a VM from the image, and copy it before anything else. A repair can build the refcounts " +
-			"again in clusters that are really free; no data is lost unless the other table was overwritten " +
-			"already, which other findings say."},
+		Do: "Do not start a VM from the image, and copy it before anything else. `qcheck -r` can build the " +
+			"refcounts again in clusters that are really free; no data is lost unless the other table was " +
+			"overwritten already, which other findings say."},
 	{Code: REF005, Severity: Corruption, Structure: StructRefcountBlock, Repair: RepairSafe,
 		Title: "clusters have a lower refcount than there are references to them",
 		Spec:  "Host cluster management; QEMU: check_refcounts",
 		Why: "A cluster in use counts as free, or one that is shared counts as used once. QEMU will give it to " +
 			"something else, or write to it in place though a snapshot shows it too: two owners overwrite each " +
 			"other's data. It comes from a crash, from two writers at once, or from a full disk.",
-		Do: "Do not start a VM from the image. A repair can set the refcounts to the number of references; no data is " +
-			"lost. Until then the data can be read, for example by `qemu-img convert` into a new image."},
+		Do: "Do not start a VM from the image. `qcheck -r` can set the refcounts to the number of references; no " +
+			"data is lost. Until then the data can be read, for example by `qemu-img convert` into a new image."},
 	{Code: REF006, Severity: Leak, Structure: StructRefcountBlock, Repair: RepairSafe,
 		Title: "clusters are counted as used, but nothing refers to them",
 		Spec:  "Host cluster management; QEMU: check_refcounts",
@@ -49,9 +49,9 @@ var refcountRules = []Rule{
 			"killed between allocating a cluster and using it leaves some; many may come from an interrupted " +
 			"snapshot or resize. They are called leaks only if every structure that could own them was read and is " +
 			"sound.",
-		Do: "The image can be used as it is. A repair can free them. Do not use `qemu-img check -r leaks` for it " +
-			"where anything else is reported, or where the image has both snapshots and bitmaps: it can destroy " +
-			"data. `qemu-img convert` makes a new image without them."},
+		Do: "The image can be used as it is. `qcheck -r` can free them. Do not use `qemu-img check -r leaks` for " +
+			"it where anything else is reported, or where the image has both snapshots and bitmaps: it can " +
+			"destroy data. `qemu-img convert` makes a new image without them."},
 	{Code: REF007, Severity: Corruption, Structure: StructRefcountBlock, Repair: RepairNone,
 		Title: "clusters have more references than a refcount of this width can count",
 		Spec:  "Host cluster management; Header, refcount_order",
@@ -65,8 +65,8 @@ var refcountRules = []Rule{
 		Spec:  "Host cluster management, Refcount table entry; QEMU: qcow2_get_refcount",
 		Why: "The refcount table has no block that covers them, so they count as free, and QEMU will give them to " +
 			"something else. The table's entry was lost, or software that does not keep refcounts wrote the image.",
-		Do: "Do not start a VM from the image. A repair can add the missing blocks, or build the refcounts again; no " +
-			"data is lost."},
+		Do: "Do not start a VM from the image. `qcheck -r` can add the missing blocks, or build the refcounts " +
+			"again; no data is lost."},
 	{Code: REF009, Severity: Warning, Structure: StructRefcountBlock, Repair: RepairNone,
 		Title: "clusters have no known owner, but a damaged structure may own them",
 		Spec:  "Host cluster management",

@@ -8,24 +8,24 @@ var snapshotRules = []Rule{
 		Why: "The entries of the table follow each other, and each says how long it is. Here one of them runs past " +
 			"the end of the file or past what QEMU takes (64 MiB). It and all that follow are not known, nor which " +
 			"clusters they use. QEMU refuses to open the image.",
-		Do: "If the file was cut off, copy it again. The active disk does not depend on the snapshots. A repair can " +
-			"keep the entries that can be read; what the others hold is then lost, so it must be asked for."},
+		Do: "If the file was cut off, copy it again. The active disk does not depend on the snapshots. `qcheck " +
+			"-r --allow-data-loss` can keep the entries that can be read; what the others hold is then lost."},
 	{Code: SNP002, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairLossy,
 		Title: "the L1 table of a snapshot is misplaced or too large",
 		Spec:  "Snapshots, Snapshot table entry; QEMU: qcow2_validate_table",
 		Why: "The L1 table of a snapshot must start at a multiple of the cluster size, lie within the file and have " +
 			"no more than 32 MiB. The entry is damaged: the snapshot cannot be used, and the clusters that belong " +
 			"to it alone are not called leaks, since they may come back with it.",
-		Do: "The active disk and the other snapshots are not affected. Do not run `qemu-img check -r`: it frees what " +
-			"the snapshot owns. A repair of ours can drop the snapshot; it must be asked for."},
+		Do: "The active disk and the other snapshots are not affected. Do not run `qemu-img check -r`: it frees " +
+			"what the snapshot owns. `qcheck -r --allow-data-loss` can drop the snapshot."},
 	{Code: SNP003, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairSafe,
 		Title: "a snapshot of a version 3 image lacks fields that it must have",
 		Spec:  "Snapshots, Snapshot table entry, extra data; QEMU: qcow2_check_read_snapshot_table",
 		Why: "Entries in version 3 images have at least 16 bytes of extra data: the size of the VM state and of the " +
 			"disk. Without them QEMU takes the image's present size for the snapshot's, which is wrong after a " +
 			"resize. Old software, or an upgrade from version 2, leaves such entries.",
-		Do: "A repair can write the entry anew with the fields filled in. If the disk was resized since, note which " +
-			"size it had."},
+		Do: "`qcheck -r` can write the entry anew with the fields filled in. If the disk was resized since, note " +
+			"which size it had."},
 	{Code: SNP004, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairLossy,
 		Title: "an entry of the snapshot table is oversized or cut off",
 		Spec:  "Snapshots, Snapshot table entry; QEMU: qcow2_do_read_snapshots",
@@ -33,8 +33,8 @@ var snapshotRules = []Rule{
 			"the table. Nothing but the sizes in the entry leads to the next one: where the entries that follow can be " +
 			"recognised all the same they are checked like any other, where not the table ends here, and nothing that " +
 			"they may own is called a leak.",
-		Do: "Do not delete or take snapshots until this is mended. The active disk does not depend on the table. Restore " +
-			"it from a backup; or let a repair keep the entries that could be read, which must be asked for."},
+		Do: "Do not delete or take snapshots until this is mended. The active disk does not depend on the table. " +
+			"Restore it from a backup; or let `qcheck -r --allow-data-loss` keep the entries that could be read."},
 	{Code: SNP005, Severity: Warning, Structure: StructSnapshotTable, Repair: RepairNone,
 		Title: "two snapshots have the same ID, or one has none",
 		Spec:  "Snapshots, Snapshot table entry",
