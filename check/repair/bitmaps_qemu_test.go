@@ -1,5 +1,3 @@
-//go:build repair
-
 package repair
 
 import (
@@ -63,11 +61,15 @@ func bitmapsOfInfo(t *testing.T, path string) []qemutest.InfoBitmap {
 // loads, with every bit set, and in the state that they were in.
 func TestRepairedBitmapsInQEMU(t *testing.T) {
 	qemutest.Require(t, qemutest.QemuDaemon)
-	for _, c := range bitmapCases() {
+	every := stride(2, 9)
+	for i, c := range bitmapCases() {
 		if c.Unreadable != nil || c.Spec.Crypt != 0 || c.Spec.DataFile != nil || len(c.Name) > 8 && c.Name[:8] == "hostile/" {
 			continue
 		}
-		for _, policy := range policies {
+		for k, policy := range policies {
+			if (i+k)%every != 0 {
+				continue
+			}
 			t.Run(c.Name+"/"+string(policy), func(t *testing.T) {
 				t.Parallel()
 				path, plan := repairedFile(t, &c, Options{BitmapPolicy: policy})

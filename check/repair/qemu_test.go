@@ -1,5 +1,3 @@
-//go:build repair
-
 package repair
 
 import (
