@@ -132,6 +132,9 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		}
 		f := c.refcountFinding(u)
 		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)
+		if (uint64(d.First)+d.N-1)/c.g.RefcountBlockEntries() >= qcow2.MaxRefcountTableSize/8 {
+			f.Repair = RepairNone // QEMU takes no table that is long enough
+		}
 		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
 		c.report(f)
 	default:
