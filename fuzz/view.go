@@ -159,6 +159,9 @@ func (v *view) l2Table() (table, bool) {
 		return table{}, false
 	}
 	off := v.number(e) & offsetMask
+	if off == 0 {
+		return table{}, false
+	}
 	return v.fit(table{"the L2 table of " + e.name, off, v.g.L2Entries(), offsetMask, v.g.L2EntrySize()})
 }
 
@@ -228,7 +231,7 @@ func (v *view) refcountField() (field, bool) {
 		clusters := max(1, v.g.Clusters(v.size))
 		k = v.rnd.Uint64N(clusters) * uint64(v.g.RefcountBits()) / 8 / n % (v.g.ClusterSize() / n)
 	}
-	if off > v.size {
+	if off == 0 || off > v.size {
 		return field{}, false
 	}
 	f := field{fmt.Sprintf("bytes %d to %d of refcount block %d", k*n, k*n+n-1, i), off + k*n, n, 0}

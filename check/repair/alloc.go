@@ -22,13 +22,16 @@ type allocator struct {
 	g    qcow2.Geometry
 	next qcow2.HostCluster // where the search goes on
 	end  qcow2.HostCluster // the first cluster past the end of the file
+	// named are the clusters past the end that something names although they are not
+	// there: they must not come to hold anything, lest it be found there.
+	named []check.ClusterRun
 	// inside tells that clusters within the file may be taken.
 	inside bool
 }
 
 func newAllocator(o *overlay, e *check.Evidence, g qcow2.Geometry) *allocator {
 	end := qcow2.HostCluster(g.Clusters(uint64(o.size)))
-	return &allocator{o: o, e: e, g: g, next: 1, end: end, inside: e.Complete && e.Table != nil && len(e.Doubts) == 0}
+	return &allocator{o: o, e: e, g: g, next: 1, end: end, named: e.NamedPastEnd(), inside: e.Complete && e.Table != nil && len(e.Doubts) == 0}
 }
 
 // take gives n clusters in a row.
@@ -42,9 +45,20 @@ func (a *allocator) take(n uint64) (qcow2.HostOffset, error) {
 	if a.o.device {
 		return 0, fmt.Errorf("%w: %d clusters of %d bytes in a row", ErrNoSpace, n, a.g.ClusterSize())
 	}
-	first := a.end
-	a.end += qcow2.HostCluster(n)
+	first := a.pastNamed(a.end, n)
+	a.end = first + qcow2.HostCluster(n)
 	return a.claim(first, n), nil
+}
+
+// pastNamed gives the first of n clusters in a row, from one past the end on, that no
+// wrong pointer names.
+func (a *allocator) pastNamed(first qcow2.HostCluster, n uint64) qcow2.HostCluster {
+	for _, r := range a.named {
+		if r.First < first+qcow2.HostCluster(n) && first < r.First+qcow2.HostCluster(r.N) {
+			first = r.First + qcow2.HostCluster(r.N)
+		}
+	}
+	return first
 }
 
 func (a *allocator) claim(first qcow2.HostCluster, n uint64) qcow2.HostOffset {

@@ -1,0 +1,86 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// ClusterRun is a run of host clusters.
+type ClusterRun struct {
+	First qcow2.HostCluster
+	N     uint64
+}
+
+// maxNamed is how much of a structure past the end of the file [Evidence.NamedPastEnd]
+// gives, in bytes: none of a sound image is larger.
+const maxNamed = qcow2.MaxL1Size
+
+// NamedPastEnd gives the clusters past the end of the file that something in it names
+// all the same, in order and merged. What a repair puts there would come to be what
+// the wrong pointer leads to. Of pointers that are not listed one by one (see
+// [Options.MaxFindings]) nothing is known.
+func (e *Evidence) NamedPastEnd() []ClusterRun {
+	c := e.run
+	var runs []ClusterRun
+	end := qcow2.HostCluster(c.g.Clusters(uint64(c.img.Size())))
+	add := func(offset qcow2.HostOffset, length uint64) {
+		if !qcow2.RangeFits(uint64(offset), max(length, 1), qcow2.MaxImageLength) {
+			return // no file reaches there
+		}
+		first, n := c.g.ClusterSpan(offset, max(1, min(length, maxNamed)))
+		if last := first + qcow2.HostCluster(n); last > end {
+			first = max(first, end)
+			runs = append(runs, ClusterRun{first, uint64(last - first)})
+		}
+	}
+	h := c.h
+	add(h.L1TableOffset, uint64(h.L1Size)*8)
+	add(h.SnapshotsOffset, uint64(h.NbSnapshots)*qcow2.SnapshotHeadSize)
+	add(h.RefcountTableOffset, uint64(h.RefcountTableClusters)*c.g.ClusterSize())
+	for i := range c.snapshots {
+		add(c.snapshots[i].L1TableOffset, uint64(c.snapshots[i].L1Size)*8)
+	}
+	if ext := c.img.Extension(qcow2.ExtBitmaps); ext != nil && len(ext.Data) >= qcow2.BitmapsExtensionSize {
+		d := qcow2.DecodeBitmapsExtension(ext.Data)
+		add(d.DirectoryOffset, d.DirectorySize)
+	}
+	for i := range c.bitmaps {
+		add(c.bitmaps[i].TableOffset, uint64(c.bitmaps[i].TableSize)*8)
+	}
+	for i := range c.res.Findings {
+		f := &c.res.Findings[i]
+		switch f.Code {
+		case MAP003, MAP007, MAP010, REF003, BMT005:
+		default:
+			continue
+		}
+		v, err := strconv.ParseUint(strings.TrimPrefix(f.Value, "0x"), 16, 64)
+		if err != nil {
+			continue
+		}
+		switch {
+		case f.Code == MAP010:
+			d := c.g.Compressed(qcow2.L2Entry(v))
+			add(d.Offset, d.Length())
+		case f.Code == REF003:
+			add(qcow2.RefTableEntry(v).Offset(), c.g.ClusterSize())
+		default:
+			add(qcow2.L1Entry(v).Offset(), c.g.ClusterSize()) // the offset has the same bits in all three
+		}
+	}
+	slices.SortFunc(runs, func(a, b ClusterRun) int { return cmp.Compare(a.First, b.First) })
+	merged := runs[:0]
+	for _, r := range runs {
+		if k := len(merged); k > 0 && r.First <= merged[k-1].First+qcow2.HostCluster(merged[k-1].N) {
+			last := &merged[k-1]
+			last.N = max(last.N, uint64(r.First-last.First)+r.N)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}

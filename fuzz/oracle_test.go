@@ -1,0 +1,64 @@
+package fuzz_test
+
+import (
+	"errors"
+	"flag"
+	"maps"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/corpus/qemutest"
+	"github.com/qcheck/qcheck/fuzz"
+)
+
+var asked = flag.Int("asked", 60, "how many mutants QEMU is asked about")
+
+// What a check says of mutants goes with what QEMU says of them, but for what
+// differences.md explains.
+func TestMutantsAgainstQEMU(t *testing.T) {
+	qemutest.Require(t)
+	img, _ := qemutest.Find(qemutest.QemuImg)
+	io, _ := qemutest.Find(qemutest.QemuIO)
+	q := &fuzz.QEMU{Img: img, IO: io, Dir: filepath.Join(t.TempDir(), "asked"), Timeout: 30 * time.Second}
+	seen := make(map[string]int)
+	n := 0
+	for seed := *firstSeed; n < *asked; seed++ {
+		m, img, err := fuzz.NewMutant(&images, fuzz.Cases(), seed)
+		require.NoError(t, err)
+		c, _ := corpus.Lookup(m.Case)
+		said, err := q.Ask(&c, img)
+		if errors.Is(err, fuzz.ErrNotAsked) {
+			continue
+		}
+		require.NoError(t, err)
+		n++
+		res := verify(t, &c, img, m.String())
+		if res == nil {
+			continue
+		}
+		opened, err := img.Open()
+		require.NoError(t, err)
+		for _, d := range fuzz.Compare(res, said, opened.Geometry.Clusters(uint64(img.Size()))) {
+			if seen[d.Key]++; fuzz.Known()[d.Key] == "" && seen[d.Key] <= 5 {
+				assert.Fail(t, d.Key, "%.600s\n%s", d.Text, m)
+			}
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(seen)) {
+		t.Logf("%5d  %s", seen[k], k)
+	}
+}
+
+// The table can be read, and gives a reason for each.
+func TestDifferences(t *testing.T) {
+	assert.NotEmpty(t, fuzz.Known())
+	for key, why := range fuzz.Known() {
+		assert.NotEmpty(t, why, key)
+	}
+}
