@@ -41,7 +41,7 @@ generate-check: ## fail if what is generated is not up to date
 race: ## the race detector on the packages that run goroutines (-short: fewer images)
 	$(GO) test -race -short -skip '^TestScripts$$' -timeout 8m $(RACE_PACKAGES)
 
-demo: build ## make a healthy and three broken images in ./demo and check them
+demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh
 
 bench: build ## measure qcheck against qemu-img (see docs/performance.md); takes some minutes

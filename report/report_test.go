@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,11 +38,35 @@ func TestGolden(t *testing.T) {
 	unmet.Unmet = []string{"there is no bitmap backup-8"}
 	unsupported := result(check.VerdictUnsupported, check.Finding{Code: check.HDR005, Message: "incompatible feature bit 17 is not known", Extent: extent(72, 8)})
 	incomplete := result(check.VerdictIncomplete, check.Finding{Code: check.IOE001, Message: "512 bytes cannot be read", Extent: extent(0x200, 512)})
+	mended := result(check.VerdictCorrupt, check.Finding{Code: check.REF006, Message: "2 clusters have refcount 1, but nothing refers to them",
+		Extent: extent(0x20024, 4), Count: 2, Fixed: true}, check.Finding{Code: check.MAP007, Message: "l2[5] points past the end of the file",
+		Extent: extent(0x40028, 8), Value: "0x8000000000ff0000"})
+	sound := result(check.VerdictClean, check.Finding{Code: check.BMD012, Bitmap: "b0", Message: "bitmap b0 is in use: it was not closed cleanly",
+		Extent: extent(0x6000c, 4), Fixed: true})
+	repair := func(change func(*Repair)) *Repair {
+		r := &Repair{OldSize: 0x150000, NewSize: 0x150000, Undo: "disk.qcow2.qcheck-undo", Edits: []Edit{
+			{Stage: "mend in place", Offset: 0x40020, Old: make([]byte, 40), New: append(make([]byte, 32), 1, 2, 3, 4, 5, 6, 7, 8), Reason: "a reason", Codes: []check.Code{check.MAP005, check.MAP007}},
+			{Stage: "release", Offset: 0x20020, Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []check.Code{check.REF006}}}}
+		change(r)
+		return r
+	}
+	nothing := &Repair{OldSize: 0x150000, NewSize: 0x150000, Flags: []string{"--repair=bitmaps"}, Left: []Advice{{check.REF006, "--repair=all"}}}
 	cases := []struct {
 		name   string
 		opts   Options
 		images []Image
 	}{
+		{"plan", Options{}, []Image{{Name: "my disk.qcow2", Result: leaks, ClusterSize: 65536, Repair: repair(func(r *Repair) {
+			r.DryRun, r.NewSize, r.Flags = true, 0x170000, []string{"--repair=leaks", "--allow-data-loss"}
+			r.Lost, r.Undo, r.UndoNamed = []string{"guest range 0x0 to 0x10000\x1b"}, "a b", true
+		})}}},
+		{"repaired", Options{}, []Image{{Name: "disk.qcow2", Result: mended, ClusterSize: 65536, Repair: repair(func(r *Repair) {
+			r.Recovered, r.Left, r.Lost = "rolled-back", []Advice{{check.MAP007, "--allow-data-loss"}}, slices.Repeat([]string{"something"}, 25)
+		})}}},
+		{"repaired-verbose", Options{Verbose: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.UndoNamed, r.Undo = true, "u" })}}},
+		{"repaired-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.Undo = "" })},
+			{Name: "b.qcow2", Result: clean, Repair: nothing}}},
+		{"repaired-nothing", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, Repair: nothing}}},
 		{"clean", Options{}, []Image{{Name: "disk.qcow2", Result: clean}}},
 		{"empty", Options{}, []Image{{Name: "disk.qcow2", Result: empty}}},
 		{"clean-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: clean}, {Name: "other.qcow2", Result: inUse}}},
