@@ -35,8 +35,10 @@ func raiseAndRelease(e Edit, width uint) []Edit {
 		}
 		lowered = lowered || b < a
 	}
+	raise.Reason, raise.Codes = "raise refcounts to the number of references", []check.Code{check.REF005}
 	release := e
 	release.Stage = StageRelease
+	release.Reason, release.Codes = "lower refcounts to the number of references", []check.Code{check.REF006}
 	release.Old = raise.New
 	switch {
 	case !lowered:
@@ -60,6 +62,7 @@ type refcounter struct {
 	// blocks of the refcount table as it will be, by index.
 	blocks map[uint64]qcow2.HostOffset
 	made   []uint64 // indexes of blocks that are new
+	block  openBlock
 }
 
 // fixRefcounts mends refcounts in place, makes blocks where there are none, and a
@@ -122,6 +125,9 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 	})
 	if err == nil {
 		err = failed
+	}
+	if err == nil {
+		err = r.flush()
 	}
 	if err != nil {
 		return changed, err
@@ -190,56 +196,83 @@ func (r *refcounter) neededBlocks() map[uint64]bool {
 
 func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
 
-// set writes the refcounts of a run of clusters that blocks cover.
+// set changes the refcounts of a run of clusters that blocks cover. What is changed is
+// written when the next block comes up, see [refcounter.flush].
 func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 	lowers := d.Refcount > d.References
 	if lowers && r.doubt && len(r.o.dropped) == 0 || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
 		return false, nil
 	}
-	width := uint64(r.g.RefcountBits())
 	for n := uint64(0); n < d.N; {
 		cl := uint64(d.First) + n
 		index, entry := cl/r.per(), cl%r.per()
 		k := min(d.N-n, r.per()-entry)
-		off := r.blocks[index]
-		if r.shared(qcow2.Extent{Offset: off, Length: r.g.ClusterSize()}) {
-			n += k
-			continue
-		}
-		// Whole groups of 8 bytes, so that the codec finds its place.
-		from := entry * width / 64 * 8
-		to := ((entry+k)*width + 63) / 64 * 8
-		raw := make([]byte, to-from)
-		if err := r.o.read(raw, int64(off)+int64(from)); err != nil {
+		n += k
+		if err := r.load(index); err != nil {
 			return changed, err
 		}
-		b := r.g.RefcountBlock(raw)
-		base := from * 8 / width
-		wrote := false
+		if r.block.shared {
+			continue
+		}
+		b := r.g.RefcountBlock(r.block.raw)
 		for i := entry; i < entry+k; i++ {
 			cl := qcow2.HostCluster(index*r.per() + i)
-			if _, dropped := r.o.dropped[cl]; lowers && r.doubt && !dropped {
+			if lowers && !r.mayLower(cl) {
 				continue
 			}
-			if lowers && (r.ev.Reserved(cl) || !r.opts.leaks() && r.first.Counts.Get(cl) == r.ev.Counts.Get(cl)) {
-				continue
-			}
-			b.Set(int(i-base), d.References)
-			wrote = true
+			b.Set(int(i), d.References)
+			changed, r.block.changed = true, true
 		}
-		if wrote {
-			changed = true
-			why := intent{refcounts: uint(width), codes: []check.Code{check.REF005}, reason: fmt.Sprintf("set refcounts to %d", d.References)}
-			if lowers {
-				why.codes = []check.Code{check.REF006}
-			}
-			if err := r.o.write(off+qcow2.HostOffset(from), raw, why); err != nil {
-				return changed, err
-			}
-		}
-		n += k
 	}
 	return changed, nil
+}
+
+// mayLower tells whether the refcount of a cluster that has fewer references is lowered.
+func (r *refcounter) mayLower(cl qcow2.HostCluster) bool {
+	if r.doubt {
+		if _, dropped := r.o.dropped[cl]; !dropped {
+			return false
+		}
+	}
+	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
+}
+
+// openBlock is the refcount block that is being changed.
+type openBlock struct {
+	index                 uint64
+	raw                   []byte
+	open, shared, changed bool
+}
+
+// load makes a block the one that is being changed.
+func (r *refcounter) load(index uint64) error {
+	b := &r.block
+	if b.open && b.index == index {
+		return nil
+	}
+	if err := r.flush(); err != nil {
+		return err
+	}
+	x := qcow2.Extent{Offset: r.blocks[index], Length: r.g.ClusterSize()}
+	b.index, b.open, b.shared = index, true, r.shared(x)
+	if b.shared {
+		return nil
+	}
+	if b.raw == nil {
+		b.raw = make([]byte, x.Length)
+	}
+	return r.o.read(b.raw, int64(x.Offset))
+}
+
+// flush writes what was changed of a block.
+func (r *refcounter) flush() error {
+	b := &r.block
+	changed := b.open && b.changed
+	b.open, b.changed = false, false
+	if !changed {
+		return nil
+	}
+	return r.o.write(r.blocks[b.index], b.raw, intent{refcounts: r.g.RefcountBits()})
 }
 
 // makeBlocks makes the given blocks anew, in fresh clusters, and the table that
