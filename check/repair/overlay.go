@@ -19,11 +19,13 @@ type overlay struct {
 	baseSize int64
 	size     int64
 	device   bool // cannot grow
-	pages    map[int64]*page
-	order    []int64 // the numbers of the pages, sorted; made when needed
-	ordering sync.Mutex
-	log      []intent
-	fresh    map[qcow2.HostCluster]struct{} // clusters that nothing used before
+	// mu guards the pages and what is made of them: refcounts are changed while
+	// others are still being compared.
+	mu    sync.RWMutex
+	pages map[int64]*page
+	order []int64 // the numbers of the pages, sorted; made when needed
+	log   []intent
+	fresh map[qcow2.HostCluster]struct{} // clusters that nothing used before
 	// dropped are clusters that the repair itself has taken references from, all
 	// of which were known: whatever else is in doubt has none to them.
 	dropped map[qcow2.HostCluster]struct{}
@@ -69,6 +71,8 @@ func (o *overlay) read(p []byte, off int64) error {
 	if err := o.readBase(p, off); err != nil {
 		return err
 	}
+	o.mu.RLock()
+	defer o.mu.RUnlock()
 	if len(o.pages) == 0 {
 		return nil
 	}
@@ -121,8 +125,8 @@ func (o *overlay) NextData(off int64) (start, end int64, err error) {
 
 // pageFrom gives the first changed page from n on.
 func (o *overlay) pageFrom(n int64) (int64, bool) {
-	o.ordering.Lock()
-	defer o.ordering.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if len(o.order) != len(o.pages) { // none is ever removed
 		o.order = slices.Sorted(maps.Keys(o.pages))
 	}
@@ -136,6 +140,8 @@ func (o *overlay) pageFrom(n int64) (int64, bool) {
 // write decides on bytes. The image grows to hold them; where it must not has
 // been seen to by the allocator.
 func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	at := int64(off)
 	for done := 0; done < len(p); {
 		n := (at + int64(done)) / pageSize
@@ -149,7 +155,9 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 		}
 		done += copy(pg[at+int64(done)-n*pageSize:], p[done:])
 	}
-	o.size = max(o.size, at+int64(len(p)))
+	if end := at + int64(len(p)); end > o.size { // it is read meanwhile when the image does not grow
+		o.size = end
+	}
 	why.offset, why.length = at, int64(len(p))
 	o.log = append(o.log, why)
 	return nil

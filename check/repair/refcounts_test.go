@@ -1,0 +1,51 @@
+package repair
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/corpus"
+)
+
+// Refcounts of many blocks are wrong in both directions. They are mended in two rounds
+// of checking, with a few edits for each block, by any number of goroutines.
+func TestManyRefcounts(t *testing.T) {
+	img, err := corpus.Build(corpus.Spec{ClusterBits: 9, Size: 16 << 20, Ops: []corpus.Op{corpus.Map{Length: 16 << 20}}})
+	require.NoError(t, err)
+	const step, n = 5 << 9, 6000
+	for i := range uint64(n) {
+		delta := int64(1)
+		if i%2 == 0 {
+			delta = -1
+		}
+		_, err := corpus.AddRefcount(corpus.Data(i*step), delta).Apply(img)
+		require.NoError(t, err)
+	}
+	plan, err := Make(t.Context(), img, img.Size(), Options{Jobs: 4})
+	require.NoError(t, err)
+	assert.EqualValues(t, n, plan.Before.Totals.Corruptions+plan.Before.Totals.Leaks)
+	assert.Equal(t, check.VerdictClean, plan.After.Verdict)
+	blocks := 0
+	for _, e := range plan.Edits {
+		want := check.REF005
+		if e.Stage == StageRelease {
+			want = check.REF006
+			blocks++
+		}
+		require.Equal(t, []check.Code{want}, e.Codes)
+	}
+	assert.Greater(t, blocks, 100)
+	assert.Less(t, len(plan.Edits), n/2)
+	o := after(t, img, plan)
+	res, _ := inspect(t, o, o.size)
+	assert.Equal(t, check.VerdictClean, res.Verdict)
+
+	leaks, err := Make(t.Context(), img, img.Size(), Options{Scope: ScopeLeaks})
+	require.NoError(t, err)
+	assert.Zero(t, leaks.After.Totals.Leaks)
+	assert.Equal(t, plan.Before.Totals.Corruptions, leaks.After.Totals.Corruptions)
+	assert.Equal(t, []Advice{{Code: check.REF005, Option: "--repair=all"}}, leaks.Left)
+}
