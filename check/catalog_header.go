@@ -61,8 +61,10 @@ var headerRules = []Rule{
 		Spec:  "Header, incompatible_features, bit 1; QEMU: qcow2_signal_corruption",
 		Why: "QEMU sets this bit when it meets an inconsistency while the image is in use, to stop further damage. " +
 			"From then on it opens the image for reading only. The cause is among the other findings; if there are " +
-			"none, it was repaired, or it was on the way to the disk only.",
-		Do: "Settle the other corruptions first. `qcheck -r` can clear the bit once nothing corrupt is left. " +
+			"none, it was repaired, or it was on the way to the disk only. A repair by qcheck sets it as well, for " +
+			"as long as it is at work.",
+		Do: "If a repair with `--undo FILE` was interrupted, name that file again: `qcheck undo IMAGE --undo FILE`. " +
+			"Else settle the other corruptions first. `qcheck -r` can clear the bit once nothing corrupt is left. " +
 			"Until then the data can be read, for example by `qemu-img convert` into a new image; compare that " +
 			"with a backup."},
 	{Code: HDR008, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,

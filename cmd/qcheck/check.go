@@ -131,11 +131,7 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 	image.Result, image.Err = checkImage(ctx, o, opts)
 	if c.DryRun && image.Err == nil {
 		if image.Repair, err = c.planOne(ctx, o, opts); err != nil {
-			image.Err = err
-			if errors.Is(err, context.Canceled) {
-				image.Err = errInterrupted
-			}
-			image.Result.Verdict = check.VerdictIncomplete
+			image.Err, image.Result.Verdict = err, check.VerdictIncomplete
 		}
 	}
 	return c.finish(s, o, image)
@@ -162,6 +158,9 @@ func (c *CheckCmd) finish(s *streams, o *opened, image report.Image) (report.Ima
 		// The human report has it in the image's first line.
 		if c.Output != string(report.FormatHuman) {
 			s.error(fmt.Errorf("%s: %w", check.Escape(o.path), image.Err))
+		}
+		if e, ok := errors.AsType[*repairFailure](image.Err); ok && e.hint != "" {
+			s.hint(e.hint)
 		}
 		if pe, ok := errors.AsType[*check.PassError](image.Err); ok {
 			s.bug(pe, pe.Stack)

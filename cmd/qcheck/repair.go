@@ -42,22 +42,25 @@ func (r *RepairFlags) undoPlaces(path string, device bool) undoPlaces {
 	return u
 }
 
-// journalError is an undo journal that is in the way of a check or a repair.
-type journalError struct {
-	image string
-	path  string // of the journal
+// repairFailure is what keeps an image from being repaired, or from being checked because
+// of a repair.
+type repairFailure struct {
+	image string // as the user gave it; empty where others say it
 	err   error
 	hint  string
 }
 
-func (e *journalError) Error() string {
+func (e *repairFailure) Error() string {
+	if e.image == "" {
+		return e.err.Error()
+	}
 	return fmt.Sprintf("%s: %v", check.Escape(e.image), e.err)
 }
 
-func (e *journalError) Unwrap() error { return e.err }
+func (e *repairFailure) Unwrap() error { return e.err }
 
 // Hint says what to do about it.
-func (e *journalError) Hint() string { return e.hint }
+func (e *repairFailure) Hint() string { return e.hint }
 
 // pending tells of a repair that was interrupted, before anything else is said of
 // the image: what is in it may be half of the one and half of the other. A file that
@@ -77,7 +80,7 @@ func pending(s *streams, path string, places []*undofile.Place) error {
 			if state.Phase == repair.PhaseUndoing {
 				what = "the undoing of a repair of this image was interrupted"
 			}
-			return &journalError{image: path, path: p.Path,
+			return &repairFailure{image: path,
 				err:  fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
 				hint: fmt.Sprintf("`qcheck -r` does that and goes on, `qcheck undo` does only that; the undo journal is %s", check.Escape(p.Path))}
 		}
@@ -112,7 +115,7 @@ func recoverAll(s *streams, path string, f repair.File, places []*undofile.Place
 // recoverError says what can be done when a journal could not be followed.
 func recoverError(path string, p *undofile.Place, err error) error {
 	name := check.Escape(p.Path)
-	e := &journalError{image: path, path: p.Path, err: fmt.Errorf("undo journal %s: %w", name, err)}
+	e := &repairFailure{image: path, err: fmt.Errorf("undo journal %s: %w", name, err)}
 	changed, isChanged := errors.AsType[*repair.ChangedError](err)
 	_, isDamaged := errors.AsType[*repair.DamagedError](err)
 	_, noFile := errors.AsType[*undofile.NotAFileError](err)
@@ -157,7 +160,7 @@ func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts 
 	}
 	plan, err := repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
 	if err != nil {
-		return fail(repairError(path, err))
+		return fail(fmt.Errorf("%s: %w", check.Escape(path), planError(err)))
 	}
 	image.Repair = c.told(plan, places)
 	image.Repair.Recovered = recovered
@@ -218,7 +221,7 @@ func replaceable(o *opened, places undoPlaces) error {
 			return recoverError(o.path, p, err)
 		}
 		if !ours {
-			return &journalError{image: o.path, path: p.Path,
+			return &repairFailure{image: o.path,
 				err:  fmt.Errorf("%s is the undo journal of another image, or of an earlier state of this one", check.Escape(p.Path)),
 				hint: "name another file with --undo, or remove this one if it is not needed any more"}
 		}
@@ -289,7 +292,7 @@ func rank(v check.Verdict) int {
 func (c *CheckCmd) planOne(ctx context.Context, o *opened, opts check.Options) (*report.Repair, error) {
 	plan, err := repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
 	if err != nil {
-		return nil, err
+		return nil, planError(err)
 	}
 	return c.told(plan, c.undoPlaces(o.path, o.IsDevice())), nil
 }
@@ -337,17 +340,21 @@ func openForRepair(s *streams, path string) (*opened, error) {
 	return &opened{File: f, path: path}, nil
 }
 
-// repairError names the image that could not be planned for.
-func repairError(path string, err error) error {
-	if errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("%w: nothing has been written", errInterrupted)
+// planError says why there is no plan for an image, in words that go without its name.
+func planError(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return errInterrupted
+	case errors.Is(err, repair.ErrNoSpace):
+		return &repairFailure{err: fmt.Errorf("%w on the device; nothing has been written", err),
+			hint: "make the device larger, or copy the image to a file and repair it there"}
 	}
-	return fmt.Errorf("%s: %w", check.Escape(path), err)
+	return err
 }
 
 // applyError says what became of the image, and what can be done.
 func applyError(path string, places undoPlaces, err error) error {
-	e := &journalError{image: path, err: err}
+	e := &repairFailure{image: path, err: err}
 	notBegun, isNotBegun := errors.AsType[*repair.NotBegunError](err)
 	failed, isFailed := errors.AsType[*repair.RollbackFailedError](err)
 	switch {

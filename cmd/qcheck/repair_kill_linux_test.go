@@ -19,6 +19,7 @@ import (
 
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/undofile"
+	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 )
 
@@ -171,6 +172,30 @@ func TestRepairKilled(t *testing.T) {
 	t.Logf("a repair takes %v; phases found: %v", whole, phases)
 }
 
+// Ctrl-C in the middle of a repair: it is rolled back, in order, or was not begun yet,
+// or could not be stopped any more.
+func TestRepairInterrupted(t *testing.T) {
+	t.Parallel()
+	original := damagedLarge(t, 64<<20)
+	before := contentOf(t, original)
+	interrupted := 0
+	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM, os.Interrupt, syscall.SIGTERM} {
+		path, cmd := stopAtWork(t, original)
+		require.NoError(t, cmd.Process.Signal(signal))
+		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+		if err := cmd.Wait(); err == nil {
+			code, _, errs := runIn("undo", path)
+			require.Zero(t, code, "%s", errs)
+		} else {
+			interrupted++
+			assert.Equal(t, 1, cmd.ProcessState.ExitCode())
+		}
+		assert.Equal(t, before, contentOf(t, path))
+		assert.NoFileExists(t, path+undofile.Suffix)
+	}
+	t.Logf("%d of 4 interrupted", interrupted)
+}
+
 func removeIfThere(path string) error {
 	if err := os.Remove(path); !os.IsNotExist(err) {
 		return err
@@ -277,6 +302,44 @@ func TestRepairOnABlockDevice(t *testing.T) {
 	require.Zero(t, code, "%s", errs)
 	flush(t, device)
 	assert.Equal(t, before, contentOf(t, path))
+}
+
+// A device that ends with the image: either there is room within it for what a repair
+// has to make anew, or that is said and the device is as before. It never grows.
+func TestRepairOnAFullBlockDevice(t *testing.T) {
+	t.Setenv(undofile.DirEnv, filepath.Join(t.TempDir(), "undo"))
+	refused, done := 0, 0
+	for _, name := range []string{"header/refcount-table-none", "bitmap/table-size", "bitmap/table-huge", "bitmap/in-use"} {
+		dir := t.TempDir()
+		cases, err := corpus.Export(dir, name)
+		require.NoError(t, err)
+		require.Len(t, cases, 1)
+		path := filepath.Join(dir, cases[0].Filename())
+		before := contentOf(t, path)
+		device := loopDevice(t, path)
+		_, checkCode := checkJSON(t, device)
+		r, code, errs := repairJSON(t, "-r", "--bitmap-policy=all-dirty", device)
+		t.Logf("%s: %d, %d edits %s", name, code, r.Repair.Edits, errs)
+		assert.Zero(t, r.Repair.Grows)
+		switch {
+		case r.Error != "":
+			refused++
+			assert.Equal(t, 1, code)
+			assert.Regexp(t, `^qcheck: error: .*no room.*\nqcheck: hint: .*device.*\n$`, errs)
+		case r.Repair.Edits == 0:
+			refused++
+			assert.Equal(t, checkCode, code)
+		default:
+			done++
+			assert.Zero(t, code)
+			code, _, errs = runIn("undo", device)
+			require.Zero(t, code, "%s", errs)
+		}
+		flush(t, device)
+		assert.Equal(t, before, contentOf(t, path))
+	}
+	assert.NotZero(t, refused)
+	assert.NotZero(t, done)
 }
 
 // flush has the kernel write what it keeps of a device.

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/undofile"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 )
@@ -136,22 +137,42 @@ func TestRepairOfWhatIsInUse(t *testing.T) {
 	}
 }
 
-// stopAtWork starts a repair and stops it while it is at work: from the moment that its
-// journal is there.
-func stopAtWork(t *testing.T, path string) *exec.Cmd {
+// stopAtWork starts a repair of a copy of an image and stops it while it writes: its
+// journal says so.
+func stopAtWork(t *testing.T, original string) (path string, cmd *exec.Cmd) {
 	t.Helper()
-	cmd := program(t, "-r", path)
-	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err := os.Stat(path + undofile.Suffix); err == nil {
-			break
+	path = filepath.Join(t.TempDir(), "disk.qcow2")
+	journal := &undofile.Place{Path: path + undofile.Suffix, ReadOnly: true}
+	for range 50 { // it may be done before it stops
+		require.NoError(t, removeIfThere(journal.Path))
+		copySparse(t, original, path)
+		cmd := program(t, "-r", path)
+		cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
+		require.NoError(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Process.Kill() })
+		phase := func() repair.Phase {
+			state, err := repair.Glance(journal)
+			require.NoError(t, err)
+			return state.Phase
 		}
-		require.True(t, time.Now().Before(deadline), "the repair has not begun")
+		for deadline := time.Now().Add(20 * time.Second); phase() < repair.PhaseOpen; {
+			require.True(t, time.Now().Before(deadline), "the repair has not begun")
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
+		for running := true; running; {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid))
+			require.NoError(t, err)
+			_, state, _ := strings.Cut(string(text), ") ")
+			running = state[0] != 'T' && state[0] != 'Z'
+		}
+		if p := phase(); p == repair.PhaseOpen || p == repair.PhaseVerified {
+			return path, cmd
+		}
+		require.NoError(t, cmd.Process.Signal(syscall.SIGCONT))
+		require.NoError(t, cmd.Wait())
 	}
-	require.NoError(t, cmd.Process.Signal(syscall.SIGSTOP))
-	return cmd
+	t.Fatal("a repair could never be stopped while it writes")
+	return "", nil
 }
 
 // While a repair is at work no QEMU gets at the image, not even to read it with -U,
@@ -159,8 +180,7 @@ func stopAtWork(t *testing.T, path string) *exec.Cmd {
 func TestRepairHoldsQEMUOff(t *testing.T) {
 	t.Parallel()
 	qemutest.Require(t)
-	path := damagedLarge(t, 128<<20)
-	cmd := stopAtWork(t, path)
+	path, cmd := stopAtWork(t, damagedLarge(t, 128<<20))
 	for _, args := range [][]string{
 		{qemutest.QemuIO, "-f", "qcow2", "-c", "write 0 64k", path},
 		{qemutest.QemuIO, "-r", "-f", "qcow2", "-c", "read 0 64k", path},

@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
 	"github.com/qcheck/qcheck/corpus"
 )
@@ -156,3 +158,30 @@ func contentOf(t *testing.T, path string) string {
 }
 
 func names(files map[string]fileState) []string { return slices.Sorted(maps.Keys(files)) }
+
+// What a check finds in a repaired image has to be what the plan says, but for what the
+// user's own flags make it look at; and a sound image must not have become corrupt.
+func TestAsPlanned(t *testing.T) {
+	t.Parallel()
+	result := func(v check.Verdict, fs ...check.Finding) *check.Result {
+		return &check.Result{Verdict: v, Findings: fs}
+	}
+	leak := func(n uint64) check.Finding { return check.Finding{Code: check.REF006, Count: n} }
+	for _, tt := range []struct {
+		name                 string
+		before, after, found *check.Result
+		ok                   bool
+	}{
+		{"nothing left", result(check.VerdictCorrupt), result(check.VerdictClean), result(check.VerdictClean), true},
+		{"what was to be left", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(3)), result(check.VerdictLeaks, leak(1), leak(2)), true},
+		{"more", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(3)), result(check.VerdictLeaks, leak(4)), false},
+		{"less", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(3)), result(check.VerdictClean), false},
+		{"something else", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(1)),
+			result(check.VerdictCorrupt, check.Finding{Code: check.MAP003, Count: 1}), false},
+		{"bitmap data", result(check.VerdictCorrupt), result(check.VerdictClean), result(check.VerdictClean, check.Finding{Code: check.BMX002, Count: 9}), true},
+		{"worse than before", result(check.VerdictLeaks), result(check.VerdictCorrupt), result(check.VerdictCorrupt), false},
+	} {
+		err := asPlanned(&repair.Plan{Before: tt.before, After: tt.after}, tt.found)
+		assert.Equal(t, tt.ok, err == nil, "%s: %v", tt.name, err)
+	}
+}

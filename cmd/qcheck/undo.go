@@ -44,7 +44,7 @@ func (c *UndoCmd) Run(s *streams) error {
 		if c.Undo != "" {
 			hint = ""
 		}
-		return &journalError{image: c.Image, path: p.Path, hint: hint,
+		return &repairFailure{image: c.Image, hint: hint,
 			err: fmt.Errorf("there is no repair to take back: there is no undo journal %s", check.Escape(p.Path))}
 	}
 	if err != nil {
