@@ -90,7 +90,7 @@ func (s *session) slotsOfLostTables() map[qcow2.HostOffset]bool {
 // of the disk, but for those that are spared.
 func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
 	// What is being given up may be what lies in the wrong place.
-	if s.shared(f.Extent, check.StructL2Table, check.StructDataCluster) {
+	if s.shared(f.Extent, check.StructL2Table) {
 		return false, nil
 	}
 	x := f.Extent
@@ -154,7 +154,7 @@ func (s *session) loseRange(snapshot string, from, length uint64, why string) {
 func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.HostOffset]*check.Finding, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
 	place := make(map[qcow2.HostOffset]uint64) // of those that have two
 	for l := range s.l1Tables() {
-		if s.shared(qcow2.Extent{Offset: l.offset, Length: l.entries * 8}, check.StructL2Table, check.StructDataCluster) {
+		if s.shared(qcow2.Extent{Offset: l.offset, Length: l.entries * 8}, check.StructL2Table) {
 			continue
 		}
 		w := clearing{session: s}

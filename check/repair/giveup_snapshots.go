@@ -102,25 +102,23 @@ func snapshotLabel(s *qcow2.Snapshot) string {
 }
 
 // nameMended gives a snapshot whose ID was in a part of the entry that makes no sense
-// one that no other has.
-func (s *session) nameMended(all []qcow2.Snapshot, entry qcow2.HostOffset) {
-	i := slices.IndexFunc(all, func(snap qcow2.Snapshot) bool { return snap.EntryOffset == entry })
-	taken := func(id []byte) bool {
-		for k := range all {
-			if k != i && bytes.Equal(all[k].ID, id) {
-				return true
-			}
+// one that no other has, or had.
+func (s *session) nameMended(kept []qcow2.Snapshot, entry qcow2.HostOffset) {
+	i := slices.IndexFunc(kept, func(snap qcow2.Snapshot) bool { return snap.EntryOffset == entry })
+	taken := make(map[string]bool)
+	for k := range s.ev.Snapshots {
+		if snap := &s.ev.Snapshots[k]; snap.EntryOffset != entry {
+			taken[string(snap.ID)] = true
 		}
-		return false
 	}
-	if i < 0 || len(all[i].ID) > 0 && bytes.IndexByte(all[i].ID, 0) < 0 && !taken(all[i].ID) {
+	if i < 0 || len(kept[i].ID) > 0 && bytes.IndexByte(kept[i].ID, 0) < 0 && !taken[string(kept[i].ID)] {
 		return
 	}
 	id := 1
-	for taken(strconv.AppendInt(nil, int64(id), 10)) {
+	for taken[strconv.Itoa(id)] {
 		id++
 	}
-	all[i].ID = strconv.AppendInt(nil, int64(id), 10)
+	kept[i].ID = []byte(strconv.Itoa(id))
 	s.lose("the ID of a snapshot, which gets %d as its new one: its entry makes no sense", id)
 }
 

@@ -35,9 +35,10 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 var fixers = [][]fixer{
 	{(*session).fixHeader, (*session).fixEntries},
 	{(*session).fixExtensions, (*session).fixCompression},
+	{(*session).separateData}, // before anything that it reads is changed
 	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
-	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).separateData, (*session).giveUpHeader},
+	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).giveUpHeader},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
 	{(*session).fixMarks},

@@ -33,7 +33,7 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		claims[t.Slot.Offset]++
 	}
 	for _, t := range s.ev.LostTables {
-		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, check.StructL2Table, check.StructDataCluster) {
+		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, check.StructL2Table) {
 			continue
 		}
 		var e [8]byte

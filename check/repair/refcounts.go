@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
@@ -272,7 +273,9 @@ func (r *refcounter) flush() error {
 	if !changed {
 		return nil
 	}
-	return r.o.write(r.blocks[b.index], b.raw, intent{refcounts: r.g.RefcountBits()})
+	return r.o.write(r.blocks[b.index], b.raw, intent{
+		reason: "set refcounts to the number of references", codes: []check.Code{check.REF005, check.REF006}, refcounts: r.g.RefcountBits(),
+	})
 }
 
 // makeBlocks makes the given blocks anew, in fresh clusters, and the table that
@@ -280,10 +283,7 @@ func (r *refcounter) flush() error {
 func (r *refcounter) makeBlocks(bad map[uint64]bool) error {
 	entries := uint64(r.h.RefcountTableClusters) * r.g.ClusterSize() / 8
 	grown := false
-	todo := make([]uint64, 0, len(bad))
-	for i := range bad {
-		todo = append(todo, i)
-	}
+	todo := slices.Sorted(maps.Keys(bad)) // or else no two plans would be the same
 	highest := uint64(0)
 	// A new block takes a cluster, whose own refcount may need another block.
 	for len(todo) > 0 {
