@@ -258,6 +258,38 @@ func TestRepairOnAFullDisk(t *testing.T) {
 	assert.NotZero(t, done)
 }
 
+// The journal is elsewhere, and the image has to grow: what was written by then is rolled
+// back.
+func TestGrowthOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	cases, err := corpus.Select("bitmap/table-size")
+	require.NoError(t, err)
+	require.Len(t, cases, 1)
+	rolledBack, done := 0, 0
+	for _, room := range []int{0, 4 << 10, 8 << 10, 16 << 10, 1 << 20} {
+		dir, journal := smallDisk(t, 4<<20), filepath.Join(t.TempDir(), "undo")
+		require.NoError(t, cases[0].WriteFiles(dir))
+		path := filepath.Join(dir, cases[0].Filename())
+		before := contentOf(t, path)
+		fill(t, dir, room)
+		code, out, errs := runIn("-r", "--bitmap-policy=all-dirty", "--undo", journal, path)
+		if code == 0 {
+			done++
+			code, _, errs = runIn("undo", path, "--undo", journal)
+			require.Zero(t, code, "%s", errs)
+		} else {
+			rolledBack++
+			assert.Equal(t, 1, code)
+			assert.Empty(t, out)
+			assert.Regexp(t, `^qcheck: error: .*no space left.*as before\nqcheck: hint: make room.*\n$`, errs)
+		}
+		assert.NoFileExists(t, journal)
+		assert.Equal(t, before, contentOf(t, path), "room %d", room)
+	}
+	assert.NotZero(t, rolledBack)
+	assert.NotZero(t, done)
+}
+
 // fill leaves so much room in a folder's file system.
 func fill(t *testing.T, dir string, room int) {
 	t.Helper()

@@ -18,7 +18,7 @@ type RepairFlags struct {
 	AllowDataLoss  bool         `group:"repair" help:"Also repair what cannot be repaired without losing data; says what is lost."`
 	Reattach       bool         `group:"repair" help:"Put lost L2 tables back where the evidence allows one place only."`
 	CompactBitmaps bool         `group:"repair" help:"Store no bitmap data that is all zeros or all ones."`
-	Undo           *string      `group:"repair" placeholder:"FILE" help:"Where to keep the undo journal (without this flag: IMAGE.qcheck-undo)."`
+	Undo           *string      `group:"repair" placeholder:"FILE" help:"Where to keep the undo journal (without this flag: IMAGE.qcheck-undo, or a file in /var/lib/qcheck for a block device)."`
 	NoUndo         bool         `group:"repair" help:"Keep no undo journal: the repair cannot be taken back, and a crash in the middle of it may do damage."`
 }
 
