@@ -117,7 +117,7 @@ func recoverError(path string, p *undofile.Place, err error) error {
 	name := check.Escape(p.Path)
 	e := &repairFailure{image: path, err: fmt.Errorf("undo journal %s: %w", name, err)}
 	changed, isChanged := errors.AsType[*repair.ChangedError](err)
-	_, isDamaged := errors.AsType[*repair.DamagedError](err)
+	damaged, isDamaged := errors.AsType[*repair.DamagedError](err)
 	_, noFile := errors.AsType[*undofile.NotAFileError](err)
 	_, interrupted := errors.AsType[*repair.InterruptedError](err)
 	switch {
@@ -125,6 +125,8 @@ func recoverError(path string, p *undofile.Place, err error) error {
 		e.hint = "the journal is of another image, or the image has been used since: the repair cannot be taken back any more"
 	case isChanged:
 		e.hint = fmt.Sprintf("if the image was restored or replaced since, remove %s and start anew", name)
+	case isDamaged && damaged.Kind == repair.DamagedForeign:
+		e.hint = "nothing has been written; name another file with --undo"
 	case isDamaged:
 		e.hint = fmt.Sprintf("nothing has been written; move %s away, or name another file with --undo", name)
 	case noFile:
