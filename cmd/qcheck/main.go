@@ -62,7 +62,11 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 		return int(s.fail(usage(err)))
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	// The first signal ends in order; a second one need not wait for a disk that
 	// does not answer.
