@@ -201,9 +201,11 @@ func onlyCopied(stderr string) bool {
 	return true
 }
 
-// Compare gives the disagreements of a check with QEMU about an image whose file has
-// so many clusters, sorted by key, each once.
-func Compare(res *check.Result, said *Said, fileClusters uint64) []Difference {
+// Compare gives the disagreements of a check with QEMU about an image, sorted by key,
+// each once.
+func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
+	fileClusters := img.Geometry.Clusters(uint64(img.Size()))
+	tooHigh := res.Has(check.REF006) || res.Has(check.REF009)
 	var out []Difference
 	add := func(key, format string, args ...any) {
 		if !slices.ContainsFunc(out, func(d Difference) bool { return d.Key == key }) {
@@ -216,12 +218,13 @@ func Compare(res *check.Result, said *Said, fileClusters uint64) []Difference {
 			case f.Severity != severity:
 			case f.Code == check.REF006 && f.Cluster != nil && uint64(*f.Cluster) >= fileClusters:
 				add("qemu-img check looks at no refcounts past the end of the file", "%s", f.Message)
+			case tooHigh && (f.Code == check.MAP004 || f.Code == check.MAP008):
+				add("qemu-img check measures COPIED by the refcounts", "%s", f.Message)
 			default:
 				add(fmt.Sprintf("qemu-img check misses %s", f.Code), "%s: %s", f.Path, f.Message)
 			}
 		}
 	}
-	tooHigh := res.Has(check.REF006) || res.Has(check.REF009)
 	switch said.RC {
 	case 0:
 		missed(check.Corruption)
@@ -264,7 +267,12 @@ func Compare(res *check.Result, said *Said, fileClusters uint64) []Difference {
 	if said.ReadOnly != "" && said.ReadOnly != res.QEMUOpen.ReadOnly {
 		add(fmt.Sprintf("read-only: predicted %s, is %s", res.QEMUOpen.ReadOnly, said.ReadOnly), "%v", res.QEMUOpen.Reasons)
 	}
-	if said.ReadWrite != "" && said.ReadWrite != res.QEMUOpen.ReadWrite {
+	dirty := img.Header.IncompatibleFeatures.Has(qcow2.IncompatDirty)
+	switch predicted := res.QEMUOpen.ReadWrite; {
+	case said.ReadWrite == "" || said.ReadWrite == predicted:
+	case dirty && predicted == check.OpenOK && said.ReadWrite == check.OpenRefused && res.Totals.Corruptions > 0:
+		add("read-write: QEMU cannot repair a damaged image that is dirty", "%v", res.QEMUOpen.Reasons)
+	default:
 		add(fmt.Sprintf("read-write: predicted %s, is %s", res.QEMUOpen.ReadWrite, said.ReadWrite), "%v", res.QEMUOpen.Reasons)
 	}
 	slices.SortFunc(out, func(a, b Difference) int { return strings.Compare(a.Key, b.Key) })
