@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
+.PHONY: build fuzz test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
 
 build: ## build bin/qcheck, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
@@ -40,6 +40,17 @@ generate-check: ## fail if what is generated is not up to date
 # Not the test scripts: each of their lines is a process, which starts slowly under the race detector.
 race: ## the race detector on the packages that run goroutines (-short: fewer images)
 	$(GO) test -race -short -skip '^TestScripts$$' -timeout 8m $(RACE_PACKAGES)
+
+FUZZTIME ?= 5m
+
+fuzz: ## run each native fuzz target for FUZZTIME (5m), and thousands of mutants
+	$(GO) test ./fuzz -timeout 0 -run 'TestMutants$$|TestMutantsRepaired$$' -mutants 20000 -repaired 5000
+	@set -e; for pkg in ./qcow2 ./fuzz; do \
+		for target in $$($(GO) test $$pkg -list '^Fuzz' | grep '^Fuzz'); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test $$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
+		done; \
+	done
 
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh

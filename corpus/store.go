@@ -149,7 +149,9 @@ func (s *Store) clone() *Store {
 	defer s.mu.Unlock()
 	c := NewStore(s.size)
 	for i, ch := range s.chunks {
-		ch.shared = true
+		if !ch.shared { // others may look at it meanwhile
+			ch.shared = true
+		}
 		c.chunks[i] = ch
 	}
 	return c

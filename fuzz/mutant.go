@@ -2,7 +2,10 @@ package fuzz
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -22,6 +25,10 @@ const maxMutations = 6
 // Images builds the images of cases, and keeps some of them: most mutants are made
 // of images that were built before. It is safe for concurrent use.
 type Images struct {
+	// Folder holds images to be used in place of the corpus: all files that are
+	// called *.qcow2. The default is the corpus.
+	Folder string
+
 	mu   sync.Mutex
 	kept map[string]*corpus.Image
 }
@@ -32,6 +39,9 @@ const mostKept = 100
 // Build gives the image of a case, for the caller alone.
 func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
 	c, ok := corpus.Lookup(name)
+	if b.Folder != "" {
+		c, ok = corpus.Case{Name: name}, true
+	}
 	if !ok {
 		return nil, nil, fmt.Errorf("there is no case %q", name)
 	}
@@ -40,7 +50,11 @@ func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
 	if img := b.kept[name]; img != nil {
 		return &c, img.Clone(), nil
 	}
-	img, err := c.Build()
+	build := c.Build
+	if b.Folder != "" {
+		build = func() (*corpus.Image, error) { return load(filepath.Join(b.Folder, filepath.Base(name))) }
+	}
+	img, err := build()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -49,6 +63,57 @@ func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
 	}
 	b.kept[name] = img
 	return &c, img.Clone(), nil
+}
+
+// maxLoaded is the longest file that is used of a folder, in bytes.
+const maxLoaded = 1 << 30
+
+// load reads an image file.
+func load(path string) (*corpus.Image, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() > maxLoaded {
+		return nil, fmt.Errorf("%s: too long a file to be kept in memory", path)
+	}
+	s := corpus.NewStore(st.Size())
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < st.Size(); off += int64(len(buf)) {
+		n, err := f.ReadAt(buf, off)
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		s.WriteAt(buf[:n], off) // zeros take no memory
+	}
+	s.Truncate(st.Size())
+	return &corpus.Image{Store: s}, nil
+}
+
+// Names gives the images that mutants can be made of.
+func (b *Images) Names() ([]string, error) {
+	if b.Folder == "" {
+		return Cases(), nil
+	}
+	paths, err := filepath.Glob(filepath.Join(b.Folder, "*.qcow2"))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, p := range paths {
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Size() <= maxLoaded {
+			names = append(names, filepath.Base(p))
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s holds no file that is called *.qcow2", b.Folder)
+	}
+	return names, nil
 }
 
 // Cases gives the names of the cases that mutants are made of: all but those that
@@ -127,4 +192,55 @@ func (m *Mutant) Minimise(keep func(*Mutant) bool) *Mutant {
 		}
 	}
 	return &best
+}
+
+// inPart marks the words for a mutation of which a part will do.
+const inPart = ", in part"
+
+// minimiseBytes makes the mutations that are left change fewer bytes while keep is
+// true.
+func (m *Mutant) minimiseBytes(keep func(*Mutant) bool) *Mutant {
+	best := *m
+	for i := range best.Mutations {
+		for _, less := range []func(*Mutation) bool{(*Mutation).dropFirst, (*Mutation).dropLast, (*Mutation).halve} {
+			for {
+				tried := best
+				tried.Mutations = append([]Mutation(nil), best.Mutations...)
+				if !less(&tried.Mutations[i]) || !keep(&tried) {
+					break
+				}
+				if mu := &tried.Mutations[i]; !strings.HasSuffix(mu.Text, inPart) {
+					mu.Text += inPart
+				}
+				best = tried
+			}
+		}
+	}
+	return &best
+}
+
+// dropFirst and dropLast shorten a write, halve shortens everything else; false
+// where that cannot be.
+func (m *Mutation) dropFirst() bool {
+	if m.Op != OpWrite || len(m.Bytes) < 2 {
+		return false
+	}
+	m.At, m.Bytes = m.At+1, m.Bytes[1:]
+	return true
+}
+
+func (m *Mutation) dropLast() bool {
+	if m.Op != OpWrite || len(m.Bytes) < 2 {
+		return false
+	}
+	m.Bytes = m.Bytes[:len(m.Bytes)-1]
+	return true
+}
+
+func (m *Mutation) halve() bool {
+	if m.Length < 16 {
+		return false
+	}
+	m.Length /= 2
+	return true
 }

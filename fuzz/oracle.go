@@ -272,6 +272,8 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 	case said.ReadWrite == "" || said.ReadWrite == predicted:
 	case dirty && predicted == check.OpenOK && said.ReadWrite == check.OpenRefused && res.Totals.Corruptions > 0:
 		add("read-write: QEMU cannot repair a damaged image that is dirty", "%v", res.QEMUOpen.Reasons)
+	case said.ReadWrite == check.OpenDropsBitmaps && !img.Header.HeaderLengthOK(img.Geometry):
+		add("read-write: QEMU reads other extensions where the header's length is wrong", "%v", res.QEMUOpen.Reasons)
 	default:
 		add(fmt.Sprintf("read-write: predicted %s, is %s", res.QEMUOpen.ReadWrite, said.ReadWrite), "%v", res.QEMUOpen.Reasons)
 	}

@@ -23,6 +23,7 @@ type CLI struct {
 	Undo    UndoCmd    `cmd:"" help:"Take the last repair of an image back."`
 	Explain ExplainCmd `cmd:"" help:"Explain the code of a finding."`
 	Corpus  CorpusCmd  `cmd:"" help:"Named healthy and broken images, to test with."`
+	Fuzz    FuzzCmd    `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }

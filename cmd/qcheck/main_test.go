@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 //
 //	code N PROGRAM ARGS…   run it; it must end with exit code N. For qcheck also:
 //	                       standard error is in the command's voice, and no file
-//	                       in the folder has changed (but for `qcheck corpus`; of
+//	                       in the folder has changed (but for `qcheck corpus` and `fuzz`; of
 //	                       a repair and its undoing those named, and journals)
 //	errors N               qcheck has told of N errors, on as many lines
 //	json PATH VALUE        the JSON on standard output has this value there, as in
@@ -109,7 +109,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	args = args[1:]
-	checks := args[0] == "qcheck" && (len(args) < 2 || args[1] != "corpus")
+	checks := args[0] == "qcheck" && (len(args) < 2 || args[1] != "corpus" && args[1] != "fuzz")
 	writes := len(args) > 1 && args[1] == "undo" || slices.ContainsFunc(args, func(a string) bool {
 		return a == "-r" || strings.HasPrefix(a, "-r=") || strings.HasPrefix(a, "--repair")
 	}) && !slices.Contains(args, "-n")

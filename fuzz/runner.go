@@ -1,0 +1,307 @@
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Placeholder is what the image's path takes the place of in a command.
+const Placeholder = "{}"
+
+// Runner runs a command on one mutant after the other, and keeps those on which it
+// fails.
+type Runner struct {
+	// Command is the program and its arguments; one of them holds [Placeholder].
+	// With Oracle it may be empty: `qemu-img check` then, and opening with qemu-io.
+	Command []string
+	// Oracle compares what the command says (the exit code of `qemu-img check`) with
+	// what a check says. The default is false: only crashes, hangs and memory count.
+	Oracle bool
+	// Images are what mutants are made of. The default is the corpus.
+	Images *Images
+	// Seed is the number of the first mutant.
+	Seed uint64
+	// Runs is how many there are. The default is no end but the context's.
+	Runs uint64
+	// Jobs is how many run at once. The default is 1.
+	Jobs int
+	// Timeout is what a run may take. The default is 5 seconds.
+	Timeout time.Duration
+	// Memory is what a run may take at most, in bytes, where the system tells. The
+	// default is 1 GiB.
+	Memory int64
+	// Out is the folder for the images on which the command fails; it is made when
+	// there is one.
+	Out string
+	// Progress is told of the state now and then, from one goroutine at a time.
+	// The default is nil.
+	Progress func(Summary)
+}
+
+// Failure is a kind of failure of the command, with the first mutant that shows it.
+type Failure struct {
+	Kind   string // crash, hang, memory, difference
+	Detail string // signal, message, kind of difference
+	Said   string // what the command said last
+	Mutant *Mutant
+	Dir    string // where the image is kept
+	Count  uint64 // mutants that fail like it
+}
+
+// Summary is how far it has come.
+type Summary struct {
+	Runs     uint64
+	Took     time.Duration
+	Codes    []check.Code // that checks of the mutants have met
+	Failures []*Failure
+}
+
+// defaults fills in what is not given.
+func (r *Runner) defaults() error {
+	if r.Images == nil {
+		r.Images = new(Images)
+	}
+	if r.Jobs <= 0 {
+		r.Jobs = 1
+	}
+	if r.Timeout <= 0 {
+		r.Timeout = 5 * time.Second
+	}
+	if r.Memory <= 0 {
+		r.Memory = 1 << 30
+	}
+	if len(r.Command) == 0 && !r.Oracle {
+		return errors.New("there is no command to run")
+	}
+	if len(r.Command) > 0 && !slices.ContainsFunc(r.Command, hasPlaceholder) {
+		return fmt.Errorf("no argument of the command holds %s, which stands for the image", Placeholder)
+	}
+	return nil
+}
+
+// session is a run of a Runner.
+type session struct {
+	*Runner
+	names []string
+	start time.Time
+
+	mu       sync.Mutex
+	next     uint64 // the number of the next mutant, from 0 on
+	done     uint64
+	codes    map[check.Code]bool
+	failures map[string]*Failure // by kind and detail
+	told     time.Time
+}
+
+// Run goes on until all mutants are through or the context ends. The error is one of
+// the surroundings; that the command fails is none.
+func (r *Runner) Run(ctx context.Context) (*Summary, error) {
+	if err := r.defaults(); err != nil {
+		return nil, err
+	}
+	names, err := r.Images.Names()
+	if err != nil {
+		return nil, err
+	}
+	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*Failure)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	for range r.Jobs {
+		workers.Go(func() {
+			if err := s.work(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return nil, err
+	}
+	return s.summary(), nil
+}
+
+func (s *session) summary() *Summary {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := &Summary{Runs: s.done, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes))}
+	for _, k := range slices.Sorted(maps.Keys(s.failures)) {
+		sum.Failures = append(sum.Failures, s.failures[k])
+	}
+	return sum
+}
+
+// work takes mutants until there is none left.
+func (s *session) work(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "qcheck-fuzz-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for ctx.Err() == nil {
+		s.mu.Lock()
+		i := s.next
+		s.next++
+		s.mu.Unlock()
+		if s.Runs > 0 && i >= s.Runs {
+			return nil
+		}
+		m, img, err := NewMutant(s.Images, s.names, s.Seed+i)
+		if err != nil {
+			return err
+		}
+		c, _, err := s.Images.Build(m.Case)
+		if err != nil {
+			return err
+		}
+		fs, err := s.try(ctx, dir, c, img, true)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		for _, f := range fs {
+			f.Mutant = m
+			if err := s.take(ctx, dir, f); err != nil {
+				return err
+			}
+		}
+		s.finished()
+	}
+	return nil
+}
+
+func (s *session) finished() {
+	s.mu.Lock()
+	s.done++
+	tell := s.Progress != nil && time.Since(s.told) > 200*time.Millisecond
+	if tell {
+		s.told = time.Now()
+	}
+	s.mu.Unlock()
+	if tell {
+		s.Progress(*s.summary())
+	}
+}
+
+// take counts a failure. The first of its kind is minimised and kept.
+func (s *session) take(ctx context.Context, dir string, f *Failure) error {
+	key := f.Kind + ": " + f.Detail
+	s.mu.Lock()
+	known := s.failures[key]
+	if known != nil {
+		known.Count++
+	} else {
+		f.Count = 1
+		s.failures[key] = f
+	}
+	s.mu.Unlock()
+	if known != nil {
+		return nil
+	}
+	var failed error
+	same := func(m *Mutant) bool {
+		c, img, err := m.Build(s.Images)
+		if err != nil {
+			return false
+		}
+		fs, err := s.try(ctx, dir, c, img, false)
+		if err != nil {
+			failed = err
+		}
+		return slices.ContainsFunc(fs, func(g *Failure) bool { return g.Kind == f.Kind && g.Detail == f.Detail })
+	}
+	least := f.Mutant.Minimise(same).minimiseBytes(same)
+	if failed != nil || ctx.Err() != nil {
+		return failed
+	}
+	kept := *f
+	kept.Mutant = least
+	if s.Out != "" {
+		if err := kept.save(s.Images, s.Out, s.Command); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	f.Mutant, f.Dir = kept.Mutant, kept.Dir
+	s.mu.Unlock()
+	return nil
+}
+
+// try runs the command on an image, and gives how it fails. With count the codes
+// that a check of it meets are noted.
+func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, count bool) ([]*Failure, error) {
+	var res *check.Result
+	opened, err := qcow2.Open(img, img.Size())
+	if err == nil && (count || s.Oracle) {
+		limited, cancel := context.WithTimeout(ctx, 4*s.Timeout)
+		res, err = check.Run(limited, opened, c.Options(img))
+		cancel()
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		if err != nil && s.Oracle {
+			return []*Failure{{Kind: "crash", Detail: "the check itself", Said: err.Error()}}, nil
+		}
+	}
+	if res != nil && count {
+		s.mu.Lock()
+		for i := range res.Findings {
+			s.codes[res.Findings[i].Code] = true
+		}
+		s.mu.Unlock()
+	}
+	if !s.Oracle {
+		f, _, err := s.execute(ctx, dir, img)
+		if f == nil {
+			return nil, err
+		}
+		return []*Failure{f}, err
+	}
+	if res == nil {
+		return nil, nil
+	}
+	return s.differ(ctx, dir, c, img, opened, res)
+}
+
+// differ compares a check with the command.
+func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, opened *qcow2.Image, res *check.Result) ([]*Failure, error) {
+	var said *Said
+	if len(s.Command) == 0 {
+		q := &QEMU{Dir: filepath.Join(dir, "images"), Timeout: s.Timeout}
+		var err error
+		for program, path := range map[string]*string{"qemu-img": &q.Img, "qemu-io": &q.IO} {
+			if *path, err = exec.LookPath(program); err != nil {
+				return nil, err
+			}
+		}
+		if said, err = q.Ask(c, img); errors.Is(err, ErrNotAsked) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
+		}
+	} else {
+		f, ran, err := s.execute(ctx, dir, img)
+		if err != nil || f != nil {
+			return []*Failure{f}, err
+		}
+		said = &Said{RC: ran.rc, Stderr: ran.said}
+	}
+	var fs []*Failure
+	for _, d := range Compare(opened, res, said) {
+		if Known()[d.Key] == "" {
+			fs = append(fs, &Failure{Kind: "difference", Detail: d.Key, Said: d.Text})
+		}
+	}
+	return fs, nil
+}
