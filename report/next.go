@@ -33,7 +33,17 @@ const doubtCaution = "a part of the disk may have been lost: copy the image befo
 // inDoubt tells that nothing is known to be wrong with the data, nor that nothing
 // is: clusters hold what may have been some structure's.
 func inDoubt(r *check.Result) bool {
-	return r.Verdict == check.VerdictWarnings && (r.Has(check.REF009) || r.Has(check.MAP020))
+	return r.Verdict == check.VerdictWarnings && slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
+		return !f.Fixed && (f.Code == check.REF009 || f.Code == check.MAP020)
+	})
+}
+
+// caution is what to keep in mind about an image.
+func caution(r *check.Result) string {
+	if inDoubt(r) {
+		return doubtCaution
+	}
+	return cautions[r.Verdict]
 }
 
 // unmetAdvice comes instead when all that there is to say is that a requirement
@@ -54,17 +64,15 @@ const (
 // done. code is that of the worst finding shown that is not settled, "" for none.
 func next(img *Image, code check.Code) string {
 	var parts []string
-	switch v := img.verdict(); {
-	case v == check.VerdictUnsupported:
+	switch {
+	case img.verdict() == check.VerdictUnsupported:
 		parts = []string{unsupportedAdvice}
 	case img.Repair != nil && img.Err == nil && img.Result != nil:
 		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
-	case code != "" && inDoubt(img.Result):
-		parts = []string{way(img.Result, code), doubtCaution, explainAdvice}
 	case code != "":
-		parts = []string{way(img.Result, code), cautions[v], explainAdvice}
+		parts = []string{way(img.Result, code), caution(img.Result), explainAdvice}
 	case len(img.Result.Unmet) > 0:
 		parts = []string{unmetAdvice}
 	}
@@ -121,11 +129,11 @@ func nextAfter(img *Image, code check.Code) []string {
 	case code == check.BMD012 && v == check.VerdictClean:
 		return []string{adviceAllDirty}
 	case len(r.Left) > 0 && code != "":
-		return []string{r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do", cautions[v]}
+		return []string{r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do", caution(img.Result)}
 	case v == check.VerdictCorrupt:
-		return []string{adviceBackup, cautions[v], explainAdvice}
+		return []string{adviceBackup, caution(img.Result), explainAdvice}
 	case code != "":
-		return []string{cautions[v], explainAdvice}
+		return []string{caution(img.Result), explainAdvice}
 	}
 	return nil
 }
