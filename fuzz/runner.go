@@ -103,6 +103,8 @@ type session struct {
 	codes    map[check.Code]bool
 	failures map[string]*Failure // by kind and detail
 	told     time.Time
+
+	telling sync.Mutex // held while Progress runs
 }
 
 // Run goes on until all mutants are through or the context ends. The error is one of
@@ -189,8 +191,9 @@ func (s *session) finished() {
 		s.told = time.Now()
 	}
 	s.mu.Unlock()
-	if tell {
+	if tell && s.telling.TryLock() {
 		s.Progress(*s.summary())
+		s.telling.Unlock()
 	}
 }
 
