@@ -229,6 +229,9 @@ func runBounded(t *testing.T, m *testImage, limit int64, opts Options) *run {
 // 65,535 bitmaps with one name and one table, of as many entries as a table can
 // have in 128 MiB of data: it is read once.
 func TestManyBitmapsOneTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a second of work, fifteen with the race detector")
+	}
 	t.Parallel()
 	m := newTestImage(t, func(h *qcow2.Header) {
 		h.ClusterBits, h.AutoclearFeatures = 9, qcow2.AutoclearBitmaps

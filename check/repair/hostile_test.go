@@ -15,6 +15,9 @@ import (
 // Images made by an enemy: a plan is made in bounded time, or not at all, and the
 // file grows by no more than a little.
 func TestRepairHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while, a minute with the race detector")
+	}
 	for i, c := range corpus.Cases() {
 		if !strings.HasPrefix(c.Name, "hostile/") || c.Huge || strings.HasPrefix(c.Name, "hostile/65535") && !thorough {
 			continue
