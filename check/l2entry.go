@@ -202,6 +202,9 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	}
 	reserved := base
 	reserved.Value = hex(j.entry.Reserved(s.zeroFlag))
+	if j.faults&(faultMisaligned|faultPastEnd) != 0 {
+		reserved.Repair = RepairLossy // what stands there may be no entry at all
+	}
 	say(faultReserved, reserved, MAP005, "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(j.entry), j.entry.Reserved(s.zeroFlag))
 	misaligned := base
 	if s.zeroFlag && j.entry.Zero() {

@@ -161,17 +161,22 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		return offset, true
 	}
 	path := fmt.Sprintf("l1[%d]", i)
+	repair := Repair(0)
 	bad := func(code Code, value, expected, format string, args ...any) {
 		if c.crowded(code, 0, 1) {
 			return
 		}
 		c.report(Finding{
 			Code: code, Path: path, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))),
-			Value: value, Expected: expected, Message: path + " " + fmt.Sprintf(format, args...),
+			Value: value, Expected: expected, Message: path + " " + fmt.Sprintf(format, args...), Repair: repair,
 		})
 	}
 	if r := e.Reserved(); r != 0 {
+		if !c.g.Aligned(offset) || c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()) {
+			repair = RepairLossy // what stands there may be no entry at all
+		}
 		bad(MAP001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+		repair = 0
 	}
 	cut := false
 	switch {
