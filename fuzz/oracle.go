@@ -54,8 +54,7 @@ const maxAsked = 64 << 20
 func (q *QEMU) Ask(c *corpus.Case, img *corpus.Image) (*Said, error) {
 	opened, err := qcow2.Open(img, img.Size())
 	if err != nil || !opened.GeometryOK || uint64(img.Size())>>opened.Geometry.ClusterBits > maxAsked ||
-		opened.Header.CryptMethod != qcow2.CryptNone || c.Spec.Crypt != qcow2.CryptNone ||
-		opened.Header.HasDataFile() && (opened.Extension(qcow2.ExtDataFile) == nil || bytes.HasPrefix(opened.Extension(qcow2.ExtDataFile).Data, []byte{0})) {
+		opened.Header.CryptMethod != qcow2.CryptNone || c.Spec.Crypt != qcow2.CryptNone || !namesDataFile(opened) {
 		return nil, ErrNotAsked
 	}
 	path := filepath.Join(q.Dir, "image.qcow2")
@@ -94,6 +93,15 @@ func (q *QEMU) Ask(c *corpus.Case, img *corpus.Image) (*Said, error) {
 		s.ReadWrite = check.OpenDropsBitmaps
 	}
 	return &s, os.RemoveAll(q.Dir)
+}
+
+// namesDataFile tells that QEMU finds the name of the data file, if it needs one.
+func namesDataFile(img *qcow2.Image) bool {
+	if !img.Header.HasDataFile() {
+		return true
+	}
+	e := img.Extension(qcow2.ExtDataFile)
+	return e != nil && len(e.Data) > 0 && e.Data[0] != 0 && img.Header.HeaderLengthOK(img.Geometry)
 }
 
 // open opens an image with qemu-io, which does nothing then.
