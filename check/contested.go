@@ -68,8 +68,9 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // settleRepairs takes back promises of a safe repair that only all findings together
 // show not to hold: where bytes would have to be written in a place that two
 // structures share, but for the entries of a refcount table on which a wrong block
-// lies, since that table can be written anew; for entries of a snapshot table that is
-// not known whole; and for a file that does not even have its header.
+// lies, since that table can be written anew; in what is read as an L2 table while
+// another one is lost; for entries of a snapshot table that is not known whole; and
+// for a file that does not even have its header.
 func (c *run) settleRepairs(all []Finding) {
 	broken, cut := false, false
 	for i := range all {
@@ -82,7 +83,10 @@ func (c *run) settleRepairs(all []Finding) {
 		case f.Repair != RepairSafe:
 		case cut:
 			f.Repair = RepairNone
-		case broken && f.Code == SNP003, !f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable || f.Code == REF004):
+		case broken && f.Code == SNP003,
+			// A table that is lost may have been lost to a pointer that leads to data.
+			len(c.lostTables) > 0 && (f.Code == MAP005 || f.Code == MAP009 || f.Code == MAP012),
+			!f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable || f.Code == REF004):
 			f.Repair = RepairLossy
 		}
 	}

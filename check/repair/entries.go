@@ -46,7 +46,8 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		mend := words[f.Code]
-		if mend == nil || f.Rest || f.Repair != check.RepairSafe || !s.inScope(f) {
+		lossy := f.Repair == check.RepairLossy && s.losing() && (f.Code == check.MAP001 || f.Code == check.MAP005 || f.Code == check.MAP009 || f.Code == check.MAP012)
+		if mend == nil || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) {
 			continue
 		}
 		if isBitmapCode(f.Code) && s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1 {
