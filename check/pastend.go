@@ -51,6 +51,20 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 	for i := range c.bitmaps {
 		add(c.bitmaps[i].TableOffset, uint64(c.bitmaps[i].TableSize)*8)
 	}
+	// Tables on which something else lies were not read, and may be once that is gone.
+	unread := 0
+	for i := range c.tables {
+		t := &c.tables[i]
+		if !t.skip || unread >= maxBlank {
+			continue
+		}
+		unread++
+		for _, e := range qcow2.ScanTable[qcow2.L2Entry](c.img, t.offset, c.g.ClusterSize()/8).All() {
+			if off := e.Offset(); !e.Compressed() && c.g.Aligned(off) && uint64(off) >= uint64(c.img.Size()) {
+				add(off, c.g.ClusterSize())
+			}
+		}
+	}
 	for i := range c.res.Findings {
 		f := &c.res.Findings[i]
 		switch f.Code {

@@ -52,6 +52,8 @@ func mappingCases() []Case {
 			check.MAP006, hole, PointAt(hole, Reserved("room"), 512)),
 		one("mapping/data-past-end", "an L2 entry that names a place behind the end of the file", base(),
 			check.MAP007, hole, PointAt(hole, End(1), mib)),
+		one("mapping/data-at-the-end", "an L2 entry that names the very end of the file, where a repair would put the new refcount table", base(),
+			check.MAP007, hole, PointAt(hole, End(1), 0), Add(HeaderField(qcow2.FieldRefcountTableOffset), 8)).and(check.HDR013, HeaderField(qcow2.FieldRefcountTableOffset)),
 		one("mapping/data-far", "an L2 entry that names a place where no file reaches", base(),
 			check.MAP007, hole, Set(hole, offsetBits&^0xffff)),
 		one("mapping/l2-copied-clear", "a cluster of one owner, but the L2 entry does not say so", base(),
