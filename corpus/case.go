@@ -83,15 +83,20 @@ func (w Want) ExpectedSeverity() check.Severity {
 }
 
 // Build makes the image and damages it.
-func (c *Case) Build() (*Image, error) {
+func (c *Case) Build() (*Image, error) { return c.build(func(int, uint64, uint64) {}) }
+
+// build makes the image and damages it, and tells where each damage was done.
+func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error) {
 	img, err := Build(c.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	for _, d := range c.Damage {
-		if _, err := d.Apply(img); err != nil {
+	for i, d := range c.Damage {
+		x, err := d.Apply(img)
+		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", c.Name, d, err)
 		}
+		damaged(i, uint64(x.Offset), x.Length)
 	}
 	for _, name := range c.Missing {
 		if img.Siblings[name] == nil {

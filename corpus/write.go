@@ -25,20 +25,29 @@ func Select(pattern string) ([]Case, error) {
 // Export writes the images of the cases that a pattern matches (see [Select])
 // into a directory, which is made where it is not there, together with the
 // files that the images need. It gives the cases written; each stands in the
-// file that [Case.Filename] tells. Images that no file system can hold are left
-// out.
+// file that [Case.Filename] tells, and [IndexName] tells of all of them. Images that
+// no file system can hold are left out.
 func Export(dir, pattern string) ([]Case, error) {
 	cases, err := Select(pattern)
 	if err != nil {
 		return nil, err
 	}
 	cases = slices.DeleteFunc(cases, func(c Case) bool { return c.Huge })
+	if len(cases) == 0 {
+		return nil, nil
+	}
+	var entries []Entry
 	for i := range cases {
-		if err := cases[i].WriteFiles(dir); err != nil {
+		img, entry, err := cases[i].BuildEntry()
+		if err == nil {
+			err = img.WriteFiles(dir, cases[i].Filename())
+		}
+		if err != nil {
 			return cases[:i], err
 		}
+		entries = append(entries, entry)
 	}
-	return cases, nil
+	return cases, writeIndex(dir, entries)
 }
 
 // WriteFiles builds the case and writes its image, and the files that it needs,

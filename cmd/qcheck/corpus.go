@@ -47,19 +47,11 @@ func (c *CorpusListCmd) Run(s *streams) error {
 		return noCase(c.Pattern)
 	}
 	enc := json.NewEncoder(s.out)
+	enc.SetEscapeHTML(false)
 	for i := range cases {
 		k := &cases[i]
-		codes := []check.Code{}
-		for _, w := range k.Want {
-			codes = append(codes, w.Code)
-		}
 		if c.JSON {
-			err = enc.Encode(struct {
-				Name     string       `json:"name"`
-				File     string       `json:"file"`
-				Story    string       `json:"story"`
-				Findings []check.Code `json:"findings"`
-			}{k.Name, k.Filename(), k.Story, codes})
+			err = enc.Encode(k.Entry())
 		} else {
 			_, err = fmt.Fprintf(s.out, "%s: %s\n", k.Name, k.Story)
 		}

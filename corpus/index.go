@@ -1,0 +1,140 @@
+package corpus
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// IndexName is the name of the file that [Export] puts beside the images.
+const IndexName = "index.json"
+
+// Index is what index.json holds: everything about the images that a test in any
+// language needs.
+type Index struct {
+	// Format is raised when what follows changes its meaning.
+	Format int     `json:"format"`
+	Images []Entry `json:"images"`
+}
+
+// Entry tells of one image.
+type Entry struct {
+	Name  string `json:"name"`  // of the case, as `qcheck corpus list` has it
+	File  string `json:"file"`  // of the image, in the same folder
+	Story string `json:"story"` // how such an image comes about, or why it is here
+	// Size is the image's, in bytes; nil in a list that builds no images.
+	Size *int64 `json:"size,omitempty"`
+	// Files are others that belong to the image: its data file and its backing
+	// files. Missing are those that are named and not there.
+	Files   []string `json:"files,omitempty"`
+	Missing []string `json:"missing,omitempty"`
+	// Damage is what was done to a sound image, in order.
+	Damage []DamageEntry `json:"damage"`
+	// Findings are those that a check must give. There may be others where
+	// OtherFindings is set.
+	Findings      []WantEntry `json:"findings"`
+	OtherFindings bool        `json:"other-findings"`
+	// QEMU is what QEMU 10.0 does; nil where it is not known.
+	QEMU *QEMUEntry `json:"qemu,omitempty"`
+	// Repair is what repairs achieve; nil where it was not tried.
+	Repair *RepairEntry `json:"repair,omitempty"`
+}
+
+// DamageEntry is one change, in words, and the bytes of the image that it is about.
+type DamageEntry struct {
+	What   string  `json:"what"`
+	Offset *uint64 `json:"offset,omitempty"`
+	Length *uint64 `json:"length,omitempty"`
+}
+
+// WantEntry is a finding that must come.
+type WantEntry struct {
+	Code     check.Code `json:"code"`
+	Severity string     `json:"severity"`
+	// Where names the bytes that the finding must cover; Offset and Length are
+	// where they are. They are left out where any place will do.
+	Where    string  `json:"where,omitempty"`
+	Offset   *uint64 `json:"offset,omitempty"`
+	Length   *uint64 `json:"length,omitempty"`
+	Count    uint64  `json:"count,omitempty"`
+	Bitmap   string  `json:"bitmap,omitempty"`
+	Snapshot string  `json:"snapshot,omitempty"`
+}
+
+// QEMUEntry is [QEMU] in JSON.
+type QEMUEntry struct {
+	Check     int               `json:"check"` // exit code of `qemu-img check`; 134 is a crash
+	ReadOnly  check.OpenOutcome `json:"read-only"`
+	ReadWrite check.OpenOutcome `json:"read-write"`
+}
+
+// RepairEntry is [Repair] in JSON.
+type RepairEntry struct {
+	Safe  check.Verdict `json:"safe"`
+	Lossy check.Verdict `json:"lossy"`
+}
+
+// Entry tells of the case, as far as that takes no building of its image.
+func (c *Case) Entry() Entry {
+	e := Entry{Name: c.Name, File: c.Filename(), Story: c.Story, Missing: c.Missing, OtherFindings: c.Any,
+		Damage: []DamageEntry{}, Findings: []WantEntry{}}
+	for _, d := range c.Damage {
+		e.Damage = append(e.Damage, DamageEntry{What: d.String()})
+	}
+	for _, w := range c.Want {
+		e.Findings = append(e.Findings, WantEntry{Code: w.Code, Severity: w.ExpectedSeverity().String(), Where: w.At.String(),
+			Count: w.Count, Bitmap: w.Bitmap, Snapshot: w.Snapshot})
+	}
+	if q := c.QEMU; q.Checked {
+		e.QEMU = &QEMUEntry{q.Check, q.ReadOnly, q.ReadWrite}
+	}
+	if r, ok := repairVerdicts()[c.Name]; ok {
+		e.Repair = &RepairEntry{r.Safe, r.Lossy}
+	}
+	return e
+}
+
+// BuildEntry builds the image as [Case.Build] does, and tells of it in full.
+func (c *Case) BuildEntry() (*Image, Entry, error) {
+	e := c.Entry()
+	img, err := c.build(func(i int, offset, length uint64) {
+		e.Damage[i].Offset, e.Damage[i].Length = &offset, &length
+	})
+	if err != nil {
+		return nil, e, err
+	}
+	size := img.Size()
+	e.Size = &size
+	e.Files = slices.Sorted(maps.Keys(img.Siblings))
+	for i, w := range c.Want {
+		if w.At.String() == "" {
+			continue
+		}
+		x, err := img.Find(w.At)
+		if err != nil {
+			return nil, e, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		offset := uint64(x.Offset)
+		e.Findings[i].Offset, e.Findings[i].Length = &offset, &x.Length
+	}
+	return img, e, nil
+}
+
+// writeIndex writes index.json.
+func writeIndex(dir string, entries []Entry) (err error) {
+	f, err := os.Create(filepath.Join(dir, IndexName))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	enc := json.NewEncoder(f)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(Index{Format: 1, Images: entries})
+}
