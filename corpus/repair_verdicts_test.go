@@ -51,7 +51,7 @@ func TestRepairVerdicts(t *testing.T) {
 			}
 			e := c.Entry()
 			if assert.NotNil(t, e.Repair, "not recorded: run go test ./corpus -run TestRepairVerdicts -update") {
-				assert.Equal(t, corpus.RepairEntry{Safe: got.Safe, Lossy: got.Lossy}, *e.Repair)
+				assert.Equal(t, corpus.RepairEntry(got), *e.Repair)
 			}
 		})
 	}
