@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build fuzz test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
+.PHONY: build fuzz fuzz-mutants fuzz-native test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
 
 build: ## build bin/qcheck, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)' -o bin/qcheck ./cmd/qcheck
@@ -43,9 +43,13 @@ race: ## the race detector on the packages that run goroutines (-short: fewer im
 
 FUZZTIME ?= 5m
 
-fuzz: ## run each native fuzz target for FUZZTIME (5m), and thousands of mutants
+fuzz: fuzz-mutants fuzz-native ## thousands of mutants, then each native fuzz target for FUZZTIME (5m)
+
+fuzz-mutants:
 	$(GO) test ./fuzz -timeout 0 -run 'TestMutants$$|TestMutantsRepaired$$' -mutants 20000 -repaired 5000
-	@set -e; for pkg in ./qcow2 ./fuzz; do \
+
+fuzz-native: ## each native fuzz target for FUZZTIME (5m, or a number of runs: 200x)
+	@set -e; for pkg in $$(grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u); do \
 		for target in $$($(GO) test $$pkg -list '^Fuzz' | grep '^Fuzz'); do \
 			echo "== $$pkg $$target"; \
 			$(GO) test $$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
