@@ -374,33 +374,37 @@ func (r *refcounter) rebuild() error {
 
 // writeTable writes a new refcount table and makes the header name it.
 func (r *refcounter) writeTable() error {
-	for {
-		highest := uint64(0)
-		for i := range r.blocks {
-			highest = max(highest, i)
+	highest := uint64(0)
+	for i := range r.blocks {
+		highest = max(highest, i)
+	}
+	for n := r.g.Clusters((highest + 1) * 8); ; {
+		if n*r.g.ClusterSize() > qcow2.MaxRefcountTableSize {
+			return ErrNoProgress // makeBlocks has seen to it that this does not happen
 		}
-		n := r.g.Clusters((highest + 1) * 8)
 		off, err := r.alloc.take(n)
 		if err != nil {
 			return err
 		}
 		// The table's own clusters must be covered.
 		last := uint64(r.g.HostCluster(off)) + n - 1
-		missing := false
 		for i := uint64(r.g.HostCluster(off)) / r.per(); i <= last/r.per(); i++ {
 			if _, there := r.blocks[i]; there {
 				continue
 			}
-			missing = true
 			block, err := r.alloc.take(1)
 			if err != nil {
 				return err
 			}
 			r.blocks[i] = block
 			r.made = append(r.made, i)
+			highest = max(highest, i)
 		}
-		if missing && last/r.per() > highest {
-			continue // the table must be longer
+		if highest >= n*r.g.ClusterSize()/8 {
+			// Behind the end of a long file a table that was long enough for all that
+			// was there is not for itself: with room for what comes after this one.
+			n = r.g.Clusters((max(highest, (uint64(r.alloc.end)+2*n)/r.per()) + 2) * 8)
+			continue
 		}
 		raw := make([]byte, n*r.g.ClusterSize())
 		for i, at := range r.blocks {
