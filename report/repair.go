@@ -3,6 +3,7 @@ package report
 import (
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
@@ -14,7 +15,14 @@ import (
 type Repair struct {
 	// DryRun tells that nothing was written: the result is that of a check.
 	DryRun bool
-	Edits  []Edit
+	// Count is the number of edits, and Bytes how many bytes they write. There can be
+	// millions, so they are given one by one, in the order in which they are written.
+	Count int
+	Bytes uint64
+	Edits iter.Seq[Edit]
+	// MaxEdits is how many of them are listed in JSON; 0 means
+	// [check.DefaultMaxFindings].
+	MaxEdits int
 	// OldSize and NewSize are the file's length in bytes.
 	OldSize, NewSize int64
 	// Lost says what is lost, in words.
@@ -48,7 +56,7 @@ type Advice struct {
 }
 
 // changes tells that there is anything to do.
-func (r *Repair) changes() bool { return len(r.Edits) > 0 || r.NewSize != r.OldSize }
+func (r *Repair) changes() bool { return r.Count > 0 || r.NewSize != r.OldSize }
 
 // repaired tells that an image was changed.
 func (i *Image) repaired() bool { return i.Repair != nil && !i.Repair.DryRun && i.Repair.changes() }
@@ -120,21 +128,42 @@ func toRepair(r *Repair) *jsonRepair {
 	}
 	undo, _ := raw(r.Undo)
 	j := &jsonRepair{
-		DryRun: r.DryRun, Edits: len(r.Edits), Grows: r.NewSize - r.OldSize, Undo: undo, Recovered: r.Recovered,
-		Lost: append([]string{}, r.Lost...), Left: []jsonAdvice{}, Plan: make([]jsonEdit, 0, len(r.Edits)),
+		DryRun: r.DryRun, Edits: r.Count, Grows: r.NewSize - r.OldSize, Undo: undo, Recovered: r.Recovered,
+		Lost: append([]string{}, r.Lost...), Left: []jsonAdvice{}, Plan: []jsonEdit{},
 	}
 	for _, a := range r.Left {
 		j.Left = append(j.Left, jsonAdvice(a))
 	}
 	first := func(b []byte) string { return hex.EncodeToString(b[:min(len(b), jsonBytes)]) }
-	for i := range r.Edits {
-		e := &r.Edits[i]
+	most := r.MaxEdits
+	if most <= 0 {
+		most = check.DefaultMaxFindings
+	}
+	for e := range firstOf(r.Edits, most) {
 		j.Plan = append(j.Plan, jsonEdit{
 			Stage: e.Stage, Offset: uint64(e.Offset), Length: len(e.New), Old: first(e.Old), New: first(e.New),
 			Reason: e.Reason, Codes: append([]check.Code{}, e.Codes...),
 		})
 	}
 	return j
+}
+
+// firstOf gives the first n edits; list can be nil.
+func firstOf(list iter.Seq[Edit], n int) iter.Seq[Edit] {
+	return func(yield func(Edit) bool) {
+		if list == nil || n <= 0 {
+			return
+		}
+		left := n
+		for e := range list {
+			if !yield(e) {
+				return
+			}
+			if left--; left == 0 {
+				return
+			}
+		}
+	}
 }
 
 // repair writes what a repair does.
@@ -152,7 +181,7 @@ func (h *Human) repair(img *Image) {
 	if !r.changes() {
 		h.wrapped("  ", 2, "there is nothing that could be repaired like this", 2)
 	} else if r.DryRun || h.opts.Verbose {
-		h.edits(r.Edits)
+		h.edits(r)
 	}
 	if r.changes() {
 		h.wrapped("  ", 2, r.summary(), 2)
@@ -183,11 +212,7 @@ func (h *Human) repair(img *Image) {
 
 // summary says how much is written.
 func (r *Repair) summary() string {
-	bytes := uint64(0)
-	for i := range r.Edits {
-		bytes += uint64(len(r.Edits[i].New))
-	}
-	s := plural(uint64(len(r.Edits)), "edit", "edits") + " of " + plural(bytes, "byte", "bytes")
+	s := plural(uint64(r.Count), "edit", "edits") + " of " + plural(r.Bytes, "byte", "bytes")
 	if n := r.NewSize - r.OldSize; n > 0 {
 		s += "; the file grows by " + size(uint64(n))
 	}
@@ -197,13 +222,12 @@ func (r *Repair) summary() string {
 // shownBytes is how many bytes of an edit are written for people.
 const shownBytes = 8
 
-func (h *Human) edits(list []Edit) {
-	for i := range list {
-		if i == listed && !h.opts.Verbose {
-			h.linef("  and %d more edits (-v lists them)", len(list)-i)
-			return
-		}
-		e := &list[i]
+func (h *Human) edits(r *Repair) {
+	most := r.Count
+	if !h.opts.Verbose {
+		most = min(most, listed)
+	}
+	for e := range firstOf(r.Edits, most) {
 		codes := make([]string, len(e.Codes))
 		for k, c := range e.Codes {
 			codes[k] = string(c)
@@ -212,6 +236,9 @@ func (h *Human) edits(list []Edit) {
 			fmt.Sprintf("%s (%s)", printable(e.Reason), strings.Join(codes, ", ")), 9)
 		old, will := shortened(e.Old, e.New)
 		h.wrapped("         ", 9, old+" → "+will, 9)
+	}
+	if most < r.Count {
+		h.linef("  and %d more edits (-v lists them)", r.Count-most)
 	}
 }
 

@@ -44,9 +44,9 @@ func TestGolden(t *testing.T) {
 	sound := result(check.VerdictClean, check.Finding{Code: check.BMD012, Bitmap: "b0", Message: "bitmap b0 is in use: it was not closed cleanly",
 		Extent: extent(0x6000c, 4), Fixed: true})
 	repair := func(change func(*Repair)) *Repair {
-		r := &Repair{OldSize: 0x150000, NewSize: 0x150000, Undo: "disk.qcow2.qcheck-undo", Edits: []Edit{
+		r := &Repair{OldSize: 0x150000, NewSize: 0x150000, Undo: "disk.qcow2.qcheck-undo", Count: 2, Bytes: 48, Edits: slices.Values([]Edit{
 			{Stage: "mend in place", Offset: 0x40020, Old: make([]byte, 40), New: append(make([]byte, 32), 1, 2, 3, 4, 5, 6, 7, 8), Reason: "a reason", Codes: []check.Code{check.MAP005, check.MAP007}},
-			{Stage: "release", Offset: 0x20020, Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []check.Code{check.REF006}}}}
+			{Stage: "release", Offset: 0x20020, Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []check.Code{check.REF006}}})}
 		change(r)
 		return r
 	}

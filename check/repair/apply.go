@@ -88,7 +88,7 @@ func Apply(ctx context.Context, f File, p *Plan, js Journals, opts ApplyOptions)
 	if err := a.write(ctx, opts.Verify); err != nil {
 		return nil, a.rollBack(err)
 	}
-	done := &Applied{Edits: len(p.Edits), Records: j.records, Length: j.length}
+	done := &Applied{Edits: p.Edits.Len(), Records: j.records, Length: j.length}
 	done.Unclosed = j.mark(markFinished)
 	if err := j.f.Close(); done.Unclosed == nil {
 		done.Unclosed = err

@@ -31,32 +31,28 @@ func TestLayOutRefuses(t *testing.T) {
 	}
 	notChained := edit(StageRelease, 702, 8)
 	notChained.Old[0] = 1 // the stage before leaves a zero
-	short := edit(StageNew, 512, 8)
-	short.Old = short.Old[:7]
 	for _, c := range []struct {
 		name  string
 		plan  Plan
+		edits []Edit
 		stale int64 // where, or -1 when the plan itself is wrong
 	}{
-		{"shorter", Plan{OldSize: 4096, NewSize: 4095}, -1},
-		{"negative", Plan{OldSize: -1, NewSize: 5}, -1},
-		{"past the end", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageNew, 4089, 8)}}, -1},
-		{"wraps", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageNew, 1<<64-4, 8)}}, -1},
-		{"empty edit", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageNew, 512, 0)}}, -1},
-		{"lengths differ", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{short}}, -1},
-		{"no such stage", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageRelease+1, 512, 8)}}, -1},
-		{"stages out of order", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageRaise, 512, 8), edit(StageNew, 600, 8)}}, -1},
-		{"offsets out of order", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageRaise, 700, 8), edit(StageRaise, 600, 8)}}, -1},
-		{"overlap", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageRaise, 700, 8), edit(StageRaise, 707, 8)}}, -1},
-		{"another length", Plan{OldSize: 4090, NewSize: 4096, Edits: []Edit{edit(StageRaise, 700, 8)}}, 4090},
-		{"stale", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{stale(StageRaise, 700, 8, 3)}}, 703},
-		{"stale header", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{stale(StageHeader, 24, 8, 1)}}, 25},
-		{"stale at the edge of the first sector", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{stale(StageHeader, 508, 8, 5)}}, 513},
-		{"stale past the end", Plan{OldSize: 4096, NewSize: 9000, Edits: []Edit{stale(StageNew, 5000, 8, 2)}}, 5002},
-		{"a later stage does not go by the one before", Plan{OldSize: 4096, NewSize: 4096, Edits: []Edit{edit(StageRaise, 700, 8), notChained}}, 702},
+		{"shorter", Plan{OldSize: 4096, NewSize: 4095}, nil, -1},
+		{"negative", Plan{OldSize: -1, NewSize: 5}, nil, -1},
+		{"past the end", Plan{OldSize: 4096, NewSize: 4096}, []Edit{edit(StageNew, 4089, 8)}, -1},
+		{"wraps", Plan{OldSize: 4096, NewSize: 4096}, []Edit{edit(StageNew, 1<<64-4, 8)}, -1},
+		{"offsets out of order", Plan{OldSize: 4096, NewSize: 4096}, []Edit{edit(StageRaise, 700, 8), edit(StageRaise, 600, 8)}, -1},
+		{"overlap", Plan{OldSize: 4096, NewSize: 4096}, []Edit{edit(StageRaise, 700, 8), edit(StageRaise, 707, 8)}, -1},
+		{"another length", Plan{OldSize: 4090, NewSize: 4096}, []Edit{edit(StageRaise, 700, 8)}, 4090},
+		{"stale", Plan{OldSize: 4096, NewSize: 4096}, []Edit{stale(StageRaise, 700, 8, 3)}, 703},
+		{"stale header", Plan{OldSize: 4096, NewSize: 4096}, []Edit{stale(StageHeader, 24, 8, 1)}, 25},
+		{"stale at the edge of the first sector", Plan{OldSize: 4096, NewSize: 4096}, []Edit{stale(StageHeader, 508, 8, 5)}, 513},
+		{"stale past the end", Plan{OldSize: 4096, NewSize: 9000}, []Edit{stale(StageNew, 5000, 8, 2)}, 5002},
+		{"a later stage does not go by the one before", Plan{OldSize: 4096, NewSize: 4096}, []Edit{edit(StageRaise, 700, 8), notChained}, 702},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := worldOf(image)
+			addEdits(&c.plan, c.edits...)
 			_, err := Apply(context.Background(), file{w}, &c.plan, place{w}, ApplyOptions{})
 			if c.stale < 0 {
 				_, ok := errors.AsType[*PlanError](err)

@@ -29,7 +29,7 @@ func repairedFile(t *testing.T, c *corpus.Case, opts Options) (string, *Plan) {
 	require.NoError(t, err)
 	defer f.Close()
 	require.NoError(t, f.Truncate(plan.NewSize))
-	for _, e := range plan.Edits {
+	for e := range plan.Edits.All() {
 		_, err := f.WriteAt(e.New, int64(e.Offset))
 		require.NoError(t, err)
 	}

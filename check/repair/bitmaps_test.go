@@ -98,8 +98,8 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	p, err := Make(t.Context(), r, r.Size(), opts)
 	require.NoError(t, err)
 	all := func(*check.Finding) bool { return true }
-	t.Logf("%s → %s (%d edits, +%d) %q", listed(p.Before.Findings, all), listed(p.After.Findings, all), len(p.Edits), p.NewSize-p.OldSize, p.Lost)
-	for _, e := range p.Edits {
+	t.Logf("%s → %s (%d edits, +%d) %q", listed(p.Before.Findings, all), listed(p.After.Findings, all), p.Edits.Len(), p.NewSize-p.OldSize, p.Lost)
+	for e := range p.Edits.All() {
 		t.Logf("%v %v+%d %s %v", e.Stage, e.Offset, len(e.New), e.Reason, e.Codes)
 	}
 	after := after(t, r, p)
@@ -117,7 +117,7 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 
 	again, err := Make(t.Context(), after, after.size, opts)
 	require.NoError(t, err)
-	assert.True(t, again.Empty(), "%v", again.Edits)
+	assert.True(t, again.Empty(), "%v", editsOf(again))
 
 	// Sound bitmaps are what they were.
 	before, err := qcow2.Open(r, r.Size())

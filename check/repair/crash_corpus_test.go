@@ -54,7 +54,7 @@ func crashRepair(t *testing.T, img source, opts Options, seed int) (states int) 
 	s := scene{name: t.Name(), before: make([]byte, img.Size()), plan: plan}
 	require.NoError(t, readZeros(img, s.before, 0))
 	s.after = append(bytes.Clone(s.before), make([]byte, plan.NewSize-plan.OldSize)...)
-	for _, e := range plan.Edits {
+	for e := range plan.Edits.All() {
 		copy(s.after[e.Offset:], e.New)
 	}
 	s.marks = canMark(s.before)

@@ -10,11 +10,10 @@ import (
 	"github.com/qcheck/qcheck/qcow2"
 )
 
-// layout is a plan made ready to be written: compared with the file, sorted by
-// stage, and with the first sector as a whole.
+// layout is a plan made ready to be written: compared with the file, and with the
+// first sector as a whole.
 type layout struct {
-	plan   *Plan
-	stages [stagesCount][]Edit
+	plan *Plan
 	// before and after are the first sector, or all that the file has of it.
 	// Whatever the stage of an edit, its bytes in there are written with the
 	// header.
@@ -27,7 +26,7 @@ type layout struct {
 // when the file cannot be read.
 func layOut(f File, p *Plan) (*layout, error) {
 	l := &layout{plan: p}
-	if err := l.sort(); err != nil {
+	if err := p.verify(); err != nil {
 		return nil, err
 	}
 	size, err := f.CurrentSize()
@@ -43,37 +42,23 @@ func layOut(f File, p *Plan) (*layout, error) {
 	return l, l.compare(f)
 }
 
-// sort puts each edit to its stage and holds that the plan is as [Plan] says.
-func (l *layout) sort() error {
-	p := l.plan
+// verify holds that a plan is as [Plan] says.
+func (p *Plan) verify() error {
 	if p.OldSize < 0 || p.NewSize < p.OldSize {
 		return &PlanError{Reason: "it makes the file shorter"}
 	}
-	from := 0
-	for i := range p.Edits {
-		e := &p.Edits[i]
-		switch {
-		case int(e.Stage) >= stagesCount:
-			return &PlanError{Edit: i, Reason: "there is no such stage"}
-		case len(e.New) == 0 || len(e.Old) != len(e.New):
-			return &PlanError{Edit: i, Reason: "what was there and what is written are not of one length"}
-		case !qcow2.RangeFits(uint64(e.Offset), uint64(len(e.New)), uint64(p.NewSize)):
-			return &PlanError{Edit: i, Reason: "it reaches past the end of the file"}
-		}
-		if i > 0 {
-			prev := &p.Edits[i-1]
+	i := 0
+	for s := range Stage(stagesCount) {
+		end := qcow2.HostOffset(0)
+		for c := p.Edits.from(s); c.next(); i++ {
 			switch {
-			case e.Stage < prev.Stage:
-				return &PlanError{Edit: i, Reason: "its stage comes before that of the edit before it"}
-			case e.Stage > prev.Stage:
-				l.stages[prev.Stage], from = p.Edits[from:i], i
-			case e.Offset < prev.Offset+qcow2.HostOffset(len(prev.New)):
+			case !qcow2.RangeFits(uint64(c.Offset), uint64(len(c.New)), uint64(p.NewSize)):
+				return &PlanError{Edit: i, Reason: "it reaches past the end of the file"}
+			case c.Offset < end:
 				return &PlanError{Edit: i, Reason: "it overlaps the edit before it, or comes before it"}
 			}
+			end = c.Offset + qcow2.HostOffset(len(c.New))
 		}
-	}
-	if n := len(p.Edits); n > 0 {
-		l.stages[p.Edits[n-1].Stage] = p.Edits[from:]
 	}
 	return nil
 }
@@ -85,18 +70,14 @@ func (l *layout) sector(f File) error {
 		return err
 	}
 	l.after = bytes.Clone(l.before)
-	for _, stage := range l.stages {
-		for i := range stage {
-			e := &stage[i]
-			if uint64(e.Offset) >= uint64(len(l.after)) {
-				break
+	for s := range Stage(stagesCount) {
+		for c := l.plan.Edits.from(s); c.next() && uint64(c.Offset) < uint64(len(l.after)); {
+			at := l.after[c.Offset:]
+			n := min(len(at), len(c.New))
+			if k := mismatch(at[:n], c.Old[:n]); k >= 0 {
+				return &StaleError{Offset: int64(c.Offset) + int64(k)}
 			}
-			at := l.after[e.Offset:]
-			n := min(len(at), len(e.New))
-			if k := mismatch(at[:n], e.Old[:n]); k >= 0 {
-				return &StaleError{Offset: int64(e.Offset) + int64(k)}
-			}
-			copy(at, e.New)
+			copy(at, c.New)
 		}
 	}
 	l.corrupts = canMark(l.before) && canMark(l.after)
@@ -150,7 +131,12 @@ func (p *piece) version(i int) []byte { return p.covers[i].cut(p.at, p.end, p.co
 // maxRecord bytes.
 func (l *layout) pieces() iter.Seq[piece] {
 	return func(yield func(piece) bool) {
-		rest := l.stages
+		var stages [stagesCount]cursor
+		var more [stagesCount]bool // that the cursor is at an edit
+		for s := range stages {
+			stages[s] = l.plan.Edits.from(Stage(s))
+			more[s] = stages[s].next()
+		}
 		pos := int64(len(l.before))
 		covers := make([]*edit, 0, stagesCount)
 		for {
@@ -159,14 +145,14 @@ func (l *layout) pieces() iter.Seq[piece] {
 			if pos < l.plan.OldSize {
 				end = min(end, l.plan.OldSize)
 			}
-			for s := range rest {
-				for len(rest[s]) > 0 && (*edit)(&rest[s][0]).end() <= pos {
-					rest[s] = rest[s][1:]
+			for s := range stages {
+				e := &stages[s].edit
+				for more[s] && e.end() <= pos {
+					more[s] = stages[s].next()
 				}
-				if len(rest[s]) == 0 {
+				if !more[s] {
 					continue
 				}
-				e := (*edit)(&rest[s][0])
 				if start := int64(e.Offset); start > pos {
 					end = min(end, start)
 					if next < 0 || start < next {
@@ -195,10 +181,9 @@ func (l *layout) pieces() iter.Seq[piece] {
 // writes gives what a stage writes beyond the first sector.
 func (l *layout) writes(s Stage) iter.Seq2[int64, []byte] {
 	return func(yield func(int64, []byte) bool) {
-		for i := range l.stages[s] {
-			e := (*edit)(&l.stages[s][i])
-			from := max(int64(e.Offset), int64(len(l.before)))
-			if from < e.end() && !yield(from, e.cut(from, e.end(), e.New)) {
+		for c := l.plan.Edits.from(s); c.next(); {
+			from := max(int64(c.Offset), int64(len(l.before)))
+			if from < c.end() && !yield(from, c.cut(from, c.end(), c.New)) {
 				return
 			}
 		}

@@ -163,19 +163,21 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 	return nil
 }
 
-// edits gives what differs from the file, in the order in which it is written.
-func (o *overlay) edits() ([]Edit, error) {
-	var out []Edit
+// edits adds what differs from the file to the edits of a plan.
+func (o *overlay) edits(out *Edits) error {
+	var was, will []byte
+	var ranges [][2]int
 	for _, part := range o.parts() {
-		was := make([]byte, part.length)
-		will := make([]byte, part.length)
+		was = slices.Grow(was[:0], int(part.length))[:part.length]
+		will = slices.Grow(will[:0], int(part.length))[:part.length]
 		if err := o.readBase(was, part.offset); err != nil {
-			return nil, err
+			return err
 		}
 		if err := o.read(will, part.offset); err != nil {
-			return nil, err
+			return err
 		}
-		for _, r := range differing(was, will) {
+		ranges = differing(ranges[:0], was, will)
+		for _, r := range ranges {
 			if part.refcounts > 0 {
 				// Refcounts are taken in whole groups of 8 bytes, as they were
 				// decided on: see raiseAndRelease.
@@ -185,22 +187,12 @@ func (o *overlay) edits() ([]Edit, error) {
 				Offset: qcow2.HostOffset(part.offset + int64(r[0])), Old: was[r[0]:r[1]], New: will[r[0]:r[1]],
 				Reason: part.reason, Codes: part.codes,
 			}
-			out = append(out, o.stage(e, part.refcounts)...)
+			if err := o.stage(out, e, part.refcounts); err != nil {
+				return err
+			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Edit) int {
-		if a.Stage != b.Stage {
-			return int(a.Stage) - int(b.Stage)
-		}
-		switch {
-		case a.Offset < b.Offset:
-			return -1
-		case a.Offset > b.Offset:
-			return 1
-		}
-		return 0
-	})
-	return out, nil
+	return nil
 }
 
 // parts cuts the decisions so that none overlap: the last one about a byte holds.
@@ -237,9 +229,9 @@ func (o *overlay) parts() []intent {
 	return parts
 }
 
-// differing gives the ranges in which a and b differ; ranges with a few equal
+// differing appends the ranges in which a and b differ; ranges with a few equal
 // bytes between them are one.
-func differing(a, b []byte) (ranges [][2]int) {
+func differing(ranges [][2]int, a, b []byte) [][2]int {
 	const gap = 32
 	for i := 0; i < len(a); {
 		if i+64 <= len(a) && bytes.Equal(a[i:i+64], b[i:i+64]) {
@@ -260,9 +252,9 @@ func differing(a, b []byte) (ranges [][2]int) {
 	return ranges
 }
 
-// stage says when an edit is written. Refcounts that are mended in place are
-// raised before, and lowered after the structures that they count.
-func (o *overlay) stage(e Edit, width uint) []Edit {
+// stage adds an edit to the stage in which it is written. Refcounts that are mended in
+// place are raised before, and lowered after the structures that they count.
+func (o *overlay) stage(out *Edits, e Edit, width uint) error {
 	cl := qcow2.HostCluster(uint64(e.Offset) >> o.bits)
 	_, fresh := o.fresh[cl]
 	switch {
@@ -271,9 +263,9 @@ func (o *overlay) stage(e Edit, width uint) []Edit {
 	case cl == 0:
 		e.Stage = StageHeader
 	case width > 0:
-		return raiseAndRelease(e, width)
+		return raiseAndRelease(out, e, width)
 	default:
 		e.Stage = StageInPlace
 	}
-	return []Edit{e}
+	return out.Add(e)
 }

@@ -2,7 +2,6 @@ package repair
 
 import (
 	"github.com/qcheck/qcheck/check"
-	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Stage says when an edit is written. Between two stages everything is flushed.
@@ -30,21 +29,11 @@ var stageNames = [...]string{"new structures", "raise refcounts", "mend in place
 
 func (s Stage) String() string { return stageNames[s] }
 
-// Edit changes some bytes of the file.
-type Edit struct {
-	Stage  Stage
-	Offset qcow2.HostOffset
-	Old    []byte // what stands there, zeros past the end of the file
-	New    []byte // of the same length
-	Reason string
-	Codes  []check.Code // of the findings that it settles
-}
-
 // Plan is what a repair does, worked out before anything is written.
 type Plan struct {
 	// Edits stand in the order in which they are written: by stage, then by
 	// offset. No two of one stage overlap.
-	Edits []Edit
+	Edits Edits
 	// OldSize and NewSize are the file's length in bytes. A repair never makes
 	// a file shorter.
 	OldSize, NewSize int64
@@ -74,7 +63,7 @@ type GuestRange struct {
 }
 
 // Empty tells that there is nothing to do.
-func (p *Plan) Empty() bool { return len(p.Edits) == 0 && p.NewSize == p.OldSize }
+func (p *Plan) Empty() bool { return p.Edits.Len() == 0 && p.NewSize == p.OldSize }
 
 // File is an image file that a repair writes to.
 type File interface {

@@ -98,7 +98,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		if changed {
 			continue
 		}
-		if p.Edits, err = o.edits(); err != nil {
+		if err := o.edits(&p.Edits); err != nil {
 			return nil, err
 		}
 		p.NewSize = o.size

@@ -90,7 +90,7 @@ func testWithQEMU(t *testing.T, img *corpus.Image, opts Options, small bool) {
 		}
 	}
 	require.NoError(t, f.Truncate(plan.NewSize))
-	for _, e := range plan.Edits {
+	for e := range plan.Edits.All() {
 		_, err := f.WriteAt(e.New, int64(e.Offset))
 		require.NoError(t, err)
 	}

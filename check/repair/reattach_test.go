@@ -118,7 +118,7 @@ func TestReattachNeverGuesses(t *testing.T) {
 		}
 		plan, err := Make(t.Context(), img, img.Size(), Options{Reattach: true})
 		require.NoError(t, err)
-		assert.True(t, plan.Empty(), "%v", plan.Edits)
+		assert.True(t, plan.Empty(), "%v", editsOf(plan))
 		assert.True(t, plan.After.Has(check.MAP020))
 		assert.Empty(t, plan.Left)
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/qcheck/qcheck/refcount"
 )
 
-// raiseAndRelease splits an edit of refcounts of the given width: first every
-// refcount becomes the larger of old and new, later the new one.
-func raiseAndRelease(e Edit, width uint) []Edit {
+// raiseAndRelease adds an edit of refcounts of the given width in two steps: first
+// every refcount becomes the larger of old and new, later the new one.
+func raiseAndRelease(out *Edits, e Edit, width uint) error {
 	// Whole entries, in pieces that the codec takes.
 	order := uint(0)
 	for 1<<order < width {
@@ -23,7 +23,8 @@ func raiseAndRelease(e Edit, width uint) []Edit {
 	}
 	raise := e
 	raise.Stage = StageRaise
-	raise.New = append([]byte(nil), e.Old...)
+	var small [64]byte // most are no longer
+	raise.New = append(small[:0], e.Old...)
 	old := qcow2.RefcountBlock{Raw: e.Old, Order: order}
 	will := qcow2.RefcountBlock{Raw: e.New, Order: order}
 	up := qcow2.RefcountBlock{Raw: raise.New, Order: order}
@@ -36,19 +37,20 @@ func raiseAndRelease(e Edit, width uint) []Edit {
 		}
 		lowered = lowered || b < a
 	}
-	raise.Reason, raise.Codes = "raise refcounts to the number of references", []check.Code{check.REF005}
+	if raised || !lowered {
+		raise.Reason, raise.Codes = "raise refcounts to the number of references", codesRaise
+		if err := out.Add(raise); err != nil || !lowered {
+			return err
+		}
+	}
 	release := e
 	release.Stage = StageRelease
-	release.Reason, release.Codes = "lower refcounts to the number of references", []check.Code{check.REF006}
+	release.Reason, release.Codes = "lower refcounts to the number of references", codesRelease
 	release.Old = raise.New
-	switch {
-	case !lowered:
-		return []Edit{raise}
-	case !raised:
-		return []Edit{release}
-	}
-	return []Edit{raise, release}
+	return out.Add(release)
 }
+
+var codesRaise, codesRelease = []check.Code{check.REF005}, []check.Code{check.REF006}
 
 // refcounter makes the refcounts what the references are.
 type refcounter struct {

@@ -29,7 +29,7 @@ func TestManyRefcounts(t *testing.T) {
 	assert.EqualValues(t, n, plan.Before.Totals.Corruptions+plan.Before.Totals.Leaks)
 	assert.Equal(t, check.VerdictClean, plan.After.Verdict)
 	blocks := 0
-	for _, e := range plan.Edits {
+	for e := range plan.Edits.All() {
 		want := check.REF005
 		if e.Stage == StageRelease {
 			want = check.REF006
@@ -38,7 +38,7 @@ func TestManyRefcounts(t *testing.T) {
 		require.Equal(t, []check.Code{want}, e.Codes)
 	}
 	assert.Greater(t, blocks, 100)
-	assert.Less(t, len(plan.Edits), n/2)
+	assert.Less(t, plan.Edits.Len(), n/2)
 	o := after(t, img, plan)
 	res, _ := inspect(t, o, o.size)
 	assert.Equal(t, check.VerdictClean, res.Verdict)

@@ -47,7 +47,7 @@ func syntheticPlan(r *rand.Rand, image []byte) (*Plan, []byte) {
 		}
 		var pos int64
 		if n := 1 + int64(r.IntN(120)); s == StageHeader && p.NewSize >= 200 && r.IntN(2) == 0 {
-			p.Edits = append(p.Edits, editOf(r, s, now, 8, n))
+			addEdits(p, editOf(r, s, now, 8, n))
 			pos = 8 + n
 		}
 		for range r.IntN(density + 1) {
@@ -59,13 +59,13 @@ func syntheticPlan(r *rand.Rand, image []byte) (*Plan, []byte) {
 			if pos+n > p.NewSize {
 				break
 			}
-			p.Edits = append(p.Edits, editOf(r, s, now, pos, n))
+			addEdits(p, editOf(r, s, now, pos, n))
 			pos += n
 		}
 	}
 	after := bytes.Clone(image)
 	after = append(after, make([]byte, int(p.NewSize)-len(after))...)
-	for _, e := range p.Edits {
+	for e := range p.Edits.All() {
 		copy(after[e.Offset:], e.New)
 	}
 	return p, after

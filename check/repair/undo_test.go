@@ -97,7 +97,7 @@ func TestOrder(t *testing.T) {
 
 // stageOf finds the first stage from one on that can have written something.
 func stageOf(p *Plan, from Stage, o op) Stage {
-	for _, e := range p.Edits {
+	for e := range p.Edits.All() {
 		at := o.off - int64(e.Offset)
 		if e.Stage >= from && at >= 0 && at < int64(len(e.New)) {
 			if n := min(len(o.data), len(e.New)-int(at)); bytes.Equal(e.New[at:][:n], o.data[:n]) {
@@ -114,7 +114,7 @@ func TestUndoRefusesChanged(t *testing.T) {
 	for _, s := range scenes(60) {
 		w := s.applied(t)
 		w.settle()
-		for _, e := range s.plan.Edits {
+		for e := range s.plan.Edits.All() {
 			c := w.killed(0)
 			at := int(e.Offset) + r.IntN(len(e.New))
 			c.image[at] ^= 1 << r.IntN(8)
@@ -162,11 +162,11 @@ func TestRollBackRefusesChanged(t *testing.T) {
 	for _, s := range scenes(150) {
 		w := s.applied(t)
 		for k := range w.log {
-			if !w.durableMark(k, markSealed) || w.begunMark(k, markVerified) || len(s.plan.Edits) == 0 {
+			if !w.durableMark(k, markSealed) || w.begunMark(k, markVerified) || s.plan.Edits.Len() == 0 {
 				continue
 			}
 			c := w.killed(k)
-			e := s.plan.Edits[r.IntN(len(s.plan.Edits))]
+			e := editsOf(s.plan)[r.IntN(s.plan.Edits.Len())]
 			at := int(e.Offset) + r.IntN(len(e.New))
 			if at >= len(c.image) || at == corruptAt {
 				continue
@@ -196,7 +196,7 @@ func foreignByte(p *Plan, before []byte, at int) byte {
 	} else {
 		seen[0] = true
 	}
-	for _, e := range p.Edits {
+	for e := range p.Edits.All() {
 		if i := at - int(e.Offset); i >= 0 && i < len(e.New) {
 			seen[e.New[i]] = true
 		}
@@ -224,7 +224,7 @@ func TestFiles(t *testing.T) {
 	done, err := Apply(context.Background(), osFile{f}, s.plan, js, ApplyOptions{Verify: s.verify})
 	require.NoError(t, err)
 	require.NoError(t, done.Unclosed)
-	require.Equal(t, len(s.plan.Edits), done.Edits)
+	require.Equal(t, s.plan.Edits.Len(), done.Edits)
 	b, err := os.ReadFile(image)
 	require.NoError(t, err)
 	require.Equal(t, s.after, b)
@@ -286,7 +286,7 @@ func TestLargeEdits(t *testing.T) {
 			{StageNew, 3 << 20, 3 << 20}, {StageRaise, 100_000, 900_000}, {StageInPlace, 2_000_000, 8}, {StageInPlace, 2_000_008, 70_000},
 			{StageHeader, 400, 300}, {StageRelease, 600_000, 2_000_000},
 		} {
-			p.Edits = append(p.Edits, editOf(r, e.s, now, e.at, e.n))
+			addEdits(p, editOf(r, e.s, now, e.at, e.n))
 		}
 		s := scene{name: fmt.Sprintf("version %d", version), before: before, after: now, plan: p, marks: version == 3}
 		w := s.applied(t)

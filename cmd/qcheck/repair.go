@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"syscall"
 
@@ -315,11 +316,7 @@ func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 	r := &report.Repair{
 		DryRun: c.DryRun, OldSize: plan.OldSize, NewSize: plan.NewSize, Lost: plan.Lost, Flags: c.how(),
-		Edits: make([]report.Edit, 0, len(plan.Edits)),
-	}
-	for i := range plan.Edits {
-		e := &plan.Edits[i]
-		r.Edits = append(r.Edits, report.Edit{Stage: e.Stage.String(), Offset: e.Offset, Old: e.Old, New: e.New, Reason: e.Reason, Codes: e.Codes})
+		Count: plan.Edits.Len(), Bytes: plan.Edits.Bytes(), Edits: toldEdits(&plan.Edits), MaxEdits: int(c.MaxFindings),
 	}
 	for _, a := range plan.Left {
 		r.Left = append(r.Left, report.Advice(a))
@@ -328,6 +325,17 @@ func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 		r.Undo, r.UndoNamed = places.keep.Path, places.named
 	}
 	return r
+}
+
+// toldEdits puts the edits of a plan in a report's words.
+func toldEdits(edits *repair.Edits) iter.Seq[report.Edit] {
+	return func(yield func(report.Edit) bool) {
+		for e := range edits.All() {
+			if !yield(report.Edit{Stage: e.Stage.String(), Offset: e.Offset, Old: e.Old, New: e.New, Reason: e.Reason, Codes: e.Codes}) {
+				return
+			}
+		}
+	}
 }
 
 // openForRepair opens an image alone, to write to it.
