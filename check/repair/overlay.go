@@ -22,8 +22,9 @@ type overlay struct {
 	// mu guards the pages and what is made of them: refcounts are changed while
 	// others are still being compared.
 	mu    sync.RWMutex
-	pages map[int64]*page
-	order []int64 // the numbers of the pages, sorted; made when needed
+	pages map[int64]page // that have been decided on
+	order []int64        // the numbers of the pages, sorted; made when needed
+	hot   hotPage
 	log   []intent
 	fresh map[qcow2.HostCluster]struct{} // clusters that nothing used before
 	// dropped are clusters that the repair itself has taken references from, all
@@ -31,10 +32,6 @@ type overlay struct {
 	dropped map[qcow2.HostCluster]struct{}
 	bits    uint // cluster_bits, 0 before they are known
 }
-
-const pageSize = 4096
-
-type page [pageSize]byte
 
 // intent is one decision: some bytes, and why.
 type intent struct {
@@ -47,7 +44,7 @@ type intent struct {
 func newOverlay(base io.ReaderAt, size int64, device bool) *overlay {
 	return &overlay{
 		base: base, baseSize: size, size: size, device: device,
-		pages: make(map[int64]*page), fresh: make(map[qcow2.HostCluster]struct{}),
+		pages: make(map[int64]page), fresh: make(map[qcow2.HostCluster]struct{}),
 		dropped: make(map[qcow2.HostCluster]struct{}),
 	}
 }
@@ -77,9 +74,12 @@ func (o *overlay) read(p []byte, off int64) error {
 		return nil
 	}
 	for at := off &^ (pageSize - 1); at < off+int64(len(p)); at += pageSize {
-		if pg := o.pages[at/pageSize]; pg != nil {
-			from := max(at, off)
-			copy(p[from-off:], pg[from-at:])
+		n := at / pageSize
+		from, to := max(at, off), min(at+pageSize, off+int64(len(p)))
+		if o.hot.is(n) {
+			copy(p[from-off:], o.hot.will[from-at:])
+		} else {
+			o.pages[n].over(p[from-off:to-off], int(from-at))
 		}
 	}
 	return nil
@@ -145,21 +145,37 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 	at := int64(off)
 	for done := 0; done < len(p); {
 		n := (at + int64(done)) / pageSize
-		pg := o.pages[n]
-		if pg == nil {
-			pg = new(page)
-			if err := o.readBase(pg[:], n*pageSize); err != nil {
-				return err
-			}
-			o.pages[n] = pg
+		if err := o.heat(n); err != nil {
+			return err
 		}
-		done += copy(pg[at+int64(done)-n*pageSize:], p[done:])
+		done += copy(o.hot.will[at+int64(done)-n*pageSize:], p[done:])
 	}
 	if end := at + int64(len(p)); end > o.size { // it is read meanwhile when the image does not grow
 		o.size = end
 	}
 	why.offset, why.length = at, int64(len(p))
 	o.log = append(o.log, why)
+	return nil
+}
+
+// heat makes a page the one that is being changed.
+func (o *overlay) heat(n int64) error {
+	if o.hot.is(n) {
+		return nil
+	}
+	if o.hot.there {
+		o.pages[o.hot.n] = packed(o.hot.was[:], o.hot.will[:])
+		o.hot.there = false
+	}
+	if err := o.readBase(o.hot.was[:], n*pageSize); err != nil {
+		return err
+	}
+	o.hot.will = o.hot.was
+	o.pages[n].over(o.hot.will[:], 0)
+	if _, known := o.pages[n]; !known {
+		o.pages[n] = nil
+	}
+	o.hot.n, o.hot.there = n, true
 	return nil
 }
 
