@@ -23,6 +23,9 @@ type Options struct {
 	// MaxFindings is how many findings of one code are listed one by one; the
 	// rest is counted. The default is DefaultMaxFindings.
 	MaxFindings int
+	// MaxFindingsOf is the same for single codes. The default is none: MaxFindings
+	// holds for each.
+	MaxFindingsOf map[Code]int
 	// Require lists bitmaps that must be there. The default is none.
 	Require []BitmapRequirement
 	// Strict takes warnings for an unmet requirement. The default is false.
@@ -171,7 +174,7 @@ func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
 	}
 	return &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
-		res: &Result{Provisional: opts.Live}, funnel: newFunnel(opts.MaxFindings),
+		res: &Result{Provisional: opts.Live}, funnel: newFunnel(&opts),
 		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
 }

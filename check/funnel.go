@@ -14,7 +14,8 @@ const DefaultMaxFindings = 1000
 // several goroutines collect into funnels of their own, which are joined in a
 // fixed order, so that the result does not depend on the number of workers.
 type funnel struct {
-	max      int // findings listed per code
+	max      int          // findings listed per code
+	maxOf    map[Code]int // the same for single codes
 	findings []Finding
 	byCode   map[Code]*codeState
 }
@@ -26,11 +27,20 @@ type codeState struct {
 	worst  Severity
 }
 
-func newFunnel(max int) *funnel {
-	if max <= 0 {
-		max = DefaultMaxFindings
+func newFunnel(opts *Options) *funnel {
+	f := &funnel{max: opts.MaxFindings, maxOf: opts.MaxFindingsOf, byCode: make(map[Code]*codeState)}
+	if f.max <= 0 {
+		f.max = DefaultMaxFindings
 	}
-	return &funnel{max: max, byCode: make(map[Code]*codeState)}
+	return f
+}
+
+// most is how many findings of a code are listed.
+func (f *funnel) most(code Code) int {
+	if n, ok := f.maxOf[code]; ok {
+		return n
+	}
+	return f.max
 }
 
 // report takes one finding. A finding that continues the last one of its code
@@ -63,7 +73,7 @@ func (f *funnel) report(x Finding) {
 		last.Count += x.Count
 		return
 	}
-	if s.listed >= f.max || x.Rest {
+	if s.listed >= f.most(x.Code) || x.Rest {
 		s.rest += x.Count
 		s.worst = max(s.worst, x.Severity)
 		return
@@ -77,7 +87,7 @@ func (f *funnel) report(x Finding) {
 // their messages need not be made: one with Rest set and a count will do.
 func (f *funnel) full(code Code) bool {
 	s := f.byCode[code]
-	return s != nil && s.listed >= f.max
+	return s != nil && s.listed >= f.most(code)
 }
 
 // crowded counts n more of a code, and is true, where no more findings of it are

@@ -10,7 +10,7 @@ import (
 )
 
 func TestFunnelFillsInTheCatalogue(t *testing.T) {
-	f := newFunnel(0)
+	f := newFunnel(&Options{})
 	f.report(Finding{Code: MAP002, Message: "m"})
 	f.report(Finding{Code: BMD004, Severity: Note, Repair: RepairNone, Structure: StructBitmapTable, Count: 3})
 	got := f.finish()
@@ -30,7 +30,7 @@ func TestFunnelJoinsNeighbours(t *testing.T) {
 	entry := func(i int, value string) Finding {
 		return Finding{Code: MAP005, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: value}
 	}
-	f := newFunnel(0)
+	f := newFunnel(&Options{})
 	for i := range 5 {
 		f.report(entry(i, "0x2"))
 	}
@@ -44,7 +44,7 @@ func TestFunnelJoinsNeighbours(t *testing.T) {
 }
 
 func TestFunnelBoundsTheListNotTheTotals(t *testing.T) {
-	f := newFunnel(10)
+	f := newFunnel(&Options{MaxFindings: 10})
 	for i := range 1000 {
 		f.report(Finding{Code: REF006, Extent: at(qcow2.HostOffset(i*100), 2), Count: 2})
 	}
@@ -56,6 +56,18 @@ func TestFunnelBoundsTheListNotTheTotals(t *testing.T) {
 	assert.Equal(t, Totals{Leaks: 2000, Warnings: 1}, CountFindings(got))
 }
 
+// Single codes can have a bound of their own.
+func TestFunnelBoundsSingleCodes(t *testing.T) {
+	f := newFunnel(&Options{MaxFindings: 10, MaxFindingsOf: map[Code]int{REF006: 2, REF005: 20}})
+	for _, code := range []Code{REF005, REF006, MAP001} {
+		for i := range 30 {
+			assert.Equal(t, i >= map[Code]int{REF005: 20, REF006: 2, MAP001: 10}[code], f.full(code))
+			f.report(Finding{Code: code, Extent: at(qcow2.HostOffset(i*100), 2)})
+		}
+	}
+	assert.Len(t, f.finish(), 20+2+10+3)
+}
+
 // However findings are spread over funnels, joining these in order gives the
 // same list and the same totals.
 func TestFunnelAbsorb(t *testing.T) {
@@ -63,15 +75,15 @@ func TestFunnelAbsorb(t *testing.T) {
 	for i := range 300 {
 		all = append(all, Finding{Code: []Code{MAP005, MAP007, REF005}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
 	}
-	whole := newFunnel(4)
+	whole := newFunnel(&Options{MaxFindings: 4})
 	for _, x := range all {
 		whole.report(x)
 	}
 	for _, parts := range []int{1, 2, 7, 50} {
-		joined := newFunnel(4)
+		joined := newFunnel(&Options{MaxFindings: 4})
 		for from := 0; from < len(all); {
 			to := min(from+(len(all)+parts-1)/parts, len(all))
-			part := newFunnel(4)
+			part := newFunnel(&Options{MaxFindings: 4})
 			for _, x := range all[from:to] {
 				part.report(x)
 			}

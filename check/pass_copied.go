@@ -107,7 +107,7 @@ func (c *run) copiedFinding(copied bool) Finding {
 // the entries whose flag is wrong.
 func (c *run) nameContradictions() error {
 	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
-		found := newFunnel(c.opts.MaxFindings)
+		found := newFunnel(&c.opts)
 		var run copiedRun
 		for e := range ts.entries {
 			j, ok := s.again(ts, e)

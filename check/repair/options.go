@@ -53,6 +53,10 @@ type Options struct {
 	// MemoryLimit bounds the reference counts of the checks, in bytes. The default
 	// is no limit but what the file justifies.
 	MemoryLimit int64
+	// MaxFindings is how many findings of one code the plan's results have one by
+	// one at least, where there are so many. The default is
+	// [check.DefaultMaxFindings].
+	MaxFindings int
 	// Progress is told how far each of the checks has come. The default is nil.
 	Progress func(check.Progress)
 	// OpenSibling is given to the checks. The default is nil.

@@ -51,6 +51,16 @@ const maxRounds = 100
 // findingsPerRound is how many findings of one code a round takes up.
 const findingsPerRound = 1 << 17
 
+// mostFindings is how many findings a check is to list for a plan: all that a round
+// takes up, but of refcounts, which are mended without, no more than are asked for.
+func mostFindings(opts *Options) (most int, of map[check.Code]int) {
+	asked := opts.MaxFindings
+	if asked <= 0 {
+		asked = check.DefaultMaxFindings
+	}
+	return max(asked, findingsPerRound), map[check.Code]int{check.REF005: asked, check.REF006: asked, check.REF008: asked}
+}
+
 // ErrNoProgress means that repairing does not come to an end: a fault of ours.
 var ErrNoProgress = errors.New("the repair does not come to an end; nothing has been written")
 
@@ -73,6 +83,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	p := &Plan{OldSize: size}
 	var first *check.Evidence
 	var lost []lostThing
+	most, of := mostFindings(&opts)
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -80,7 +91,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: findingsPerRound, Progress: opts.Progress,
+			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: most, MaxFindingsOf: of, Progress: opts.Progress,
 			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
 		})
 		if err != nil {

@@ -304,7 +304,7 @@ func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 	r := repair.Options{
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
 		Reattach: c.Reattach, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
-		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, Progress: opts.Progress,
+		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Progress: opts.Progress,
 	}
 	if !opts.Untrusted {
 		r.OpenSibling = o.sibling
