@@ -31,6 +31,7 @@ var recipes = map[string]recipe{
 	"snapshots":     then(created("64G", "preallocation=metadata"), takeSnapshots),
 	"bitmaps":       built(bitmaps()),
 	"leaks":         then(created("1T", "preallocation=metadata"), forgetMapping),
+	"scattered":     then(created("1T", "preallocation=metadata"), forgetClusters),
 	"wrong":         then(created("1T", "preallocation=metadata"), wrongRefcounts),
 	"nearly empty":  built(corpus.Spec{Size: 10 * gib, Ops: []corpus.Op{corpus.Write{Length: 3 * mib, Pattern: 7}}}),
 	"small":         manySmall,
@@ -225,6 +226,23 @@ func forgetMapping(path, _ string) error {
 		tables := x.l2Tables()
 		for i := 7; i < len(tables); i += len(tables) / 32 {
 			x.put(tables[i], make([]byte, x.img.Geometry.ClusterSize()))
+		}
+	})
+}
+
+// forgetClusters clears every 25th L2 entry: 671,089 clusters are leaked, none next to
+// another.
+func forgetClusters(path, _ string) error {
+	return edit(path, func(x *file) {
+		n := 0
+		for _, t := range x.l2Tables() {
+			b := x.get(t, x.img.Geometry.ClusterSize())
+			for i := 0; i < len(b); i += 8 {
+				if n++; n%25 == 0 {
+					clear(b[i : i+8])
+				}
+			}
+			x.put(t, b)
 		}
 	})
 }

@@ -80,6 +80,8 @@ var rows = []row{
 	{name: "1 TiB, 64 bitmaps", image: "bitmaps", goal: "≥ 10×", ours: ours(), theirs: theirs()},
 	{name: "1 TiB, 262,144 leaks: check", image: "leaks", ours: ours(), theirs: theirs()},
 	{name: "– repair, with undo journal", image: "leaks", goal: "≥ 10×", ours: ours("-r=leaks"), theirs: theirs("-r", "leaks"), fresh: true},
+	{name: "1 TiB, 671,088 leaks apart: check", image: "scattered", ours: ours(), theirs: theirs()},
+	{name: "– repair, with undo journal", image: "scattered", goal: "≥ 10×", ours: ours("-r=leaks"), theirs: theirs("-r", "leaks"), fresh: true},
 	{name: "1 TiB, 5 million wrong refcounts", image: "wrong", ours: ours(), theirs: theirs()},
 	{name: "10 GiB, nearly empty", image: "nearly empty", goal: "≥ 1×", ours: ours(), theirs: theirs()},
 	{name: "1,000 small images", image: "small",
