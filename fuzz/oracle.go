@@ -192,6 +192,34 @@ var Known = sync.OnceValue(func() map[string]string {
 // images is the same where one explanation will do.
 type Difference struct{ Key, Text string }
 
+// manyL2Bytes is how much of L2 tables QEMU cannot read in the time that is usual for
+// a run, even where all of it is beyond the end of the file.
+const manyL2Bytes = 16 << 30
+
+// l2Bytes is how much QEMU reads of L2 tables when it checks an image: one for each
+// L1 entry that is not zero, of the disk and of every snapshot, however often it is
+// the same and wherever it lies (block/qcow2-refcount.c, check_refcounts_l1). Once
+// beyond manyL2Bytes it does not look any further.
+func l2Bytes(img *qcow2.Image) uint64 {
+	n := uint64(0)
+	count := func(at qcow2.HostOffset, entries uint32) {
+		for range qcow2.ReadL1(img, at, uint64(entries)).All() {
+			if n += img.Geometry.ClusterSize(); n >= manyL2Bytes {
+				return
+			}
+		}
+	}
+	count(img.Header.L1TableOffset, img.Header.L1Size)
+	if n < manyL2Bytes && img.Header.NbSnapshots > 0 {
+		for _, s := range qcow2.ReadSnapshotTable(img).Snapshots {
+			if count(s.L1TableOffset, s.L1Size); n >= manyL2Bytes {
+				break
+			}
+		}
+	}
+	return n
+}
+
 // figures are those that a check shares with `qemu-img check`.
 func figures(res *check.Result) map[string]uint64 {
 	return map[string]uint64{"image-end-offset": res.ImageEndOffset, "total-clusters": res.TotalClusters,
@@ -259,6 +287,10 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 			add("qemu-img check alone cannot check it", "%s", said.Stderr)
 		}
 	case -1:
+		if n := l2Bytes(img); n >= manyL2Bytes {
+			add("qemu-img check reads an L2 table for each of a great many L1 entries", "%d MiB", n>>20)
+			break
+		}
 		add("qemu-img check does not end", "")
 	default:
 		if res.QEMUOpen.ReadOnly != check.OpenCrash {
