@@ -17,15 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// garbage is how much may lie about before it is collected, in per cent of what is in
-// use. Half of the runtime's: what a check keeps has few pointers, so that collecting
-// costs next to nothing, and this runs beside VMs that need the memory.
-const garbage = 50
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
-	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

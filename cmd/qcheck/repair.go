@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"iter"
 	"maps"
+	"os"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/qcheck/qcheck/check"
@@ -301,6 +303,7 @@ func (c *CheckCmd) planOne(ctx context.Context, o *opened, opts check.Options) (
 }
 
 func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
+	tidy()
 	r := repair.Options{
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
 		Reattach: c.Reattach, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
@@ -335,6 +338,18 @@ func toldEdits(edits *repair.Edits) iter.Seq[report.Edit] {
 				return
 			}
 		}
+	}
+}
+
+// garbage is how much may lie about before it is collected, in per cent of what is in
+// use: half of the runtime's. A plan can be large, and has few pointers, so that
+// collecting costs next to nothing; in a short check it would cost a tenth.
+const garbage = 50
+
+// tidy collects garbage earlier than usual, if the user has not said when.
+func tidy() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
 	}
 }
 
