@@ -94,6 +94,8 @@ func hostileCases() []Case {
 			s.Ops = append(s.Ops, Reserve{Name: "snapshots", Clusters: 64})
 			return s
 		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), manySnapshots(60_000)}, check.MAP016, check.MAP018),
+		hostile("refcount-table-long-file", "a refcount table past the end of a file of 128 GiB: a new one there must have blocks for itself, which a table as long as all else asks for does not name",
+			Spec{ClusterBits: 10, Size: 8 * mib, Ops: writes(Spec{Size: 8 * mib})}, []Damage{Extend(int64(128*gib) + 1<<10), Set(field(qcow2.FieldRefcountTableOffset), 128*gib+1<<10)}, check.HDR013),
 		hostile("l2-tables-in-holes", "four million L2 tables in a file of 32 PiB, all of them holes", blank(qcow2.MaxL1Size/8), []Damage{
 			Extend(1 << 55), scatter(L1Table(), 1<<54, 1<<17)}, check.MAP004, check.REF008),
 		hostile("one-cluster", "a full L2 table whose entries all name the same cluster", Spec{Size: gib, RefcountBits: 64, Ops: []Op{Map{Length: 512 * mib}}},
