@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
 # Where goroutines share memory, or tests run them against each other.
-RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|internal|qemutest)(/|$$)')
+RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
 .PHONY: build fuzz fuzz-mutants fuzz-native test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help

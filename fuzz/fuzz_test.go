@@ -65,7 +65,7 @@ func verify(t testing.TB, c *corpus.Case, img *corpus.Image, said string) *check
 func TestMutants(t *testing.T) {
 	n := *mutants
 	if testing.Short() {
-		n /= 5
+		n /= 15
 	}
 	codes := make(map[check.Code]int)
 	worst, slowest := time.Duration(0), ""
@@ -102,7 +102,11 @@ func TestMutants(t *testing.T) {
 // The same number is the same mutant, and what is stored as JSON is the same again.
 func TestMutantsAreTheSameEverywhere(t *testing.T) {
 	var other fuzz.Images
-	for seed := range uint64(100) {
+	seeds := uint64(100)
+	if testing.Short() {
+		seeds = 20
+	}
+	for seed := range seeds {
 		m, img, err := fuzz.NewMutant(&images, fuzz.Cases(), seed)
 		require.NoError(t, err)
 		again, twin, err := fuzz.NewMutant(&other, fuzz.Cases(), seed)

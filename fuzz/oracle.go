@@ -8,12 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/qcheck/qcheck/check"
@@ -39,6 +37,7 @@ type QEMU struct {
 	Img, IO string        // the programs' paths
 	Dir     string        // a folder for images, emptied each time
 	Timeout time.Duration // for each program
+	Memory  int64         // what each may take, in bytes. The default is as much as it likes.
 }
 
 // ErrNotAsked tells that an image is none that QEMU should be asked about: it needs
@@ -51,7 +50,7 @@ var ErrNotAsked = errors.New("QEMU is not asked about this image")
 const maxAsked = 64 << 20
 
 // Ask has QEMU look at an image.
-func (q *QEMU) Ask(c *corpus.Case, img *corpus.Image) (*Said, error) {
+func (q *QEMU) Ask(ctx context.Context, c *corpus.Case, img *corpus.Image) (*Said, error) {
 	opened, err := qcow2.Open(img, img.Size())
 	if err != nil || !opened.GeometryOK || uint64(img.Size())>>opened.Geometry.ClusterBits > maxAsked ||
 		opened.Header.CryptMethod != qcow2.CryptNone || c.Spec.Crypt != qcow2.CryptNone || !namesDataFile(opened) {
@@ -68,7 +67,7 @@ func (q *QEMU) Ask(c *corpus.Case, img *corpus.Image) (*Said, error) {
 		return nil, err
 	}
 	var s Said
-	rc, stdout, stderr, err := q.run(q.Img, "check", "--output=json", "-f", "qcow2", path)
+	rc, stdout, stderr, err := q.run(ctx, q.Img, "check", "--output=json", "-f", "qcow2", path)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +81,11 @@ func (q *QEMU) Ask(c *corpus.Case, img *corpus.Image) (*Said, error) {
 			}
 		}
 	}
-	if s.ReadOnly, err = q.open(path, "-r"); err != nil {
+	if s.ReadOnly, err = q.open(ctx, path, "-r"); err != nil {
 		return nil, err
 	}
 	before := bitmapsOf(path)
-	if s.ReadWrite, err = q.open(path); err != nil {
+	if s.ReadWrite, err = q.open(ctx, path); err != nil {
 		return nil, err
 	}
 	if before != bitmapsNone && bitmapsOf(path) != before {
@@ -105,8 +104,8 @@ func namesDataFile(img *qcow2.Image) bool {
 }
 
 // open opens an image with qemu-io, which does nothing then.
-func (q *QEMU) open(path string, args ...string) (check.OpenOutcome, error) {
-	rc, _, _, err := q.run(q.IO, append(args, "-f", "qcow2", "-c", "length", path)...)
+func (q *QEMU) open(ctx context.Context, path string, args ...string) (check.OpenOutcome, error) {
+	rc, _, _, err := q.run(ctx, q.IO, append(args, "-f", "qcow2", "-c", "length", path)...)
 	switch {
 	case err != nil:
 		return "", err
@@ -120,26 +119,17 @@ func (q *QEMU) open(path string, args ...string) (check.OpenOutcome, error) {
 	return check.OpenOK, nil
 }
 
-// run runs a program; rc is 128 plus the signal that ended it, or -1 where it did
-// not end in time.
-func (q *QEMU) run(program string, args ...string) (rc int, stdout []byte, stderr string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), q.Timeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir = q.Dir // QEMU looks for a data file where it is started
+// run runs a program; rc is 128 plus the signal that ended it, or -1 where it was
+// ended for taking too much time or memory.
+func (q *QEMU) run(ctx context.Context, program string, args ...string) (rc int, stdout []byte, stderr string, err error) {
 	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	err = cmd.Run()
-	if ctx.Err() != nil {
-		return -1, nil, said.String(), nil
+	// QEMU looks for a data file where it is started.
+	p := process{args: append([]string{program}, args...), dir: q.Dir, stdout: &out, stderr: &said, timeout: q.Timeout, memory: q.Memory}
+	e, err := p.run(ctx)
+	if e.overtime || e.memory > 0 {
+		e.rc = -1
 	}
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		rc, err = exit.ExitCode(), nil
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-			rc = 128 + int(status.Signal())
-		}
-	}
-	return rc, out.Bytes(), said.String(), err
+	return e.rc, out.Bytes(), said.String(), err
 }
 
 // bitmaps tells what an image file has of bitmaps.

@@ -39,21 +39,25 @@ type Runner struct {
 	Jobs int
 	// Timeout is what a run may take. The default is 5 seconds.
 	Timeout time.Duration
-	// Memory is what a run may take at most, in bytes, where the system tells. The
-	// default is 1 GiB.
+	// Memory is what one process of a run may take at most, in bytes. Linux: a run
+	// that takes more is ended. Other Unix systems: it is judged when it has ended,
+	// and by its first process alone. The default is 1 GiB.
 	Memory int64
-	// Out is the folder for the images on which the command fails; it is made when
-	// there is one.
+	// Out is the folder for the images on which the command fails. The default is
+	// that they are not kept.
 	Out string
 	// Progress is told of the state now and then, from one goroutine at a time.
 	// The default is nil.
 	Progress func(Summary)
 }
 
-// Failure is a kind of failure of the command, with the first mutant that shows it.
+// Failure is a way in which the command fails, with the least mutant that shows it.
 type Failure struct {
 	Kind   string // crash, hang, memory, difference
 	Detail string // signal, message, kind of difference
+	// Where names what the mutant changes, without values: crashes of one kind that
+	// come from other structures are likely to be other faults.
+	Where  string
 	Said   string // what the command said last
 	Mutant *Mutant
 	Dir    string // where the image is kept
@@ -63,6 +67,7 @@ type Failure struct {
 // Summary is how far it has come.
 type Summary struct {
 	Runs     uint64
+	Failed   uint64 // of these
 	Took     time.Duration
 	Codes    []check.Code // that checks of the mutants have met
 	Failures []*Failure
@@ -100,15 +105,17 @@ type session struct {
 	mu       sync.Mutex
 	next     uint64 // the number of the next mutant, from 0 on
 	done     uint64
+	failed   uint64
 	codes    map[check.Code]bool
-	failures map[string]*Failure // by kind and detail
+	failures map[string]*alike // by kind and detail
 	told     time.Time
 
 	telling sync.Mutex // held while Progress runs
 }
 
 // Run goes on until all mutants are through or the context ends. The error is one of
-// the surroundings; that the command fails is none.
+// the surroundings; that the command fails is none. With an error, too, there is a
+// summary if anything was run.
 func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 	if err := r.defaults(); err != nil {
 		return nil, err
@@ -117,7 +124,12 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*Failure)}
+	undo, err := r.prepare()
+	if err != nil {
+		return nil, err
+	}
+	defer undo()
+	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*alike)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var workers sync.WaitGroup
@@ -130,7 +142,7 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 	}
 	workers.Wait()
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return nil, err
+		return s.summary(), err
 	}
 	return s.summary(), nil
 }
@@ -138,9 +150,12 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 func (s *session) summary() *Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sum := &Summary{Runs: s.done, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes))}
+	sum := &Summary{Runs: s.done, Failed: s.failed, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes))}
 	for _, k := range slices.Sorted(maps.Keys(s.failures)) {
-		sum.Failures = append(sum.Failures, s.failures[k])
+		for _, f := range s.failures[k].kept {
+			copied := *f
+			sum.Failures = append(sum.Failures, &copied)
+		}
 	}
 	return sum
 }
@@ -178,14 +193,17 @@ func (s *session) work(ctx context.Context) error {
 				return err
 			}
 		}
-		s.finished()
+		s.finished(len(fs) > 0)
 	}
 	return nil
 }
 
-func (s *session) finished() {
+func (s *session) finished(failed bool) {
 	s.mu.Lock()
 	s.done++
+	if failed {
+		s.failed++
+	}
 	tell := s.Progress != nil && time.Since(s.told) > 200*time.Millisecond
 	if tell {
 		s.told = time.Now()
@@ -195,50 +213,6 @@ func (s *session) finished() {
 		s.Progress(*s.summary())
 		s.telling.Unlock()
 	}
-}
-
-// take counts a failure. The first of its kind is minimised and kept.
-func (s *session) take(ctx context.Context, dir string, f *Failure) error {
-	key := f.Kind + ": " + f.Detail
-	s.mu.Lock()
-	known := s.failures[key]
-	if known != nil {
-		known.Count++
-	} else {
-		f.Count = 1
-		s.failures[key] = f
-	}
-	s.mu.Unlock()
-	if known != nil {
-		return nil
-	}
-	var failed error
-	same := func(m *Mutant) bool {
-		c, img, err := m.Build(s.Images)
-		if err != nil {
-			return false
-		}
-		fs, err := s.try(ctx, dir, c, img, false)
-		if err != nil {
-			failed = err
-		}
-		return slices.ContainsFunc(fs, func(g *Failure) bool { return g.Kind == f.Kind && g.Detail == f.Detail })
-	}
-	least := f.Mutant.Minimise(same).minimiseBytes(same)
-	if failed != nil || ctx.Err() != nil {
-		return failed
-	}
-	kept := *f
-	kept.Mutant = least
-	if s.Out != "" {
-		if err := kept.save(s.Images, s.Out, s.Command); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	f.Mutant, f.Dir = kept.Mutant, kept.Dir
-	s.mu.Unlock()
-	return nil
 }
 
 // try runs the command on an image, and gives how it fails. With count the codes
@@ -266,10 +240,10 @@ func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corp
 	}
 	if !s.Oracle {
 		f, _, err := s.execute(ctx, dir, img)
-		if f == nil {
-			return nil, err
+		if f == nil || err != nil {
+			return nil, outside(ctx, err)
 		}
-		return []*Failure{f}, err
+		return []*Failure{f}, nil
 	}
 	if res == nil {
 		return nil, nil
@@ -281,22 +255,25 @@ func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corp
 func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, opened *qcow2.Image, res *check.Result) ([]*Failure, error) {
 	var said *Said
 	if len(s.Command) == 0 {
-		q := &QEMU{Dir: filepath.Join(dir, "images"), Timeout: s.Timeout}
+		q := &QEMU{Dir: filepath.Join(dir, "images"), Timeout: s.Timeout, Memory: s.Memory}
 		var err error
 		for program, path := range map[string]*string{"qemu-img": &q.Img, "qemu-io": &q.IO} {
 			if *path, err = exec.LookPath(program); err != nil {
 				return nil, err
 			}
 		}
-		if said, err = q.Ask(c, img); errors.Is(err, ErrNotAsked) {
+		if said, err = q.Ask(ctx, c, img); errors.Is(err, ErrNotAsked) {
 			return nil, nil
 		} else if err != nil {
-			return nil, err
+			return nil, outside(ctx, err)
 		}
 	} else {
 		f, ran, err := s.execute(ctx, dir, img)
-		if err != nil || f != nil {
-			return []*Failure{f}, err
+		if err != nil {
+			return nil, outside(ctx, err)
+		}
+		if f != nil {
+			return []*Failure{f}, nil
 		}
 		said = &Said{RC: ran.rc, Stderr: ran.said}
 	}
@@ -307,4 +284,12 @@ func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *c
 		}
 	}
 	return fs, nil
+}
+
+// outside gives an error unless it only says that the context has ended.
+func outside(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }

@@ -1,11 +1,18 @@
 package fuzz_test
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,110 +23,214 @@ import (
 	"github.com/qcheck/qcheck/fuzz"
 )
 
-// toyVariable makes the test program a toy parser, which is what the fuzzer runs in
-// the tests.
-const toyVariable = "QCHECK_FUZZ_TOY"
+// toyFolder holds the toy parser.
+var toyFolder string
 
 func TestMain(m *testing.M) {
-	if how := os.Getenv(toyVariable); how != "" {
-		os.Exit(toy(how, os.Args[1]))
+	code := m.Run()
+	if toyFolder != "" {
+		os.RemoveAll(toyFolder)
 	}
-	os.Exit(m.Run())
+	os.Exit(code)
 }
 
-// raceDetector tells that the race detector is on.
-var raceDetector bool
+// buildToy builds the toy parser, without the race detector: it is run hundreds of
+// times.
+var buildToy = sync.OnceValues(func() (string, error) {
+	var err error
+	if toyFolder, err = os.MkdirTemp("", "qcheck-toy-"); err != nil {
+		return "", err
+	}
+	path := filepath.Join(toyFolder, "toy")
+	out, err := exec.Command("go", "build", "-o", path, "./testdata/toy").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
 
-// toy reads a header and believes it.
-func toy(how, path string) int {
-	b, err := os.ReadFile(path)
-	if err != nil || len(b) < 72 {
-		return 1
-	}
-	clusterBits, l1Size := binary.BigEndian.Uint32(b[20:]), binary.BigEndian.Uint32(b[36:])
-	snapshots := binary.BigEndian.Uint32(b[60:])
-	if clusterBits > 21 || clusterBits < 9 {
-		return 1
-	}
-	switch {
-	case how == "verdict" && l1Size > 1<<20:
-		return 2
-	case how == "verdict":
-		return 0
-	case how == "slow" && snapshots > 1000:
-		time.Sleep(time.Minute)
-	case l1Size > 1<<20:
-		_ = make([]byte, 16)[l1Size]
-	}
-	return 0
-}
-
+// toyRunner runs the toy parser, with the faults that how stands for.
 func toyRunner(t *testing.T, how string) *fuzz.Runner {
 	t.Helper()
-	if raceDetector {
-		t.Skip("this test program, which is what would run, starts slowly")
-	}
-	t.Setenv(toyVariable, how)
-	self, err := os.Executable()
+	toy, err := buildToy()
 	require.NoError(t, err)
-	return &fuzz.Runner{Command: []string{self, fuzz.Placeholder}, Images: &images, Jobs: 2, Out: t.TempDir(), Timeout: 3 * time.Second}
+	return &fuzz.Runner{Command: []string{toy, how, fuzz.Placeholder}, Images: &images, Jobs: 2, Out: t.TempDir(), Timeout: 20 * time.Second}
 }
 
 // A parser that is broken on purpose is caught, and what it takes is one mutation.
 func TestToyIsCaught(t *testing.T) {
-	r := toyRunner(t, "fragile")
-	r.Seed, r.Runs = 1, 200
-	sum, err := r.Run(context.Background())
-	require.NoError(t, err)
-	assert.Equal(t, r.Runs, sum.Runs)
-	assert.Greater(t, len(sum.Codes), 20)
-	kinds := make(map[string]int)
-	for _, f := range sum.Failures {
-		kinds[f.Kind]++
-		assert.LessOrEqual(t, len(f.Mutant.Mutations), 1, "%s: %s", f.Detail, f.Mutant)
-		m, err := fuzz.LoadMutant(filepath.Join(f.Dir, "mutant.json"))
-		require.NoError(t, err)
-		again, err := r.Replay(context.Background(), m)
-		require.NoError(t, err)
-		require.Len(t, again, 1)
-		assert.Equal(t, f.Kind, again[0].Kind)
-		assert.Equal(t, f.Detail, again[0].Detail)
-		assert.FileExists(t, filepath.Join(f.Dir, "image.qcow2"))
-		assert.FileExists(t, filepath.Join(f.Dir, "what.txt"))
+	for _, test := range []struct {
+		how   string
+		wants []string // the least mutations
+	}{
+		{"fragile", []string{"header field l1_size"}},
+		{"sanitized", []string{"header field l1_size"}},
+		{"fragile twice", []string{"header field l1_size", "header field nb_snapshots"}},
+	} {
+		t.Run(test.how, func(t *testing.T) {
+			if testing.Short() && len(test.wants) == 1 {
+				t.Skip("the one with two faults is enough")
+			}
+			r := toyRunner(t, test.how)
+			r.Seed, r.Runs = 1, 5000 // a hundred or two will do
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			r.Progress = func(sum fuzz.Summary) {
+				met := func(where string) bool {
+					return slices.ContainsFunc(sum.Failures, func(f *fuzz.Failure) bool { return f.Where == where })
+				}
+				if !slices.ContainsFunc(test.wants, func(where string) bool { return !met(where) }) {
+					cancel()
+				}
+			}
+			sum, err := r.Run(ctx)
+			require.NoError(t, err)
+			assert.Less(t, sum.Runs, r.Runs)
+			assert.Greater(t, len(sum.Codes), 20)
+			var wheres []string
+			counted := uint64(0)
+			for _, f := range sum.Failures {
+				assert.Equal(t, "crash", f.Kind)
+				counted += f.Count
+				verifyKept(t, r, f)
+				if len(f.Mutant.Mutations) == 0 { // the image alone is enough
+					assert.Equal(t, path.Dir(f.Mutant.Case), f.Where)
+					continue
+				}
+				wheres = append(wheres, f.Where)
+				assert.Len(t, f.Mutant.Mutations, 1, "%s: %s", f.Detail, f.Mutant)
+				assert.Len(t, f.Mutant.Mutations[0].Bytes, 1, "one byte is enough")
+			}
+			assert.Subset(t, wheres, test.wants)
+			assert.Equal(t, sum.Failed, counted)
+		})
 	}
-	assert.Equal(t, 1, kinds["crash"], "%v", kinds)
-	assert.Len(t, kinds, 1)
 }
 
-// A run that does not end is ended, and one that takes too much memory is told.
+// verifyKept asserts that a failure is kept with all that it takes to see it again.
+func verifyKept(t *testing.T, r *fuzz.Runner, f *fuzz.Failure) {
+	t.Helper()
+	k, err := fuzz.Load(filepath.Join(f.Dir, "mutant.json"))
+	require.NoError(t, err)
+	assert.Equal(t, *f.Mutant, k.Mutant)
+	again, err := new(fuzz.Runner).Replay(t.Context(), k) // the command is kept as well
+	require.NoError(t, err)
+	require.Len(t, again, 1)
+	assert.Equal(t, f.Kind, again[0].Kind)
+	assert.Equal(t, f.Detail, again[0].Detail)
+
+	_, img, err := f.Mutant.Build(r.Images)
+	require.NoError(t, err)
+	kept, err := os.ReadFile(filepath.Join(f.Dir, "image.qcow2"))
+	require.NoError(t, err)
+	want := make([]byte, img.Size())
+	_, err = img.ReadAt(want, 0)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(want, kept))
+
+	words, err := os.ReadFile(filepath.Join(f.Dir, "what.txt"))
+	require.NoError(t, err)
+	for _, m := range f.Mutant.Mutations {
+		assert.Contains(t, string(words), m.Text)
+	}
+	seeds, err := os.ReadFile(filepath.Join(f.Dir, "seeds.txt"))
+	require.NoError(t, err)
+	lines := strings.Fields(string(seeds))
+	require.Len(t, lines, int(f.Count))
+	for _, line := range lines {
+		seed, err := strconv.ParseUint(line, 10, 64)
+		require.NoError(t, err)
+		_, img, err := fuzz.NewMutant(r.Images, fuzz.Cases(), seed)
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "image.qcow2")
+		require.NoError(t, img.WriteFiles(filepath.Dir(path), filepath.Base(path)))
+		err = exec.Command(r.Command[0], r.Command[1], path).Run()
+		assert.Error(t, err, "seed %d is told to fail", seed)
+	}
+}
+
+// manySnapshots is what makes the toy hang, or take memory.
+var manySnapshots = fuzz.Kept{Mutant: fuzz.Mutant{Case: "healthy/empty", Mutations: []fuzz.Mutation{{Op: fuzz.OpWrite, At: 60, Bytes: []byte{0xff}, Text: "nb_snapshots"}}}}
+
+// A run that does not end is ended, and what it has started as well.
 func TestToyHangs(t *testing.T) {
-	m := &fuzz.Mutant{Case: "healthy/empty", Mutations: []fuzz.Mutation{{Op: fuzz.OpWrite, At: 60, Bytes: []byte{0xff}, Text: "nb_snapshots"}}}
-	r := toyRunner(t, "slow")
-	fs, err := r.Replay(context.Background(), m)
-	require.NoError(t, err)
-	require.Len(t, fs, 1)
-	assert.Equal(t, "hang", fs[0].Kind)
-
-	r = toyRunner(t, "fragile")
-	r.Memory = 1 << 10
-	fs, err = r.Replay(context.Background(), m)
-	require.NoError(t, err)
-	if len(fs) > 0 { // where the system tells
-		assert.Equal(t, "memory", fs[0].Kind)
+	for _, how := range []string{"slow", "slow child"} {
+		r := toyRunner(t, how)
+		r.Timeout = 2 * time.Second
+		start := time.Now()
+		fs, err := r.Replay(t.Context(), &manySnapshots)
+		require.NoError(t, err)
+		require.Len(t, fs, 1, how)
+		assert.Equal(t, "hang", fs[0].Kind, how)
+		assert.Less(t, time.Since(start), 30*time.Second, how)
 	}
 }
 
-// A parser that finds everything sound is told what it misses.
+// A run that takes too much memory is ended, long before its time is up.
+func TestToyTakesMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere memory is looked at when a run has ended")
+	}
+	for _, how := range []string{"greedy", "greedy child"} {
+		r := toyRunner(t, how)
+		r.Timeout, r.Memory = 50*time.Second, 128<<20
+		start := time.Now()
+		fs, err := r.Replay(t.Context(), &manySnapshots)
+		require.NoError(t, err)
+		require.Len(t, fs, 1, how)
+		assert.Equal(t, "memory", fs[0].Kind, how)
+		assert.Less(t, time.Since(start), 25*time.Second, how)
+	}
+}
+
+// The memory of the fuzzer itself is not held against what it runs.
+func TestMemoryOfTheFuzzer(t *testing.T) {
+	held := make([]byte, 64<<20)
+	for i := range held {
+		held[i] = 1
+	}
+	r := toyRunner(t, "verdict")
+	r.Memory = 48 << 20
+	fs, err := r.Replay(t.Context(), &manySnapshots)
+	require.NoError(t, err)
+	assert.Empty(t, fs)
+	runtime.KeepAlive(held)
+}
+
+// A parser that finds everything sound is told what it misses, each kind once.
 func TestToyIsCompared(t *testing.T) {
 	r := toyRunner(t, "verdict")
 	r.Seed, r.Runs, r.Oracle = 1, 60, true
-	sum, err := r.Run(context.Background())
+	sum, err := r.Run(t.Context())
 	require.NoError(t, err)
 	require.NotEmpty(t, sum.Failures)
+	seen := make(map[string]bool)
 	for _, f := range sum.Failures {
 		assert.Equal(t, "difference", f.Kind)
-		assert.LessOrEqual(t, len(f.Mutant.Mutations), 6)
+		assert.False(t, seen[f.Detail], f.Detail)
+		seen[f.Detail] = true
+		assert.DirExists(t, f.Dir)
+		assert.Empty(t, fuzz.Known()[f.Detail])
 	}
+}
+
+// What fails when the time is up is kept as it is.
+func TestToyIsInterrupted(t *testing.T) {
+	r := toyRunner(t, "slow")
+	r.Timeout, r.Jobs = time.Second, 1
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	dir := t.TempDir()
+	_, img, err := manySnapshots.Build(&images)
+	require.NoError(t, err)
+	require.NoError(t, img.WriteFiles(dir, "hangs.qcow2"))
+	r.Images = &fuzz.Images{Folder: dir} // every mutant of it hangs, or nearly
+	time.AfterFunc(1500*time.Millisecond, cancel)
+	sum, err := r.Run(ctx)
+	require.NoError(t, err)
+	require.Len(t, sum.Failures, 1)
+	assert.Equal(t, "hang", sum.Failures[0].Kind)
+	assert.FileExists(t, filepath.Join(sum.Failures[0].Dir, "mutant.json"))
 }
 
 // A command that takes everything is run on every mutant, several at once.
@@ -135,6 +246,11 @@ func TestRunnerGoesOn(t *testing.T) {
 	assert.EqualValues(t, 60, sum.Runs)
 	assert.Empty(t, sum.Failures)
 	assert.NotEmpty(t, sum.Codes)
+	codes := sum.Codes
+	r.Jobs = 1
+	sum, err = r.Run(context.Background())
+	require.NoError(t, err)
+	assert.Equal(t, codes, sum.Codes, "the same numbers give the same images")
 	assert.Positive(t, told)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -154,6 +270,11 @@ func TestRunnerUsage(t *testing.T) {
 	assert.Error(t, err)
 	_, err = (&fuzz.Runner{Command: []string{"x", "{}"}, Images: &fuzz.Images{Folder: t.TempDir()}, Runs: 1}).Run(context.Background())
 	assert.Error(t, err, "an empty folder")
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o666))
+	sum, err := (&fuzz.Runner{Command: []string{"true", "{}"}, Out: file, Runs: 1}).Run(context.Background())
+	assert.Error(t, err, "failures could not be kept")
+	assert.Nil(t, sum)
 }
 
 // Images of a folder are mutated as well.

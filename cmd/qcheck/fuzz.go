@@ -12,23 +12,24 @@ import (
 
 // FuzzCmd is `qcheck fuzz [flags] -- COMMAND… {}`.
 type FuzzCmd struct {
-	Seed    uint64        `default:"1" help:"The number of the first image; the same number gives the same image everywhere." placeholder:"N"`
-	Runs    uint64        `help:"How many images. The default is no end." placeholder:"N"`
-	Time    time.Duration `help:"When to stop (30s, 10m, 2h). The default is no end." placeholder:"TIME"`
-	Corpus  string        `help:"A folder of *.qcow2 files to change, instead of the images that qcheck makes." placeholder:"FOLDER" type:"existingdir"`
-	Jobs    number        `short:"j" default:"1" help:"How many run at once." placeholder:"N"`
-	Timeout time.Duration `default:"5s" help:"What one run may take; longer is a hang." placeholder:"TIME"`
-	MaxRSS  byteSize      `name:"max-rss" default:"1G" help:"What one run may take of memory; more is a failure." placeholder:"SIZE"`
-	Out     string        `default:"qcheck-fuzz" help:"The folder for images on which the command fails." placeholder:"FOLDER"`
-	Replay  string        `help:"Run the command once, on an image that was kept: its mutant.json." placeholder:"FILE"`
-	Oracle  string        `enum:",qcheck" default:"" help:"qcheck: also compare the exit code, which must be that of 'qemu-img check', with what qcheck says. Without a command QEMU's own tools are asked." placeholder:"qcheck"`
-	Command []string      `arg:"" optional:"" help:"What to run, behind --; {} stands for the image."`
+	Seed     uint64        `default:"1" help:"The number of the first image; the same number gives the same image everywhere. The default is 1." placeholder:"N"`
+	Runs     uint64        `help:"How many images. The default is no end." placeholder:"N"`
+	Time     time.Duration `help:"When to stop (30s, 10m, 2h). The default is no end." placeholder:"TIME"`
+	Corpus   string        `help:"A folder of *.qcow2 files to change, instead of the images that qcheck makes." placeholder:"FOLDER" type:"existingdir"`
+	Jobs     number        `short:"j" default:"1" help:"How many run at once. The default is 1." placeholder:"N"`
+	Timeout  time.Duration `help:"What one run may take; longer is a hang. The default is 5s." placeholder:"TIME"`
+	MaxRSS   byteSize      `name:"max-rss" help:"What one process of a run may take of memory; more is a failure, and the run is ended. The default is 1G." placeholder:"SIZE"`
+	Out      string        `default:"qcheck-fuzz" help:"The folder for images on which the command fails. The default is qcheck-fuzz." placeholder:"FOLDER"`
+	Replay   string        `help:"Do once more what failed: the mutant.json of an image that was kept. Without a command it runs the one that failed." placeholder:"FILE"`
+	Progress string        `enum:"auto,always,never" default:"auto" placeholder:"WHEN" help:"Show how far it has come: auto (the default; on a terminal), always or never."`
+	Oracle   string        `enum:",qcheck" default:"" help:"qcheck: also compare the exit code, which must be that of 'qemu-img check', with what qcheck says. Without a command QEMU's own tools are asked." placeholder:"qcheck"`
+	Command  []string      `arg:"" optional:"" help:"What to run, behind --; {} stands for the image."`
 }
 
 // Examples is shown below the command's help.
 func (c *FuzzCmd) Examples() string {
 	return "  qcheck fuzz --time 10m -j 4 -- ./my-parser {}\n" +
-		"  qcheck fuzz --replay qcheck-fuzz/crash-0a1b2c3d/mutant.json -- ./my-parser {}\n" +
+		"  qcheck fuzz --replay qcheck-fuzz/crash-0a1b2c3d/mutant.json\n" +
 		"  qcheck fuzz --oracle=qcheck --runs 1000"
 }
 
@@ -39,55 +40,69 @@ func (c *FuzzCmd) Run(ctx context.Context, s *streams) error {
 		Jobs: int(c.Jobs), Timeout: c.Timeout, Memory: int64(c.MaxRSS), Out: c.Out,
 	}
 	switch {
-	case len(c.Command) == 0 && c.Oracle == "":
+	case len(c.Command) == 0 && c.Oracle == "" && c.Replay == "":
 		return &usageError{text: "fuzz: there is no command to run", hint: "`qcheck fuzz -- COMMAND {}` runs one; " + helpHint("fuzz")}
 	case len(c.Command) > 0 && !strings.Contains(strings.Join(c.Command, " "), fuzz.Placeholder):
 		return &usageError{text: "fuzz: no argument of the command holds {}, which stands for the image", hint: helpHint("fuzz")}
+	case c.Time < 0 || c.Timeout < 0:
+		return &usageError{text: "fuzz: a time below zero", hint: helpHint("fuzz")}
 	}
 	if c.Replay != "" {
 		return c.replay(ctx, s, r)
 	}
+	timed := ctx
 	if c.Time > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Time)
+		timed, cancel = context.WithTimeout(ctx, c.Time)
 		defer cancel()
 	}
-	if terminalWidth(s.err) > 0 {
-		r.Progress = func(sum fuzz.Summary) { fmt.Fprintf(s.err, "\r\x1b[K%s", fuzzLine(&sum)) }
+	s.progress = newProgressLine(c.Progress, s.err, "")
+	if line := s.progress; line != nil {
+		r.Progress = func(sum fuzz.Summary) { line.show(fuzzLine(&sum)) }
 	}
-	sum, err := r.Run(ctx)
-	if r.Progress != nil {
-		fmt.Fprint(s.err, "\r\x1b[K")
-	}
-	if err != nil {
-		return err
-	}
-	for _, f := range sum.Failures {
-		if err := printFailure(s, f); err != nil {
+	sum, failed := r.Run(timed)
+	s.progress.done()
+	if sum != nil {
+		for _, f := range sum.Failures {
+			if err := printFailure(s, f); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintln(s.out, fuzzLine(sum)); err != nil {
 			return err
 		}
 	}
-	if _, err := fmt.Fprintln(s.out, fuzzLine(sum)); err != nil {
-		return err
-	}
 	switch {
+	case failed != nil:
+		return failed
 	case len(sum.Failures) > 0:
 		return exitCorrupt
-	case c.Runs > 0 && sum.Runs < c.Runs && c.Time == 0:
-		return exitTrouble // interrupted
+	case ctx.Err() != nil && (c.Runs > 0 || c.Time > 0):
+		return exitTrouble // interrupted; else that is how it ends
 	}
 	return nil
 }
 
-// replay runs the command on one mutant.
+// replay does once more what failed.
 func (c *FuzzCmd) replay(ctx context.Context, s *streams, r *fuzz.Runner) error {
-	m, err := fuzz.LoadMutant(c.Replay)
+	k, err := fuzz.Load(c.Replay)
 	if err != nil {
 		return err
 	}
-	fs, err := r.Replay(ctx, m)
+	if c.Corpus == "" {
+		r.Images = nil // from where it was
+	}
+	fs, err := r.Replay(ctx, k)
 	if err != nil {
 		return err
+	}
+	if ctx.Err() != nil {
+		return exitTrouble
+	}
+	if len(r.Command) > 0 {
+		if _, err := fmt.Fprintf(s.out, "command: %s\n", check.Escape(strings.Join(r.Command, " "))); err != nil {
+			return err
+		}
 	}
 	if len(fs) == 0 {
 		_, err := fmt.Fprintln(s.out, "the command does not fail")
@@ -97,25 +112,28 @@ func (c *FuzzCmd) replay(ctx context.Context, s *streams, r *fuzz.Runner) error 
 		if err := printFailure(s, f); err != nil {
 			return err
 		}
+		for line := range strings.Lines(f.Said) {
+			if _, err := fmt.Fprintln(s.out, "  | "+check.Escape(strings.TrimRight(line, "\r\n"))); err != nil {
+				return err
+			}
+		}
 	}
 	return exitCorrupt
 }
 
 // fuzzLine sums up how far it has come.
 func fuzzLine(s *fuzz.Summary) string {
-	kinds := "no failures"
-	if n := len(s.Failures); n > 0 {
-		total := uint64(0)
-		for _, f := range s.Failures {
-			total += f.Count
-		}
-		kinds = fmt.Sprintf("%d kinds of failures on %d images", n, total)
-		if n == 1 {
-			kinds = fmt.Sprintf("1 kind of failure on %d images", total)
-		}
+	failures := "no failures"
+	switch n := len(s.Failures); {
+	case s.Failed == 1:
+		failures = "1 failure"
+	case s.Failed > 0 && n > 1:
+		failures = fmt.Sprintf("%d failures of %d kinds", s.Failed, n)
+	case s.Failed > 0:
+		failures = fmt.Sprintf("%d failures", s.Failed)
 	}
-	return fmt.Sprintf("%d runs, %.0f a second, %s; the images met %d of %d codes of findings",
-		s.Runs, float64(s.Runs)/max(s.Took.Seconds(), 0.001), kinds, len(s.Codes), len(check.Catalog()))
+	return fmt.Sprintf("%d runs, %.0f/s, %s, %d of %d codes of findings met",
+		s.Runs, float64(s.Runs)/max(s.Took.Seconds(), 0.001), failures, len(s.Codes), len(check.Catalog()))
 }
 
 func printFailure(s *streams, f *fuzz.Failure) error {

@@ -60,10 +60,17 @@ func (p *progressLine) update(at check.Progress) {
 	if at.Pass != p.pass {
 		p.pass, p.began, p.started = at.Pass, now, at.Done
 	}
+	if !now.Before(p.next) {
+		p.show(p.text(at, now))
+	}
+}
+
+// show shows a line, unless it is too early for another.
+func (p *progressLine) show(text string) {
+	now := p.now()
 	if now.Before(p.next) {
 		return
 	}
-	text := p.text(at, now)
 	if !p.terminal {
 		p.next = now.Add(progressLogging)
 		fmt.Fprintln(p.w, text)
