@@ -95,7 +95,7 @@ func (m *Mutant) where() string {
 	}
 	var parts []string
 	for i := range m.Mutations {
-		text, _, _ := strings.Cut(strings.TrimSuffix(m.Mutations[i].Text, inPart), ": ")
+		text, _, _ := strings.Cut(m.Mutations[i].whole(), ": ")
 		parts = append(parts, wholeNumbers.ReplaceAllString(text, "N"))
 	}
 	slices.Sort(parts)

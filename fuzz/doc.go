@@ -8,7 +8,7 @@
 //
 // A [Mutant] is the name of a case and such a list; it can be stored as JSON and
 // made again anywhere. [NewMutant] makes the mutant of a number: the same number is
-// always the same mutant. [Minimise] takes mutations away while the image still
+// always the same mutant. [Mutant.Minimise] takes mutations away while the image still
 // does what it is kept for.
 //
 // Threat model: none. What runs on the mutants must expect anything; this package

@@ -66,6 +66,9 @@ func (r *Runner) save(f *Failure) error {
 		fmt.Fprintf(&b, "command: %s\n", strings.Join(r.Command, " "))
 	}
 	fmt.Fprintf(&b, "image: %s, seed %d\n", f.Mutant.Case, f.Mutant.Seed)
+	if len(f.Mutant.Mutations) == 0 {
+		fmt.Fprintln(&b, "  as it is")
+	}
 	for i := range f.Mutant.Mutations {
 		fmt.Fprintf(&b, "  %d. %s\n", i+1, f.Mutant.Mutations[i].Text)
 	}

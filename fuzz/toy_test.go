@@ -98,6 +98,9 @@ func TestToyIsCaught(t *testing.T) {
 					continue
 				}
 				wheres = append(wheres, f.Where)
+				if !slices.Contains(test.wants, f.Where) {
+					continue // the end came while it was minimised
+				}
 				assert.Len(t, f.Mutant.Mutations, 1, "%s: %s", f.Detail, f.Mutant)
 				assert.Len(t, f.Mutant.Mutations[0].Bytes, 1, "one byte is enough")
 			}

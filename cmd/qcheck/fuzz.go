@@ -143,6 +143,9 @@ func printFailure(s *streams, f *fuzz.Failure) error {
 	}
 	text += "\n"
 	text += fmt.Sprintf("  seed %d, %s\n", f.Mutant.Seed, f.Mutant.Case)
+	if len(f.Mutant.Mutations) == 0 {
+		text += "  as it is\n"
+	}
 	for i := range f.Mutant.Mutations {
 		text += "  " + check.Escape(f.Mutant.Mutations[i].Text) + "\n"
 	}
