@@ -62,7 +62,7 @@ func (c *FuzzCmd) Run(ctx context.Context, s *streams) error {
 	}
 	sum, failed := r.Run(timed)
 	s.progress.done()
-	if sum != nil {
+	if sum != nil && (sum.Runs > 0 || failed == nil) {
 		for _, f := range sum.Failures {
 			if err := printFailure(s, f); err != nil {
 				return err
