@@ -30,8 +30,9 @@ var repairWays = []repair.Options{
 }
 
 // verifyRepair repairs a mutant in memory and asserts what must be so of any repair:
-// it ends, makes no corruption where there was none, a second one finds nothing left to do, and without
-// leave to lose data whatever could be read reads as before.
+// it ends, can be taken back, makes no corruption where there was none, a second one
+// finds nothing left to do, and without leave to lose data whatever could be read
+// reads as before.
 func verifyRepair(t testing.TB, c *corpus.Case, img *corpus.Image, opts repair.Options, said string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*mostTime)
@@ -52,6 +53,9 @@ func verifyRepair(t testing.TB, c *corpus.Case, img *corpus.Image, opts repair.O
 	}
 	after.Truncate(plan.NewSize)
 	require.GreaterOrEqual(t, plan.NewSize, plan.OldSize, said)
+	if !plan.Empty() {
+		verifyUndo(ctx, t, img, after, plan, said)
+	}
 	if plan.Before.Totals.Corruptions == 0 { // else more may come to light behind what is mended
 		require.Zero(t, plan.After.Totals.Corruptions, "worse than before: %s", said)
 	}
