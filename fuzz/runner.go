@@ -71,6 +71,9 @@ type Summary struct {
 	Took     time.Duration
 	Codes    []check.Code // that checks of the mutants have met
 	Failures []*Failure
+	// Known counts the mutants on which the command and the check disagree as they
+	// are meant to, by kind of difference; see [Known].
+	Known map[string]uint64
 }
 
 // defaults fills in what is not given.
@@ -108,6 +111,7 @@ type session struct {
 	failed   uint64
 	codes    map[check.Code]bool
 	failures map[string]*alike // by kind and detail
+	known    map[string]uint64 // differences
 	told     time.Time
 
 	telling sync.Mutex // held while Progress runs
@@ -129,7 +133,7 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	defer undo()
-	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*alike)}
+	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*alike), known: make(map[string]uint64)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var workers sync.WaitGroup
@@ -150,7 +154,7 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 func (s *session) summary() *Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sum := &Summary{Runs: s.done, Failed: s.failed, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes))}
+	sum := &Summary{Runs: s.done, Failed: s.failed, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes)), Known: maps.Clone(s.known)}
 	for _, k := range slices.Sorted(maps.Keys(s.failures)) {
 		for _, f := range s.failures[k].kept {
 			copied := *f
@@ -248,11 +252,12 @@ func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corp
 	if res == nil {
 		return nil, nil
 	}
-	return s.differ(ctx, dir, c, img, opened, res)
+	return s.differ(ctx, dir, c, img, opened, res, count)
 }
 
-// differ compares a check with the command.
-func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, opened *qcow2.Image, res *check.Result) ([]*Failure, error) {
+// differ compares a check with the command. With count the known differences are
+// counted.
+func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, opened *qcow2.Image, res *check.Result, count bool) ([]*Failure, error) {
 	var said *Said
 	if len(s.Command) == 0 {
 		q := &QEMU{Dir: filepath.Join(dir, "images"), Timeout: s.Timeout, Memory: s.Memory}
@@ -279,8 +284,13 @@ func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *c
 	}
 	var fs []*Failure
 	for _, d := range Compare(opened, res, said) {
-		if Known()[d.Key] == "" {
+		switch {
+		case Known()[d.Key] == "":
 			fs = append(fs, &Failure{Kind: "difference", Detail: d.Key, Said: d.Text})
+		case count:
+			s.mu.Lock()
+			s.known[d.Key]++
+			s.mu.Unlock()
 		}
 	}
 	return fs, nil

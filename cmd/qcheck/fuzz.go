@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +69,9 @@ func (c *FuzzCmd) Run(ctx context.Context, s *streams) error {
 			if err := printFailure(s, f); err != nil {
 				return err
 			}
+		}
+		if err := printKnown(s, sum.Known); err != nil {
+			return err
 		}
 		if _, err := fmt.Fprintln(s.out, fuzzLine(sum)); err != nil {
 			return err
@@ -134,6 +139,19 @@ func fuzzLine(s *fuzz.Summary) string {
 	}
 	return fmt.Sprintf("%d runs, %.0f/s, %s, %d of %d codes of findings met",
 		s.Runs, float64(s.Runs)/max(s.Took.Seconds(), 0.001), failures, len(s.Codes), len(check.Catalog()))
+}
+
+// printKnown lists the differences that are meant to be.
+func printKnown(s *streams, known map[string]uint64) error {
+	if len(known) == 0 {
+		return nil
+	}
+	text := "differences that are known, with the number of images:\n"
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		text += fmt.Sprintf("  %6d  %s\n", known[key], key)
+	}
+	_, err := fmt.Fprint(s.out, text)
+	return err
 }
 
 func printFailure(s *streams, f *fuzz.Failure) error {
