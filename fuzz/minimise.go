@@ -91,7 +91,11 @@ func (m *Mutation) drop(n uint64, front bool) {
 	} else {
 		m.Bytes = m.Bytes[:uint64(len(m.Bytes))-n]
 	}
-	m.Text = fmt.Sprintf("%s%s%d bytes at %#x", whole, inPart, m.length(), m.At)
+	unit := "bytes"
+	if m.length() == 1 {
+		unit = "byte"
+	}
+	m.Text = fmt.Sprintf("%s%s%d %s at %#x", whole, inPart, m.length(), unit, m.At)
 	if m.Op == OpWrite {
 		m.Text += fmt.Sprintf(", %x", m.Bytes)
 	}

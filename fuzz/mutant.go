@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Mutant is an image of the corpus with changes.
@@ -68,20 +69,53 @@ func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
 // maxLoaded is the longest file that is used of a folder, in bytes.
 const maxLoaded = 1 << 30
 
-// load reads an image file.
+// load reads an image file, and of its folder what belongs to it: its backing file
+// and its data file, unless their names lead elsewhere.
 func load(path string) (*corpus.Image, error) {
+	s, err := loadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	img := &corpus.Image{Store: s}
+	opened, err := qcow2.Open(s, s.Size())
+	if err != nil {
+		return img, nil // of another format; a header will not be found in it
+	}
+	backing, _ := opened.BackingFileName()
+	names := []string{string(backing)}
+	if e := opened.Extension(qcow2.ExtDataFile); e != nil {
+		names = append(names, string(e.Data))
+	}
+	for _, name := range names {
+		if name == "" || name == imageName || !filepath.IsLocal(name) || filepath.Base(name) != name {
+			continue
+		}
+		s, err := loadFile(filepath.Join(filepath.Dir(path), name))
+		if err != nil {
+			continue // it is missing, as it is for every other reader
+		}
+		if img.Siblings == nil {
+			img.Siblings = make(map[string]*corpus.Store)
+		}
+		img.Siblings[name] = s
+	}
+	return img, nil
+}
+
+// loadFile reads a file.
+func loadFile(path string) (*corpus.Store, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxLoaded {
+		return nil, fmt.Errorf("%s: no file, or too long a one to be kept in memory", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if st.Size() > maxLoaded {
-		return nil, fmt.Errorf("%s: too long a file to be kept in memory", path)
-	}
 	s := corpus.NewStore(st.Size())
 	buf := make([]byte, 1<<20)
 	for off := int64(0); off < st.Size(); off += int64(len(buf)) {
@@ -92,7 +126,7 @@ func load(path string) (*corpus.Image, error) {
 		s.WriteAt(buf[:n], off) // zeros take no memory
 	}
 	s.Truncate(st.Size())
-	return &corpus.Image{Store: s}, nil
+	return s, nil
 }
 
 // Names gives the images that mutants can be made of.

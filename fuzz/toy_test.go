@@ -304,3 +304,22 @@ func TestFolder(t *testing.T) {
 	}
 	assert.Greater(t, len(codes), 10)
 }
+
+// What an image of a folder needs beside it comes along.
+func TestFolderWithSiblings(t *testing.T) {
+	for _, name := range []string{"healthy/backing-raw", "healthy/data-file"} {
+		dir := t.TempDir()
+		_, img, err := images.Build(name)
+		require.NoError(t, err)
+		require.NotEmpty(t, img.Siblings)
+		require.NoError(t, img.WriteFiles(dir, "mine.qcow2"))
+		_, got, err := (&fuzz.Images{Folder: dir}).Build("mine.qcow2")
+		require.NoError(t, err)
+		assert.Equal(t, img.Sum(), got.Sum())
+		require.Len(t, got.Siblings, len(img.Siblings))
+		for sibling, s := range img.Siblings {
+			require.Contains(t, got.Siblings, sibling)
+			assert.Equal(t, s.Sum(), got.Siblings[sibling].Sum())
+		}
+	}
+}
