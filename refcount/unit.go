@@ -121,6 +121,12 @@ func (p *planner) unit() (u unit, ok bool) {
 	return u, true
 }
 
+// references tells whether there may be references to clusters from lo to hi-1.
+func (u *unit) references(lo, hi uint64) bool {
+	i := sort.Search(len(u.chunks), func(i int) bool { return (u.chunks[i].index+1)*chunkClusters > lo })
+	return i < len(u.chunks) && u.chunks[i].index*chunkClusters < hi
+}
+
 // first is the first cluster that a block covers, end the first after them.
 func (t *Table) first(b Block) uint64 { return b.Index * t.perBlock }
 func (t *Table) end(b Block) uint64   { return t.first(b) + t.perBlock }
@@ -130,6 +136,7 @@ type part struct {
 	block  Block
 	lo, hi uint64 // clusters
 	from   uint64 // of the block's bytes
+	zeros  bool   // known without reading it
 	raw    []byte // nil: all zero, or not read
 	err    error
 }
@@ -241,29 +248,30 @@ func (w *worker) load() {
 	for _, b := range u.blocks {
 		p := part{block: b, lo: max(u.lo, t.first(b)), hi: min(u.hi, t.end(b), t.clusters)}
 		p.from = (p.lo - t.first(b)) << t.g.RefcountOrder / 8
-		w.parts = append(w.parts, p)
-		if !w.hole(&p) {
+		// Where there are references the block has hardly been left out, and reading
+		// a hole costs less than asking each time whether there is one.
+		p.zeros = !u.references(p.lo, p.hi) && w.known.covers(t, p.offset(), uint64(p.length(t)))
+		if !p.zeros {
 			size += p.length(t)
 		}
+		w.parts = append(w.parts, p)
 	}
 	if cap(w.buf) < size {
 		w.buf = make([]byte, size)
 	}
 	inFile := make([]*part, 0, len(w.parts))
 	for i := range w.parts {
-		inFile = append(inFile, &w.parts[i])
+		if !w.parts[i].zeros {
+			inFile = append(inFile, &w.parts[i])
+		}
 	}
 	slices.SortFunc(inFile, func(a, b *part) int { return compareUint(a.offset(), b.offset()) })
 
 	free := w.buf[:size]
 	for i := 0; i < len(inFile); {
 		p := inFile[i]
-		if w.hole(p) {
-			i++
-			continue
-		}
 		n, length := i+1, p.length(t)
-		for n < len(inFile) && inFile[n].offset() == p.offset()+uint64(length) && !w.hole(inFile[n]) {
+		for n < len(inFile) && inFile[n].offset() == p.offset()+uint64(length) {
 			length += inFile[n].length(t)
 			n++
 		}
@@ -294,11 +302,6 @@ func (p *part) length(t *Table) int { return int((p.hi - p.lo) << t.g.RefcountOr
 // dataExtent is an answer of a DataFinder: nothing is stored from asked to
 // start, something from there to end.
 type dataExtent struct{ asked, start, end qcow2.HostOffset }
-
-// hole tells whether a part is known to be all zeros without reading it.
-func (w *worker) hole(p *part) bool {
-	return w.known.covers(w.t, p.offset(), uint64(p.length(w.t)))
-}
 
 // covers tells whether a range of the file is known to be all zeros without
 // reading it. The last answer is kept for the next question.
