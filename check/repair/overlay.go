@@ -145,9 +145,7 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 	at := int64(off)
 	for done := 0; done < len(p); {
 		n := (at + int64(done)) / pageSize
-		if err := o.heat(n); err != nil {
-			return err
-		}
+		o.heat(n)
 		done += copy(o.hot.will[at+int64(done)-n*pageSize:], p[done:])
 	}
 	if end := at + int64(len(p)); end > o.size { // it is read meanwhile when the image does not grow
@@ -159,24 +157,34 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 }
 
 // heat makes a page the one that is being changed.
-func (o *overlay) heat(n int64) error {
+func (o *overlay) heat(n int64) {
 	if o.hot.is(n) {
-		return nil
+		return
 	}
 	if o.hot.there {
 		o.pages[o.hot.n] = packed(o.hot.was[:], o.hot.will[:])
 		o.hot.there = false
 	}
-	if err := o.readBase(o.hot.was[:], n*pageSize); err != nil {
-		return err
-	}
+	o.readPage(o.hot.was[:], n*pageSize)
 	o.hot.will = o.hot.was
 	o.pages[n].over(o.hot.will[:], 0)
 	if _, known := o.pages[n]; !known {
 		o.pages[n] = nil
 	}
 	o.hot.n, o.hot.there = n, true
-	return nil
+}
+
+// readPage reads a page of the file. Sectors that cannot be read are left as zeros: they
+// may be beside what is changed only, and if they are not, [overlay.edits] fails.
+func (o *overlay) readPage(p []byte, off int64) {
+	if o.readBase(p, off) == nil {
+		return
+	}
+	for i := int64(0); i < pageSize; i += qcow2.SectorSize {
+		if sector := p[i : i+qcow2.SectorSize]; o.readBase(sector, off+i) != nil {
+			clear(sector)
+		}
+	}
 }
 
 // edits adds what differs from the file to the edits of a plan.
