@@ -114,5 +114,13 @@ func (e *Evidence) Contested(x qcow2.Extent, besides ...Structure) (found bool) 
 	return found
 }
 
+// ReadsAsL2Table tells whether every entry in a cluster could be one of an L2 table that
+// is in order; blank tells that all are zero.
+func (e *Evidence) ReadsAsL2Table(off qcow2.HostOffset) (ok, blank bool) {
+	table := make([]byte, e.run.g.ClusterSize())
+	ok = e.run.img.ReadAt(table, off) == nil && newScanner(e.run).plausible(table)
+	return ok, ok && allZero(table)
+}
+
 // MetadataAt gives the metadata structure that takes a cluster.
 func (e *Evidence) MetadataAt(cl qcow2.HostCluster) (Owner, bool) { return e.run.metadataAt(cl) }

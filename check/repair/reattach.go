@@ -15,7 +15,8 @@ import (
 //   - an L2 table, at an L1 entry whose value is one flipped bit away, or which is the
 //     only one of its disk without a table;
 //   - an L1 table, where its offset, in the header or in a snapshot's entry, is one
-//     flipped bit away, and every entry of it names a cluster that lacks a reference.
+//     flipped bit away, and every entry of it names what reads as an L2 table and
+//     lacks a reference.
 //
 // Nothing is ever hung where something else hangs that makes sense.
 
@@ -179,13 +180,18 @@ func (s *session) isLostL1(off qcow2.HostOffset, entries uint64) bool {
 			return false
 		}
 	}
-	named := 0
+	found := false
 	for _, e := range qcow2.ReadL1(s.img, off, entries).All() {
 		to := e.Offset()
 		if e.Reserved() != 0 || to == 0 || !s.g.Aligned(to) || s.g.PastEnd(to, s.g.ClusterSize(), s.img.Size()) || !s.lacks(s.g.HostCluster(to)) {
 			return false
 		}
-		named++
+		// What the guest has written may read as an L1 table by chance.
+		table, blank := s.ev.ReadsAsL2Table(to)
+		if !table {
+			return false
+		}
+		found = found || !blank
 	}
-	return named > 0
+	return found
 }
