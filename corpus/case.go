@@ -40,6 +40,10 @@ type Case struct {
 	QEMUSlow bool
 	// Huge images are larger than file systems allow; they exist in memory only.
 	Huge bool
+	// Long images are files of many GiB of which nearly all is a hole.
+	Long bool
+
+	anySize bool // see [Case.inAllSizes]
 }
 
 // Want is a finding that a check must give.
@@ -108,9 +112,9 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 }
 
 // sections make the cases, each those of its file.
-var sections = []func() []Case{healthyCases, headerCases, extensionCases, mappingCases, overlapCases,
+var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
 	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, fileCases,
-	hostileCases, combinedCases}
+	hostileCases, combinedCases, togetherCases}
 
 // allCases are the cases, sorted by name.
 var allCases = sync.OnceValue(func() []Case {

@@ -1,16 +1,21 @@
 package corpus
 
 import (
+	"slices"
+
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // bitmapSpec is a small disk with a bitmap that is stored, "b0", and one that is
-// clean, "b1". The first has room for more table entries in its table's cluster.
-func bitmapSpec() Spec {
-	return Spec{ClusterBits: 12, Size: 64*mib + 512, Ops: []Op{Write{Length: 8 * kib, Pattern: 1}, Reserve{Name: "room", Clusters: 2}},
+// clean, "b1". The table of the first has five entries, of which 0, 2 and 4 have data,
+// and its cluster room for more.
+func bitmapSpec(bits uint32) Spec {
+	part := uint64(512*8) << bits // what a cluster of b0 tells of, in bytes of the disk
+	return Spec{ClusterBits: bits, Size: 4*part + 512, Ops: []Op{Write{Length: 512, Pattern: 1}, Write{Offset: 1 << bits, Length: 512, Pattern: 1},
+		Reserve{Name: "room", Clusters: 2}},
 		Bitmaps: []Bitmap{
-			{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []Range{{0, mib}, {40 * mib, 4 * mib}, {64 * mib, 512}}},
+			{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []Range{{0, part / 16}, {5 * part / 2, part / 4}, {4 * part, 512}}},
 			{Name: "b1", GranularityBits: 16},
 		}}
 }
@@ -23,81 +28,88 @@ func freeBitmaps() []Damage {
 }
 
 // bitmapExtensionCases are faults of the bitmaps extension.
-func bitmapExtensionCases() []Case {
+func bitmapExtensionCases() []Case { return inSizes(bitmapExtensionCasesIn, 12, 9, 16, 21) }
+
+func bitmapExtensionCasesIn(bits uint32) []Case {
+	spec := func() Spec { return bitmapSpec(bits) }
 	ext := func(off, n uint64) Place { return ExtensionData(qcow2.ExtBitmaps, off, n) }
 	nb, offset, size := ext(qcow2.BitmapsExtNbBitmaps, 4), ext(qcow2.BitmapsExtDirectoryOffset, 8), ext(qcow2.BitmapsExtDirectorySize, 8)
-	stale := bitmapSpec()
+	stale := spec()
 	stale.StaleBitmaps = true
-	v2 := bitmapSpec()
+	v2 := spec()
 	v2.Version = 2
 	lost := func(d ...Damage) []Damage { return append(freeBitmaps(), d...) }
 	return []Case{
-		one("bitmaps/autoclear-without-extension", "the image is said to have bitmaps, but has none", base(),
+		one("bitmaps/autoclear-without-extension", "the image is said to have bitmaps, but has none", base(bits),
 			check.BMP001, HeaderField(qcow2.FieldAutoclearFeatures),
 			SetBits(HeaderField(qcow2.FieldAutoclearFeatures), uint64(qcow2.AutoclearBitmaps))),
 		one("bitmaps/stale", "written to by software that knows no bitmaps: what they say is not true any more", stale,
 			check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)),
-		one("bitmaps/count-0", "a directory of no bitmaps", bitmapSpec(), check.BMP003, nb, Set(nb, 0)),
-		one("bitmaps/count-65536", "more bitmaps than there can be", bitmapSpec(), check.BMP003, nb, Set(nb, 65536)),
-		one("bitmaps/count-high", "one bitmap more than the directory has", bitmapSpec(), check.BMP003, nb, Set(nb, 3)),
-		one("bitmaps/count-low", "one bitmap less than the directory has", bitmapSpec(), check.BMP003, nb, Set(nb, 1)),
-		one("bitmaps/reserved", "the reserved field", bitmapSpec(),
+		one("bitmaps/count-0", "a directory of no bitmaps", spec(), check.BMP003, nb, Set(nb, 0)),
+		one("bitmaps/count-65536", "more bitmaps than there can be", spec(), check.BMP003, nb, Set(nb, 65536)),
+		one("bitmaps/count-high", "one bitmap more than the directory has", spec(), check.BMP003, nb, Set(nb, 3)).inAllSizes(),
+		one("bitmaps/count-low", "one bitmap less than the directory has", spec(), check.BMP003, nb, Set(nb, 1)),
+		one("bitmaps/reserved", "the reserved field", spec(),
 			check.BMP004, ext(qcow2.BitmapsExtReserved, 4), Set(ext(qcow2.BitmapsExtReserved, 4), 7)),
-		one("bitmaps/directory-0", "the directory is said to be in the header's place", bitmapSpec(), check.BMP005, offset, lost(Set(offset, 0))...),
-		one("bitmaps/directory-misaligned", "the directory is said to start within a cluster", bitmapSpec(), check.BMP005, offset, lost(Add(offset, 8))...),
-		one("bitmaps/directory-past-end", "the directory is said to lie behind the end of the file", bitmapSpec(),
-			check.BMP005, offset, lost(Set(offset, tib))...),
-		one("bitmaps/directory-size-0", "a directory of no bytes", bitmapSpec(), check.BMP005, size, Set(size, 0)),
-		one("bitmaps/directory-huge", "a directory larger than all that fits into one", bitmapSpec(),
-			check.BMP005, size, Set(size, qcow2.MaxBitmapDirectorySize+8)),
-		one("bitmaps/directory-trailing", "bytes behind the last entry of the directory", bitmapSpec(), check.BMP006, size, Add(size, 8)),
+		one("bitmaps/directory-0", "the directory is said to be in the header's place", spec(), check.BMP005, offset, lost(Set(offset, 0))...),
+		one("bitmaps/directory-misaligned", "the directory is said to start within a cluster", spec(), check.BMP005, offset, lost(Add(offset, 8))...).inAllSizes(),
+		one("bitmaps/directory-past-end", "the directory is said to lie behind the end of the file", spec(),
+			check.BMP005, offset, lost(Set(offset, tib))...).inAllSizes(),
+		one("bitmaps/directory-size-0", "a directory of no bytes", spec(), check.BMP005, size, Set(size, 0)),
+		one("bitmaps/directory-huge", "a directory larger than all that fits into one", spec(),
+			check.BMP005, size, Set(size, qcow2.MaxBitmapDirectorySize+8)).inAllSizes(),
+		one("bitmaps/directory-trailing", "bytes behind the last entry of the directory", spec(), check.BMP006, size, Add(size, 8)).inAllSizes(),
 		one("bitmaps/version-2", "bitmaps in a version 2 image, which has no bit to tell whether they are true", v2,
 			check.BMP007, ExtensionOf(qcow2.ExtBitmaps)),
 	}
 }
 
 // bitmapDirectoryCases are faults of the entries of the bitmap directory.
-func bitmapDirectoryCases() []Case {
+func bitmapDirectoryCases() []Case { return inSizes(bitmapDirectoryCasesIn, 12, 9, 16, 21) }
+
+func bitmapDirectoryCasesIn(bits uint32) []Case {
+	spec := func() Spec { return bitmapSpec(bits) }
 	field := func(off, n uint64) Place { return BitmapField("b1", off, n) }
 	offset, size := field(qcow2.BitmapFieldTableOffset, 8), field(qcow2.BitmapFieldTableSize, 4)
 	flags, typ := field(qcow2.BitmapFieldFlags, 4), field(qcow2.BitmapFieldType, 1)
 	gran, nameSize := field(qcow2.BitmapFieldGranularityBits, 1), field(qcow2.BitmapFieldNameSize, 2)
 	table := SetRefcount(BitmapTable("b1"), 0)
 	with := func(b Bitmap) Spec {
-		s := bitmapSpec()
+		s := spec()
 		s.Bitmaps[1] = b
 		return s
 	}
 	inUse := with(Bitmap{Name: "b1", InUse: true})
 	return []Case{
-		one("bitmap/entry-runs-out", "a name that would reach past the end of the directory", bitmapSpec(),
-			check.BMD001, nameSize, Set(nameSize, 200)),
-		one("bitmap/extra-runs-out", "extra data that would reach past the end of the directory", bitmapSpec(),
+		one("bitmap/entry-runs-out", "a name that would reach past the end of the directory", spec(),
+			check.BMD001, nameSize, Set(nameSize, 200)).inAllSizes(),
+		one("bitmap/extra-runs-out", "extra data that would reach past the end of the directory", spec(),
 			check.BMD001, field(qcow2.BitmapFieldExtraDataSize, 4), Set(field(qcow2.BitmapFieldExtraDataSize, 4), 0xfffffff8)),
-		one("bitmap/table-0", "a table in the header's place", bitmapSpec(), check.BMD002, offset, Set(offset, 0), table),
-		one("bitmap/table-misaligned", "a table that starts within a cluster", bitmapSpec(), check.BMD002, offset, Add(offset, 8), table),
-		one("bitmap/table-past-end", "a table behind the end of the file", bitmapSpec(), check.BMD002, offset, Set(offset, tib), table),
-		one("bitmap/table-size-0", "a table of no entries", bitmapSpec(), check.BMD003, size, Set(size, 0)),
-		one("bitmap/table-huge", "a table of more than 2^27 entries", bitmapSpec(), check.BMD003, size, Set(size, 1<<27+1)),
-		one("bitmap/table-size", "a table with an entry more than the disk takes", bitmapSpec(), check.BMD004, size, Add(size, 1)),
+		one("bitmap/table-0", "a table in the header's place", spec(), check.BMD002, offset, Set(offset, 0), table),
+		one("bitmap/table-misaligned", "a table that starts within a cluster", spec(), check.BMD002, offset, Add(offset, 8), table).inAllSizes(),
+		one("bitmap/table-past-end", "a table behind the end of the file", spec(), check.BMD002, offset, Set(offset, tib), table).inAllSizes(),
+		one("bitmap/table-size-0", "a table of no entries", spec(), check.BMD003, size, Set(size, 0)),
+		one("bitmap/table-huge", "a table of more than 2^27 entries", spec(), check.BMD003, size, Set(size, 1<<27+1)),
+		one("bitmap/table-data-huge", "a table of a bitmap of more than 512 MiB", spec(), check.BMD003, size, Set(size, 512*mib>>bits+1)).inAllSizes(),
+		one("bitmap/table-size", "a table with an entry more than the disk takes", spec(), check.BMD004, size, Add(size, 1)).inAllSizes(),
 		one("bitmap/table-size-in-use", "the same for a bitmap in use: the disk was resized meanwhile", inUse,
 			check.BMD004, size, Add(size, 1)).mild(check.Note).and(check.BMD012, flags),
-		one("bitmap/flags-reserved", "a flag that there is not", bitmapSpec(), check.BMD005, flags, SetBits(flags, 1<<7)),
-		one("bitmap/type", "a bitmap that does not track writes", bitmapSpec(), check.BMD006, typ, Set(typ, 2)),
-		one("bitmap/granularity-64", "a granularity that no number holds", bitmapSpec(), check.BMD007, gran, Set(gran, 64)),
-		one("bitmap/granularity-32", "a granularity that the format allows and QEMU does not", bitmapSpec(), check.BMD007, gran, Set(gran, 32)),
+		one("bitmap/flags-reserved", "a flag that there is not", spec(), check.BMD005, flags, SetBits(flags, 1<<7)),
+		one("bitmap/type", "a bitmap that does not track writes", spec(), check.BMD006, typ, Set(typ, 2)),
+		one("bitmap/granularity-64", "a granularity that no number holds", spec(), check.BMD007, gran, Set(gran, 64)),
+		one("bitmap/granularity-32", "a granularity that the format allows and QEMU does not", spec(), check.BMD007, gran, Set(gran, 32)),
 		one("bitmap/granularity-8", "a granularity of less than a sector",
 			func() Spec { s := with(Bitmap{Name: "b1", GranularityBits: 8}); return s }(), check.BMD007, gran),
 		one("bitmap/name-empty", "a bitmap without a name", with(Bitmap{}), check.BMD008, BitmapField("", qcow2.BitmapFieldNameSize, 2)),
 		one("bitmap/name-long", "a name of 1,024 bytes", with(Bitmap{Name: string(make1023()) + "x"}),
-			check.BMD008, BitmapField(string(make1023())+"x", qcow2.BitmapFieldNameSize, 2)),
+			check.BMD008, BitmapField(string(make1023())+"x", qcow2.BitmapFieldNameSize, 2)).inAllSizes(),
 		one("bitmap/name-twice", "two bitmaps of one name", with(Bitmap{Name: "b0"}), check.BMD009, Place{}),
 		one("bitmap/extra-data", "extra data of a later version of the format", with(Bitmap{Name: "b1", ExtraData: []byte("12345678")}),
 			check.BMD010, field(qcow2.BitmapFieldExtraDataSize, 4)),
 		one("bitmap/extra-data-compatible", "extra data of a later version that may be ignored",
 			with(Bitmap{Name: "b1", ExtraData: []byte("12345678"), MoreFlags: qcow2.BitmapExtraDataCompatible}),
 			check.BMD010, field(qcow2.BitmapFieldExtraDataSize, 4)),
-		one("bitmap/padding", "a byte of the padding behind a name", bitmapSpec(), check.BMD011, field(28, 1), Set(field(28, 1), 1)),
+		one("bitmap/padding", "a byte of the padding behind a name", spec(), check.BMD011, field(28, 1), Set(field(28, 1), 1)),
 		one("bitmap/in-use", "left by a hypervisor that was killed", inUse, check.BMD012, flags),
 		one("bitmap/auto-type", "a bitmap that is to track writes, but is of another type",
 			with(Bitmap{Name: "b1", Auto: true}), check.BMD013, flags, Set(typ, 2)),
@@ -110,13 +122,27 @@ func bitmapDirectoryCases() []Case {
 
 // bitmapDataCases are faults of bitmap tables and of what bitmaps hold.
 func bitmapDataCases() []Case {
+	return slices.Concat(inSizes(bitmapDataCasesIn, 12, 9, 16, 21), inSizes(unalignedBitmapIn, 12, 10, 16, 21))
+}
+
+// unalignedBitmapIn is a table entry that names the middle of a cluster, which none can in
+// clusters of 512 bytes.
+func unalignedBitmapIn(bits uint32) []Case {
+	clean := BitmapTableEntry("b0", 1)
+	return []Case{one("bitmap-table/misaligned", "a table entry that names the middle of a cluster", bitmapSpec(bits),
+		check.BMT004, clean, PointAt(clean, Reserved("room"), 1<<(bits-1))).inAllSizes()}
+}
+
+func bitmapDataCasesIn(bits uint32) []Case {
+	spec := func() Spec { return bitmapSpec(bits) }
+	last := uint64(1)<<bits - 1
 	stored, clean := BitmapTableEntry("b0", 0), BitmapTableEntry("b0", 1)
-	zeros := bitmapSpec()
+	zeros := spec()
 	zeros.Bitmaps[1] = Bitmap{Name: "b1", StoreZeros: true}
-	broken := bitmapSpec()
+	broken := spec()
 	broken.Bitmaps[0].Dirty = broken.Bitmaps[0].Dirty[:2]
-	ones := bitmapSpec()
-	ones.Bitmaps[0].Dirty = []Range{{0, 64*mib + 512}}
+	ones := spec()
+	ones.Bitmaps[0].Dirty = []Range{{0, ones.Size}}
 	thorough := func(c Case) Case {
 		c.BitmapData = true
 		return c
@@ -124,23 +150,21 @@ func bitmapDataCases() []Case {
 	unreadable := Case{Name: "bitmap-data/unreadable", Story: "a disk error where a bitmap's data is", Spec: broken,
 		Unreadable: []Place{BitmapData("b0", 2)}, Want: []Want{{Code: check.BMX003, At: BitmapData("b0", 2), Bitmap: "b0"}}}
 	return []Case{
-		one("bitmap-table/reserved-low", "a low bit of a table entry", bitmapSpec(), check.BMT001, stored, SetBits(stored, 1<<4)),
-		one("bitmap-table/reserved-high", "a high bit of a table entry", bitmapSpec(), check.BMT002, stored, SetBits(stored, 1<<63)),
-		one("bitmap-table/ones-with-offset", "a cluster of ones that is also stored", bitmapSpec(), check.BMT003, stored, SetBits(stored, 1)),
-		one("bitmap-table/misaligned", "a table entry that names the middle of a cluster", bitmapSpec(),
-			check.BMT004, clean, PointAt(clean, Reserved("room"), 512)),
-		one("bitmap-table/past-end", "a table entry that names a place behind the end of the file: QEMU reads it as clean", bitmapSpec(),
-			check.BMT005, clean, Set(clean, tib)),
-		one("bitmap-table/shared", "two parts of a bitmap in one cluster, refcount to match", bitmapSpec(),
-			check.BMT006, clean, Copy(clean, stored), AddRefcount(BitmapData("b0", 0), 1)),
-		one("bitmap-table/shared-with-bitmap", "two bitmaps in one cluster, refcount to match", bitmapSpec(),
+		one("bitmap-table/reserved-low", "a low bit of a table entry", spec(), check.BMT001, stored, SetBits(stored, 1<<4)).inAllSizes(),
+		one("bitmap-table/reserved-high", "a high bit of a table entry", spec(), check.BMT002, stored, SetBits(stored, 1<<63)).inAllSizes(),
+		one("bitmap-table/ones-with-offset", "a cluster of ones that is also stored", spec(), check.BMT003, stored, SetBits(stored, 1)).inAllSizes(),
+		one("bitmap-table/past-end", "a table entry that names a place behind the end of the file: QEMU reads it as clean", spec(),
+			check.BMT005, clean, Set(clean, tib)).inAllSizes(),
+		one("bitmap-table/shared", "two parts of a bitmap in one cluster, refcount to match", spec(),
+			check.BMT006, clean, Copy(clean, stored), AddRefcount(BitmapData("b0", 0), 1)).inAllSizes(),
+		one("bitmap-table/shared-with-bitmap", "two bitmaps in one cluster, refcount to match", spec(),
 			check.BMT006, BitmapTableEntry("b1", 0), Point(BitmapTableEntry("b1", 0), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1)),
-		one("bitmap-data/tail", "bits behind the last one of the disk", bitmapSpec(),
-			check.BMX001, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)),
-		one("bitmap-data/tail-far", "bits at the end of the last cluster", bitmapSpec(),
-			check.BMX001, BitmapData("b0", 4).At(4095, 1), SetBits(BitmapData("b0", 4).At(4095, 1), 1)),
-		thorough(one("bitmap-data/zeros", "a cluster of zeros that is stored", zeros, check.BMX002, Place{})),
+		one("bitmap-data/tail", "bits behind the last one of the disk", spec(),
+			check.BMX001, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)).inAllSizes(),
+		one("bitmap-data/tail-far", "bits at the end of the last cluster", spec(),
+			check.BMX001, BitmapData("b0", 4).At(last, 1), SetBits(BitmapData("b0", 4).At(last, 1), 1)).inAllSizes(),
+		thorough(one("bitmap-data/zeros", "a cluster of zeros that is stored", zeros, check.BMX002, Place{})).inAllSizes(),
 		thorough(one("bitmap-data/ones", "clusters of ones that are stored, as QEMU does it", ones, check.BMX002, BitmapData("b0", 0))),
-		thorough(unreadable),
+		thorough(unreadable).inAllSizes(),
 	}
 }

@@ -11,9 +11,12 @@ import (
 // it, a bitmap that is stored and one that is clean. It has clusters of 1<<bits bytes.
 func combinedSpec(bits uint32) Spec {
 	cs := uint64(1) << bits
-	return Spec{ClusterBits: bits, Size: 64*cs + 512, Ops: []Op{
-		Write{Length: 4 * cs, Pattern: 1}, Snapshot{ID: "1", Name: "first"}, Write{Length: cs, Pattern: 2}, Reserve{Name: "room", Clusters: 2},
-	}, Bitmaps: []Bitmap{
+	var ops []Op
+	for i := range uint64(4) {
+		ops = append(ops, Write{Offset: i * cs, Length: 512, Pattern: 1})
+	}
+	ops = append(ops, Snapshot{ID: "1", Name: "first"}, Write{Length: 512, Pattern: 2}, Reserve{Name: "room", Clusters: 2})
+	return Spec{ClusterBits: bits, Size: 64*cs + 512, Ops: ops, Bitmaps: []Bitmap{
 		{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []Range{{0, 3 * cs}, {64 * cs, 512}}},
 		{Name: "b1", GranularityBits: 16},
 	}}

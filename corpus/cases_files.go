@@ -7,8 +7,11 @@ import (
 
 // fileCases are faults of encryption headers and of what the image says of other
 // files, and trouble that is not the image's.
-func fileCases() []Case {
-	luks := Spec{Size: 8 * mib, Crypt: qcow2.CryptLUKS, Ops: writes(Spec{Size: 8 * mib})}
+func fileCases() []Case { return inSizes(fileCasesIn, 16, 9, 21) }
+
+func fileCasesIn(bits uint32) []Case {
+	base := base(bits)
+	luks := Spec{ClusterBits: bits, Size: 128 << bits, Crypt: qcow2.CryptLUKS, Ops: touches(bits)}
 	pointer := ExtensionData(qcow2.ExtCrypto, 0, 8)
 	length := ExtensionData(qcow2.ExtCrypto, 8, 8)
 	free := SetRefcount(CryptoHeader(), 0)
@@ -20,13 +23,13 @@ func fileCases() []Case {
 	unreadable := one("trouble/unreadable-table", "a disk error where an L2 table is", Spec{Size: 2 * gib, Ops: []Op{
 		Zero{Length: 64 * kib}}}, check.IOE001, L2Table(0))
 	unreadable.Unreadable = []Place{L2Table(0)}
-	block := one("trouble/unreadable-block", "a disk error where a refcount block is", base(), check.IOE001, RefcountBlock(0))
+	block := one("trouble/unreadable-block", "a disk error where a refcount block is", base, check.IOE001, RefcountBlock(0))
 	block.Unreadable = []Place{RefcountBlock(0)}
-	limit := one("trouble/memory", "less memory allowed than the references take", base(), check.LIM001, Place{})
+	limit := one("trouble/memory", "less memory allowed than the references take", base, check.LIM001, Place{})
 	limit.MemoryLimit = 1
 	return []Case{
-		one("encryption/misaligned", "the encryption header is said to start within a cluster", luks, check.CRY001, pointer, free, Add(pointer, 512)),
-		one("encryption/past-end", "the encryption header is said to lie behind the end of the file", luks, check.CRY001, pointer, free, Set(pointer, tib)),
+		one("encryption/misaligned", "the encryption header is said to start within a cluster", luks, check.CRY001, pointer, free, Add(pointer, 1<<(bits-1))).inAllSizes(),
+		one("encryption/past-end", "the encryption header is said to lie behind the end of the file", luks, check.CRY001, pointer, free, Set(pointer, tib)).inAllSizes(),
 		one("encryption/overlap", "the encryption header is said to be where the refcount table is", luks, check.CRY002, RefcountTable().At(0, 6), free,
 			SetOffset(pointer, RefcountTable(), 0), Set(length, 4096), AddRefcount(RefcountTable(), 1)).and(check.MAP016, Place{}),
 		one("encryption/magic", "the encryption header has no magic", luks, check.CRY002, CryptoHeader().At(0, 6), Wipe(CryptoHeader().At(0, 6))),

@@ -1,44 +1,53 @@
 package corpus
 
 import (
+	"slices"
+
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // headerCases are faults of the header.
 func headerCases() []Case {
+	return slices.Concat(inSizes(headerCasesIn, 16, 9, 21), inSizes(crashCasesIn, 21, 16))
+}
+
+func headerCasesIn(bits uint32) []Case {
+	c := uint64(1) << bits
 	field := HeaderField
 	incompat, autoclear := field(qcow2.FieldIncompatibleFeatures), field(qcow2.FieldAutoclearFeatures)
-	named := base()
+	base, empty := base(bits), empty(bits)
+	named := base
 	named.FeatureNames = append(qemuFeatureNames[:len(qemuFeatureNames):len(qemuFeatureNames)],
 		qcow2.FeatureName{Type: qcow2.FeatureIncompatible, Bit: 40, Name: "fancy\x1b[31m feature"})
 	backed := func(name string) Spec {
-		return Spec{Size: 8 * mib, Backing: &Backing{Name: name, Format: "raw", Size: mib}}
+		return Spec{ClusterBits: bits, Size: 128 * c, Backing: &Backing{Name: sizedName(name, bits), Format: "raw", Size: mib}}
 	}
+	most := qcow2.MaxL1Size / 8 * coverage(bits) // the largest disk there can be
 	return []Case{
 		{Name: "header/magic", Story: "not a qcow2 image at all: one bit of the magic is off",
-			Spec: base(), Damage: []Damage{FlipBits(field(qcow2.FieldMagic), 1)},
+			Spec: base, Damage: []Damage{FlipBits(field(qcow2.FieldMagic), 1)},
 			Want: []Want{{Code: check.HDR001, At: field(qcow2.FieldMagic)}}},
-		one("header/version-4", "made by software of the future", base(),
+		one("header/version-4", "made by software of the future", base,
 			check.HDR002, field(qcow2.FieldVersion), Set(field(qcow2.FieldVersion), 4)),
-		one("header/version-1", "the older qcow format", base(),
+		one("header/version-1", "the older qcow format", base,
 			check.HDR002, field(qcow2.FieldVersion), Set(field(qcow2.FieldVersion), 1)),
-		one("header/cluster-bits-8", "clusters smaller than a sector", base(),
+		one("header/cluster-bits-8", "clusters smaller than a sector", base,
 			check.HDR003, field(qcow2.FieldClusterBits), Set(field(qcow2.FieldClusterBits), 8)),
-		one("header/cluster-bits-22", "clusters larger than QEMU takes", base(),
+		one("header/cluster-bits-22", "clusters larger than QEMU takes", base,
 			check.HDR003, field(qcow2.FieldClusterBits), Set(field(qcow2.FieldClusterBits), 22)),
-		one("header/cluster-bits-huge", "a shift by more bits than a word has", base(),
+		one("header/cluster-bits-huge", "a shift by more bits than a word has", base,
 			check.HDR003, field(qcow2.FieldClusterBits), Set(field(qcow2.FieldClusterBits), 0xffffffff)),
 		one("header/extended-l2-clusters-small", "extended L2 entries in clusters of 8 KiB, a 32nd of which is no sector",
 			Spec{ClusterBits: 13, Size: mib}, check.HDR003, field(qcow2.FieldClusterBits),
 			SetBits(incompat, uint64(qcow2.IncompatExtendedL2))),
-		one("header/header-length-100", "a header shorter than that of version 3", base(),
+		one("header/header-length-100", "a header shorter than that of version 3", base,
 			check.HDR004, field(qcow2.FieldHeaderLength), Set(field(qcow2.FieldHeaderLength), 96)),
-		one("header/header-length-odd", "a header length that is no multiple of 8", base(),
+		one("header/header-length-odd", "a header length that is no multiple of 8", base,
 			check.HDR004, field(qcow2.FieldHeaderLength), Set(field(qcow2.FieldHeaderLength), 108)),
-		one("header/header-length-huge", "a header longer than the first cluster", base(),
-			check.HDR004, field(qcow2.FieldHeaderLength), Set(field(qcow2.FieldHeaderLength), 1<<16+8)),
-		one("header/incompatible-bit-5", "a feature that nobody knows yet", base(),
+		one("header/header-length-huge", "a header longer than the first cluster", base,
+			check.HDR004, field(qcow2.FieldHeaderLength), Set(field(qcow2.FieldHeaderLength), c+8)).inAllSizes(),
+		one("header/incompatible-bit-5", "a feature that nobody knows yet", base,
 			check.HDR005, incompat, SetBits(incompat, 1<<5)),
 		one("header/incompatible-bit-named", "a feature that the image has a name for, made to look like something else on a terminal", named,
 			check.HDR005, incompat, SetBits(incompat, 1<<40)),
@@ -46,84 +55,89 @@ func headerCases() []Case {
 			Spec{Size: 8 * mib, Lazy: true, Dirty: true, Ops: writes(Spec{Size: 8 * mib})}, check.HDR006, incompat),
 		one("header/corrupt", "a QEMU found a fault and marked the image",
 			Spec{Size: 8 * mib, Corrupt: true, Ops: writes(Spec{Size: 8 * mib})}, check.HDR007, incompat),
-		one("header/autoclear-bit-2", "an autoclear feature that nobody knows yet", base(),
+		one("header/autoclear-bit-2", "an autoclear feature that nobody knows yet", base,
 			check.HDR008, autoclear, SetBits(autoclear, 1<<2)),
-		one("header/refcount-order-7", "refcounts of 128 bits", base(),
+		one("header/refcount-order-7", "refcounts of 128 bits", base,
 			check.HDR009, field(qcow2.FieldRefcountOrder), Set(field(qcow2.FieldRefcountOrder), 7)),
-		one("header/refcount-order-huge", "a shift by more bits than a word has", base(),
+		one("header/refcount-order-huge", "a shift by more bits than a word has", base,
 			check.HDR009, field(qcow2.FieldRefcountOrder), Set(field(qcow2.FieldRefcountOrder), 0xffffffff)),
-		one("header/crypt-method-3", "an encryption method that there is not", base(),
+		one("header/crypt-method-3", "an encryption method that there is not", base,
 			check.HDR010, field(qcow2.FieldCryptMethod), Set(field(qcow2.FieldCryptMethod), 3)),
-		one("header/size-beyond-l1", "the virtual size was raised without a larger L1 table", base(),
-			check.HDR011, field(qcow2.FieldL1Size), Set(field(qcow2.FieldSize), tib)),
-		one("header/l1-misaligned", "the L1 table is said to start within a cluster", empty(),
+		one("header/size-beyond-l1", "the virtual size was raised without a larger L1 table", base,
+			check.HDR011, field(qcow2.FieldL1Size), Set(field(qcow2.FieldSize), 8*coverage(bits))).inAllSizes(),
+		one("header/l1-misaligned", "the L1 table is said to start within a cluster", empty,
 			check.HDR012, field(qcow2.FieldL1TableOffset),
-			SetRefcount(L1Table(), 0), Add(field(qcow2.FieldL1TableOffset), 512)),
-		one("header/l1-past-end", "the L1 table is said to lie behind the end of the file", empty(),
+			SetRefcount(L1Table(), 0), Add(field(qcow2.FieldL1TableOffset), int64(c/2))).inAllSizes(),
+		one("header/l1-past-end", "the L1 table is said to lie behind the end of the file", empty,
 			check.HDR012, field(qcow2.FieldL1TableOffset),
-			SetRefcount(L1Table(), 0), SetOffset(field(qcow2.FieldL1TableOffset), End(1), 1<<20)),
-		one("header/l1-huge", "an L1 table of more than 32 MiB", empty(),
+			SetRefcount(L1Table(), 0), SetOffset(field(qcow2.FieldL1TableOffset), End(1), 16*c)).inAllSizes(),
+		one("header/l1-huge", "an L1 table of more than 32 MiB", empty,
 			check.HDR012, field(qcow2.FieldL1Size), SetRefcount(L1Table(), 0),
-			Set(field(qcow2.FieldL1Size), qcow2.MaxL1Size/8+1)),
-		one("header/refcount-table-misaligned", "the refcount table is said to start within a cluster", base(),
-			check.HDR013, field(qcow2.FieldRefcountTableOffset), Add(field(qcow2.FieldRefcountTableOffset), 8)),
-		one("header/refcount-table-none", "a refcount table of no clusters", base(),
+			Set(field(qcow2.FieldL1Size), qcow2.MaxL1Size/8+1)).inAllSizes(),
+		one("header/refcount-table-misaligned", "the refcount table is said to start within a cluster", base,
+			check.HDR013, field(qcow2.FieldRefcountTableOffset), Add(field(qcow2.FieldRefcountTableOffset), 8)).inAllSizes(),
+		one("header/refcount-table-none", "a refcount table of no clusters", base,
 			check.HDR013, field(qcow2.FieldRefcountTableClusters), Set(field(qcow2.FieldRefcountTableClusters), 0)),
-		one("header/refcount-table-huge", "a refcount table of more than 8 MiB", base(),
-			check.HDR013, field(qcow2.FieldRefcountTableClusters), Set(field(qcow2.FieldRefcountTableClusters), 129)),
-		one("header/refcount-table-past-end", "the refcount table is said to lie behind the end of the file", base(),
+		one("header/refcount-table-huge", "a refcount table of more than 8 MiB", base,
+			check.HDR013, field(qcow2.FieldRefcountTableClusters), Set(field(qcow2.FieldRefcountTableClusters), qcow2.MaxRefcountTableSize/c+1)).inAllSizes(),
+		one("header/refcount-table-past-end", "the refcount table is said to lie behind the end of the file", base,
 			check.HDR013, field(qcow2.FieldRefcountTableOffset),
-			SetOffset(field(qcow2.FieldRefcountTableOffset), End(1), 1<<20)),
-		one("header/snapshots-misaligned", "no snapshots, but their table is said to start within a cluster", base(),
-			check.HDR014, field(qcow2.FieldSnapshotsOffset), Set(field(qcow2.FieldSnapshotsOffset), 512)),
-		one("header/snapshots-past-end", "a snapshot table behind the end of the file", base(),
+			SetOffset(field(qcow2.FieldRefcountTableOffset), End(1), 16*c)).inAllSizes(),
+		one("header/snapshots-misaligned", "no snapshots, but their table is said to start within a cluster", base,
+			check.HDR014, field(qcow2.FieldSnapshotsOffset), Set(field(qcow2.FieldSnapshotsOffset), c/2)).inAllSizes(),
+		one("header/snapshots-past-end", "a snapshot table behind the end of the file", base,
 			check.HDR014, field(qcow2.FieldSnapshotsOffset),
-			Set(field(qcow2.FieldNbSnapshots), 1), SetOffset(field(qcow2.FieldSnapshotsOffset), End(1), 1<<20)),
-		one("header/snapshots-too-many", "more than 65,536 snapshots", base(),
+			Set(field(qcow2.FieldNbSnapshots), 1), SetOffset(field(qcow2.FieldSnapshotsOffset), End(1), 16*c)).inAllSizes(),
+		one("header/snapshots-too-many", "more than 65,536 snapshots", base,
 			check.HDR014, field(qcow2.FieldNbSnapshots), Set(field(qcow2.FieldNbSnapshots), qcow2.MaxSnapshots+1),
 			SetOffset(field(qcow2.FieldSnapshotsOffset), Reserved("room"), 0)),
 		one("header/backing-name-long", "a backing file name of 1,024 bytes", backed("name-long.raw"),
 			check.HDR015, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileSize), 1024)),
 		one("header/backing-name-outside", "a backing file name behind the first cluster", backed("name-outside.raw"),
-			check.HDR015, field(qcow2.FieldBackingFileOffset), Set(field(qcow2.FieldBackingFileOffset), 1<<16+8)),
+			check.HDR015, field(qcow2.FieldBackingFileOffset), Set(field(qcow2.FieldBackingFileOffset), c+8)).inAllSizes(),
 		one("header/backing-name-runs-out", "a backing file name that runs past the first cluster", backed("name-runs-out.raw"),
-			check.HDR015, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileOffset), 1<<16-4)),
-		one("header/compression-type-without-bit", "zstd, but old software is not told", base(),
+			check.HDR015, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileOffset), c-4)).inAllSizes(),
+		one("header/compression-type-without-bit", "zstd, but old software is not told", base,
 			check.HDR016, field(qcow2.FieldCompressionType), Set(field(qcow2.FieldCompressionType), 1)),
-		one("header/compression-bit-without-type", "old software is kept out for nothing", base(),
+		one("header/compression-bit-without-type", "old software is kept out for nothing", base,
 			check.HDR016, incompat, SetBits(incompat, uint64(qcow2.IncompatCompression))),
-		one("header/compression-type-unknown", "a compression method of the future", base(),
+		one("header/compression-type-unknown", "a compression method of the future", base,
 			check.HDR016, field(qcow2.FieldCompressionType),
 			Set(field(qcow2.FieldCompressionType), 2), SetBits(incompat, uint64(qcow2.IncompatCompression))),
-		one("header/padding", "a byte behind the compression type that should be zero", base(),
+		one("header/padding", "a byte behind the compression type that should be zero", base,
 			check.HDR017, Bytes(107, 1), Set(Bytes(107, 1), 0x55)),
-		one("header/raw-without-data-file", "the data file is said to be raw, but there is none", base(),
+		one("header/raw-without-data-file", "the data file is said to be raw, but there is none", base,
 			check.HDR018, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearRawData))),
 		one("header/raw-with-backing", "a raw data file cannot be the whole disk over a backing file",
 			Spec{Size: 8 * mib, Backing: &Backing{Name: "raw-with-backing.raw", Format: "raw", Size: mib},
 				DataFile: &DataFile{Name: "raw-with-backing.data"}},
 			check.HDR018, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearRawData))),
-		{Name: "header/disk-too-large", Story: "a disk that takes an L1 table of more than 32 MiB in clusters of 512 bytes",
-			Spec: Spec{ClusterBits: 9, Size: mib}, Damage: []Damage{Set(field(qcow2.FieldSize), 256*gib),
-				Set(field(qcow2.FieldL1Size), 8<<20), SetRefcount(L1Table(), 0)},
-			Want: []Want{{Code: check.HDR019, At: field(qcow2.FieldSize)}}},
+		one("header/disk-too-large", "a disk that takes an L1 table of more than 32 MiB", empty, check.HDR019, field(qcow2.FieldSize),
+			Set(field(qcow2.FieldSize), 2*most), Set(field(qcow2.FieldL1Size), 8<<20), SetRefcount(L1Table(), 0)).inAllSizes(),
 		{Name: "header/file-too-short", Story: "the file ends within the header",
-			Spec: base(), Damage: []Damage{Truncate(HeaderCluster(), 96)},
+			Spec: base, Damage: []Damage{Truncate(HeaderCluster(), 96)},
 			Want: []Want{{Code: check.HDR020, At: Bytes(96, 4)}, {Code: check.HDR012}, {Code: check.HDR013}}},
-		{Name: "header/crash", Story: "a bitmap in use with more bits than QEMU's bitmaps can have: it aborts",
-			Spec: Spec{ClusterBits: 21, Size: 2 * pib, Bitmaps: []Bitmap{
-				{Name: "b0", GranularityBits: 9, InUse: true, Auto: true, TableSize: 1}}},
-			Want: []Want{{Code: check.HDR021}, {Code: check.BMD012, Bitmap: "b0"}, {Code: check.BMD004, Severity: check.Note}}},
 		one("header/backing-name-in-header", "the backing file's name lies within the header, so that extensions have no room",
 			backed("name-in-header.raw"), check.HDR022, field(qcow2.FieldBackingFileOffset),
 			Set(field(qcow2.FieldBackingFileOffset), 104), Set(field(qcow2.FieldBackingFileSize), 8)),
 	}
 }
 
+// crashCasesIn are images that QEMU does not survive, which takes a large disk.
+func crashCasesIn(bits uint32) []Case {
+	return []Case{Case{Name: "header/crash", Story: "a bitmap in use with more bits than QEMU's bitmaps can have: it aborts",
+		Spec: Spec{ClusterBits: bits, Size: 2 * pib, Bitmaps: []Bitmap{
+			{Name: "b0", GranularityBits: 9, InUse: true, Auto: true, TableSize: 1}}},
+		Want: []Want{{Code: check.HDR021}, {Code: check.BMD012, Bitmap: "b0"}, {Code: check.BMD004, Severity: check.Note}}}.inAllSizes()}
+}
+
 // extensionCases are faults of the header extensions.
-func extensionCases() []Case {
+func extensionCases() []Case { return inSizes(extensionCasesIn, 16, 9, 21) }
+
+func extensionCasesIn(bits uint32) []Case {
+	base, empty := base(bits), empty(bits)
 	plain := func(exts ...RawExtension) Spec {
-		s := base()
+		s := base
 		s.Extensions = exts
 		return s
 	}
@@ -134,13 +148,15 @@ func extensionCases() []Case {
 	short.NoFeatureNames = true
 	luks := Spec{Size: 8 * mib, Crypt: qcow2.CryptLUKS}
 	odd := func(n qcow2.FeatureName) Spec {
-		s := base()
+		s := base
 		s.FeatureNames = []qcow2.FeatureName{qemuFeatureNames[0], n}
 		return s
 	}
 	return []Case{
 		one("extension/too-long", "an extension that claims more than the first cluster", plain(RawExtension{unknown, []byte("some data")}),
 			check.EXT001, ExtensionLength(unknown), Set(ExtensionLength(unknown), 0xffffff00)),
+		one("extension/past-the-cluster", "an extension that ends behind the first cluster", plain(RawExtension{unknown, []byte("some data")}),
+			check.EXT001, ExtensionLength(unknown), Set(ExtensionLength(unknown), 1<<bits)).inAllSizes(),
 		one("extension/runs-into-backing-name", "an extension that runs into the backing file's name",
 			Spec{Size: 8 * mib, Backing: &Backing{Name: "runs-into.raw", Format: "raw", Size: mib}},
 			check.EXT001, ExtensionLength(qcow2.ExtFeatureNames), Add(ExtensionLength(qcow2.ExtFeatureNames), 48)),
@@ -152,7 +168,7 @@ func extensionCases() []Case {
 			SetBits(HeaderField(qcow2.FieldAutoclearFeatures), uint64(qcow2.AutoclearBitmaps))),
 		one("extension/crypto-length", "a pointer to the encryption header of 8 bytes",
 			plain(RawExtension{qcow2.ExtCrypto, make([]byte, 8)}), check.EXT003, ExtensionLength(qcow2.ExtCrypto), Set(HeaderField(qcow2.FieldCryptMethod), 2)),
-		one("extension/no-crypto-pointer", "LUKS, and no word about where its header is", empty(),
+		one("extension/no-crypto-pointer", "LUKS, and no word about where its header is", empty,
 			check.EXT004, HeaderField(qcow2.FieldCryptMethod), Set(HeaderField(qcow2.FieldCryptMethod), 2)),
 		one("extension/crypto-pointer-without-luks", "a LUKS header in an image that is said not to be encrypted", luks,
 			check.EXT004, ExtensionOf(qcow2.ExtCrypto), Set(HeaderField(qcow2.FieldCryptMethod), 0), SetRefcount(CryptoHeader(), 0)),

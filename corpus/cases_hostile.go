@@ -61,22 +61,22 @@ func hostileCases() []Case {
 		return s
 	}
 	cases := []Case{
-		hostile("64-bytes", "a file of 64 bytes that claims all that a header can claim", base(), []Damage{
+		hostile("64-bytes", "a file of 64 bytes that claims all that a header can claim", base(16), []Damage{
 			Set(field(qcow2.FieldSize), math.MaxUint64), Set(field(qcow2.FieldL1Size), math.MaxUint32),
 			Set(field(qcow2.FieldRefcountTableClusters), math.MaxUint32), Set(field(qcow2.FieldNbSnapshots), math.MaxUint32),
 			Set(field(qcow2.FieldBackingFileOffset), math.MaxUint64), Set(field(qcow2.FieldBackingFileSize), math.MaxUint32),
 			Set(field(qcow2.FieldCryptMethod), math.MaxUint32), Truncate(HeaderCluster(), 64)},
 			check.HDR020, check.HDR011, check.HDR013),
-		hostile("64-bytes-largest", "a file of 64 bytes whose claims are the largest that are allowed", base(), []Damage{
+		hostile("64-bytes-largest", "a file of 64 bytes whose claims are the largest that are allowed", base(16), []Damage{
 			Set(field(qcow2.FieldL1Size), qcow2.MaxL1Size/8), Set(field(qcow2.FieldRefcountTableClusters), qcow2.MaxRefcountTableSize>>16),
 			Set(field(qcow2.FieldNbSnapshots), qcow2.MaxSnapshots), Set(field(qcow2.FieldSnapshotsOffset), 1<<16), Truncate(HeaderCluster(), 64)},
 			check.HDR020, check.HDR012, check.HDR013),
-		hostile("all-ones", "a header of ones behind magic, version and cluster size", base(), []Damage{
+		hostile("all-ones", "a header of ones behind magic, version and cluster size", base(16), []Damage{
 			Put(Bytes(24, 88), ones(88))}, check.HDR005, check.HDR012, check.HDR013),
-		hostile("8-eib", "a file of 8 EiB, of which all but the start is a hole", base(), []Damage{Extend(math.MaxInt64)}),
-		hostile("8-eib-mapped", "a file of 8 EiB with data at the end of what an entry can name", base(), []Damage{
-			Extend(math.MaxInt64), Set(L2Entry(unused), offsetBits&^0xffff)}, check.REF008),
-		hostile("8-eib-tables", "a file of 8 EiB with an L2 table in every corner", base(), []Damage{
+		hostile("8-eib", "a file of 8 EiB, of which all but the start is a hole", base(16), []Damage{Extend(math.MaxInt64)}),
+		hostile("8-eib-mapped", "a file of 8 EiB with data at the end of what an entry can name", base(16), []Damage{
+			Extend(math.MaxInt64), Set(L2Entry(unused(16)), offsetBits&^0xffff)}, check.REF008),
+		hostile("8-eib-tables", "a file of 8 EiB with an L2 table in every corner", base(16), []Damage{
 			Extend(math.MaxInt64), Set(L1Entry(1), 1<<55), Set(L1Entry(2), 1<<54), Set(L1Entry(3), offsetBits&^0xffff)}, check.REF008),
 		hostile("one-l2-table", "two million L1 entries that all name the same L2 table", blank(2<<20), []Damage{
 			repeat(L1Table(), entryTo(L2Table(0)))}, check.MAP018, check.REF005),
@@ -107,7 +107,7 @@ func hostileCases() []Case {
 		hostile("65535-bitmaps-one-table", "as many bitmaps as there can be, all with the table of the first",
 			manyBitmaps(func(i int) string { return fmt.Sprintf("b%05d", i) }),
 			[]Damage{sameTables()}, check.BMT006),
-		hostile("long-bitmap-table", "a bitmap table that claims 2^27 entries", bitmapSpec(), []Damage{
+		hostile("long-bitmap-table", "a bitmap table that claims 2^27 entries", bitmapSpec(12), []Damage{
 			Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<27)}, check.BMD003),
 		hostile("1tib-bitmap-table", "a bitmap of 2^20 table entries in a hole, with 512 MiB of data if one believes it", Spec{ClusterBits: 9, Size: mib, Bitmaps: []Bitmap{{Name: "b0", InUse: true}}},
 			[]Damage{Extend(4 * int64(tib)), Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<20),

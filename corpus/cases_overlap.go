@@ -9,14 +9,15 @@ import (
 
 // overlapSpec is a disk with every structure that can lie where another does. The
 // second L1 entry is empty.
-func overlapSpec() Spec {
-	s := snapshotHistory(Spec{Size: 8 * mib}, 0)
-	s.Size = gib
-	s.Bitmaps = []Bitmap{{Name: "b0", GranularityBits: 16, Auto: true, Dirty: []Range{{0, mib}}}}
+func overlapSpec(bits uint32) Spec {
+	s := history(bits)
+	s.Size = 2 * coverage(bits)
+	s.Bitmaps = []Bitmap{{Name: "b0", GranularityBits: 16, Auto: true, Dirty: []Range{{0, 4 << bits}}}}
 	return s
 }
 
-const mapped = 100 << 16 // a guest offset of overlapSpec that a table maps, not written
+// mapped is a guest offset of overlapSpec that a table maps, and that is not written.
+func mapped(bits uint32) uint64 { return 20 << bits }
 
 // structure is a place that an entry can be made to lead to.
 type structure struct {
@@ -29,12 +30,12 @@ type structure struct {
 	shared []Damage
 }
 
-func structures() []structure {
+func structures(bits uint32) []structure {
 	return []structure{
 		{"refcount-table", RefcountTable(), check.MAP016, nil},
 		{"refcount-block", RefcountBlock(0), check.REF004, nil},
 		{"l1-table", L1Table(), check.MAP016, nil},
-		{"l2-table", L2Table(mapped), check.MAP016, []Damage{ClearBits(L1Entry(0), copied)}},
+		{"l2-table", L2Table(mapped(bits)), check.MAP016, []Damage{ClearBits(L1Entry(0), copied)}},
 		{"snapshot-table", SnapshotTable(), check.MAP016, nil},
 		{"snapshot-l1", SnapshotL1("1"), check.MAP016, nil},
 		{"snapshot-l2", SnapshotL2Table("1", 0), check.MAP016, nil},
@@ -47,14 +48,19 @@ func structures() []structure {
 // overlapCases are two structures in one cluster, with refcounts that agree with
 // it, so that comparing them finds nothing.
 func overlapCases() []Case {
-	hole := L2Entry(mapped)
+	return append(inSizes(dataOverlapsIn, 16, 9, 21), metadataOverlaps()...)
+}
+
+// dataOverlapsIn make the guest's data lie in each kind of structure.
+func dataOverlapsIn(bits uint32) []Case {
+	hole := L2Entry(mapped(bits))
 	// No entry can name cluster 0: that means "nothing". A compressed cluster can.
-	cases := []Case{one("overlap/compressed-on-header", "compressed data of the guest in the header's cluster", overlapSpec(),
+	cases := []Case{one("overlap/compressed-on-header", "compressed data of the guest in the header's cluster", overlapSpec(bits),
 		check.MAP016, hole, Set(hole, 1<<62|512), AddRefcount(HeaderCluster(), 1))}
 
 	directory := ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8)
 	leadsTo := map[string]Place{"bitmap-directory": directory, "bitmap-table": BitmapField("b0", 0, 8), "bitmap-data": BitmapTableEntry("b0", 0)}
-	for _, x := range structures() {
+	for _, x := range structures(bits) {
 		code, at := x.code, hole
 		if code == check.REF004 {
 			code = check.MAP016 // the block is sound, the entry is not
@@ -62,10 +68,14 @@ func overlapCases() []Case {
 		if p, ok := leadsTo[x.name]; ok {
 			at = p
 		}
-		cases = append(cases, one("overlap/data-on-"+x.name, "data of the guest in the cluster of the "+x.name+": a write destroys it", overlapSpec(),
-			code, at, append([]Damage{Point(hole, x.place), AddRefcount(x.place.At(0, 1), 1)}, x.shared...)...))
+		c := one("overlap/data-on-"+x.name, "data of the guest in the cluster of the "+x.name+": a write destroys it", overlapSpec(bits),
+			code, at, append([]Damage{Point(hole, x.place), AddRefcount(x.place.At(0, 1), 1)}, x.shared...)...)
+		if x.name == "l2-table" || x.name == "refcount-block" || x.name == "bitmap-table" {
+			c = c.inAllSizes()
+		}
+		cases = append(cases, c)
 	}
-	return append(cases, metadataOverlaps()...)
+	return cases
 }
 
 // metadataOverlaps make each kind of pointer lead to each kind of structure.
@@ -97,7 +107,7 @@ func metadataOverlaps() []Case {
 			return []Damage{SetRefcount(BitmapData("b0", 0), 0), Point(BitmapTableEntry("b0", 0), to)}
 		}, "bitmap-data", check.BMT006, nil},
 	} {
-		for _, x := range structures() {
+		for _, x := range structures(16) {
 			if x.name == p.own || slices.Contains(p.beyond, x.name) {
 				continue
 			}
@@ -109,7 +119,7 @@ func metadataOverlaps() []Case {
 				code = check.MAP018 // a table it is, but of another part of the disk
 			}
 			cases = append(cases, Case{Name: "overlap/" + p.name + "-on-" + x.name, Any: true,
-				Story: "the cluster of the " + x.name + " is said to be a " + p.name + " as well, and refcounts agree", Spec: overlapSpec(),
+				Story: "the cluster of the " + x.name + " is said to be a " + p.name + " as well, and refcounts agree", Spec: overlapSpec(16),
 				Damage: append(append(p.lead(x.place), AddRefcount(x.place.At(0, 1), 1)), x.shared...),
 				Want:   []Want{{Code: code}}})
 		}

@@ -56,7 +56,7 @@ func TestDamageTouchesWhatItSays(t *testing.T) {
 		{SetRefcount(L1Table(), 7), RefcountOf(L1Table()), []byte{0, 7}},
 		{AddRefcount(L1Table(), 2), RefcountOf(L1Table()), []byte{0, 3}},
 	} {
-		sound, img, touched := damaged(t, base(), tt.damage)
+		sound, img, touched := damaged(t, base(16), tt.damage)
 		x, err := img.Find(tt.place)
 		require.NoError(t, err)
 		assert.Equal(t, x, touched, tt.damage)
@@ -71,23 +71,23 @@ func TestDamageTouchesWhatItSays(t *testing.T) {
 func TestSwapAndCopy(t *testing.T) {
 	t.Parallel()
 	a, b := L2Entry(used), L2Entry(1<<16)
-	sound, img, _ := damaged(t, base(), Swap(a, b))
+	sound, img, _ := damaged(t, base(16), Swap(a, b))
 	assert.Equal(t, bytesAt(t, sound, a), bytesAt(t, img, b))
 	assert.Equal(t, bytesAt(t, sound, b), bytesAt(t, img, a))
-	sound, img, _ = damaged(t, base(), Copy(a, b))
+	sound, img, _ = damaged(t, base(16), Copy(a, b))
 	assert.Equal(t, bytesAt(t, sound, b), bytesAt(t, img, a))
 	assert.Equal(t, bytesAt(t, sound, b), bytesAt(t, img, b))
 }
 
 func TestTruncateAndExtend(t *testing.T) {
 	t.Parallel()
-	sound, img, touched := damaged(t, base(), Truncate(Data(used), 100))
+	sound, img, touched := damaged(t, base(16), Truncate(Data(used), 100))
 	x, err := sound.Find(Data(used))
 	require.NoError(t, err)
 	assert.EqualValues(t, x.Offset+100, img.Size())
 	assert.EqualValues(t, x.Offset+100, touched.Offset)
 	assert.EqualValues(t, sound.Size()-img.Size(), touched.Length)
-	_, img, _ = damaged(t, base(), Extend(1<<40))
+	_, img, _ = damaged(t, base(16), Extend(1<<40))
 	assert.EqualValues(t, 1<<40, img.Size())
 }
 
@@ -95,7 +95,7 @@ func TestTruncateAndExtend(t *testing.T) {
 func TestNarrowRefcounts(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []uint{1, 2, 4, 8, 32, 64} {
-		s := base()
+		s := base(16)
 		s.RefcountBits = bits
 		img, err := Build(s)
 		require.NoError(t, err)
@@ -130,13 +130,13 @@ func TestNarrowRefcounts(t *testing.T) {
 
 func TestDamageThatCannotBeDone(t *testing.T) {
 	t.Parallel()
-	img, err := Build(base())
+	img, err := Build(base(16))
 	require.NoError(t, err)
 	before := img.Sum()
 	for _, d := range []Damage{
-		Set(L2Entry(nowhere), 1), Set(HeaderCluster(), 1), Swap(L2Entry(used), L1Table()), Swap(L1Entry(0), L2Entry(nowhere)),
-		Copy(L1Entry(0), L2Entry(nowhere)), Copy(L2Entry(nowhere), L1Entry(0)), Point(L1Entry(0), L2Table(nowhere)),
-		SetOffset(L1Entry(0), CryptoHeader(), 0), Truncate(BackingName(), 0), Extend(1), SetRefcount(Data(unused), 1),
+		Set(L2Entry(uint64(512<<20)), 1), Set(HeaderCluster(), 1), Swap(L2Entry(used), L1Table()), Swap(L1Entry(0), L2Entry(uint64(512<<20))),
+		Copy(L1Entry(0), L2Entry(uint64(512<<20))), Copy(L2Entry(uint64(512<<20)), L1Entry(0)), Point(L1Entry(0), L2Table(uint64(512<<20))),
+		SetOffset(L1Entry(0), CryptoHeader(), 0), Truncate(BackingName(), 0), Extend(1), SetRefcount(Data(unused(16)), 1),
 		SetRefcount(Bytes(1<<40, 1), 1), Wipe(BitmapDirectory()),
 	} {
 		_, err := d.Apply(img)

@@ -52,20 +52,29 @@ func TestQEMUAcceptsHealthyImages(t *testing.T) {
 // accessArgs are the arguments with which QEMU opens a case's image.
 func accessArgs(c *corpus.Case, path string) []string {
 	opts := "driver=qcow2,file.driver=file,file.filename=" + path
+	encrypted := true
 	switch c.Spec.Crypt {
 	case qcow2.CryptLUKS:
 		opts += ",encrypt.format=luks,encrypt.key-secret=s"
 	case qcow2.CryptAES:
 		opts += ",encrypt.format=aes,encrypt.key-secret=s"
 	default:
-		if d := c.Spec.DataFile; d != nil && d.Name != "" {
-			// QEMU looks for it in the working directory, not beside the image.
-			return []string{"--image-opts", opts + ",data-file.driver=file,data-file.filename=" + filepath.Join(filepath.Dir(path), d.Name)}
-		}
-		// A backing file is looked for beside an image that is given by its path.
-		return []string{"-f", "qcow2", path}
+		encrypted = false
 	}
-	return []string{"--object", "secret,id=s,data=" + corpus.Secret, "--image-opts", opts}
+	d := c.Spec.DataFile
+	named := d != nil && d.Name != ""
+	if named {
+		// QEMU looks for it in the working directory, not beside the image.
+		opts += ",data-file.driver=file,data-file.filename=" + filepath.Join(filepath.Dir(path), d.Name)
+	}
+	switch {
+	case encrypted:
+		return []string{"--object", "secret,id=s,data=" + corpus.Secret, "--image-opts", opts}
+	case named:
+		return []string{"--image-opts", opts}
+	}
+	// A backing file is looked for beside an image that is given by its path.
+	return []string{"-f", "qcow2", path}
 }
 
 func writeImage(t *testing.T, c *corpus.Case, img *corpus.Image) string {

@@ -151,11 +151,11 @@ func (b *Images) Names() ([]string, error) {
 }
 
 // Cases gives the names of the cases that mutants are made of: all but those that
-// are hostile or huge, or rest on I/O errors or a limit of memory.
+// are hostile, huge or long, or rest on I/O errors or a limit of memory.
 var Cases = sync.OnceValue(func() []string {
 	var names []string
 	for _, c := range corpus.Cases() {
-		if !c.Huge && !c.QEMUSlow && len(c.Unreadable) == 0 && c.MemoryLimit == 0 && !strings.HasPrefix(c.Name, "hostile/") {
+		if !c.Huge && !c.Long && !c.QEMUSlow && len(c.Unreadable) == 0 && c.MemoryLimit == 0 && !strings.HasPrefix(c.Name, "hostile/") {
 			names = append(names, c.Name)
 		}
 	}
