@@ -217,23 +217,29 @@ func TestToyIsCompared(t *testing.T) {
 	}
 }
 
-// What fails when the time is up is kept as it is.
+// What fails when the time is up is kept as far as it is minimised.
 func TestToyIsInterrupted(t *testing.T) {
-	r := toyRunner(t, "slow")
+	r := toyRunner(t, "stuck")
 	r.Timeout, r.Jobs = time.Second, 1
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	dir := t.TempDir()
-	_, img, err := manySnapshots.Build(&images)
-	require.NoError(t, err)
-	require.NoError(t, img.WriteFiles(dir, "hangs.qcow2"))
-	r.Images = &fuzz.Images{Folder: dir} // every mutant of it hangs, or nearly
-	time.AfterFunc(1500*time.Millisecond, cancel)
+	for ; ; r.Seed++ { // to try each of its mutations takes longer than there is time
+		m, _, err := fuzz.NewMutant(&images, fuzz.Cases(), r.Seed)
+		require.NoError(t, err)
+		if len(m.Mutations) == 6 {
+			break
+		}
+	}
+	time.AfterFunc(3500*time.Millisecond, cancel)
 	sum, err := r.Run(ctx)
 	require.NoError(t, err)
 	require.Len(t, sum.Failures, 1)
-	assert.Equal(t, "hang", sum.Failures[0].Kind)
-	assert.FileExists(t, filepath.Join(sum.Failures[0].Dir, "mutant.json"))
+	f := sum.Failures[0]
+	assert.Equal(t, "hang", f.Kind)
+	assert.NotEmpty(t, f.Mutant.Mutations)
+	k, err := fuzz.Load(filepath.Join(f.Dir, "mutant.json"))
+	require.NoError(t, err)
+	assert.Equal(t, *f.Mutant, k.Mutant)
 }
 
 // A command that takes everything is run on every mutant, several at once.

@@ -22,6 +22,9 @@ const (
 func main() { os.Exit(toy(os.Args[1], os.Args[2])) }
 
 func toy(how, path string) int {
+	if how == "stuck" {
+		time.Sleep(time.Minute)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return 1
