@@ -19,9 +19,10 @@ func TestProducers(t *testing.T) {
 		verdict check.Verdict
 		codes   []check.Code
 	}{
-		"qemu-7.2":  {images: 21, verdict: check.VerdictClean},
-		"qemu-10.0": {images: 21, verdict: check.VerdictClean},
-		"e2image":   {images: 2, verdict: check.VerdictLeaks, codes: []check.Code{check.REF006}},
+		"qemu-7.2":      {images: 21, verdict: check.VerdictClean},
+		"qemu-10.0":     {images: 21, verdict: check.VerdictClean},
+		"xen-orchestra": {images: 8, verdict: check.VerdictClean},
+		"e2image":       {images: 2, verdict: check.VerdictLeaks, codes: []check.Code{check.REF006}},
 	} {
 		paths, err := filepath.Glob(filepath.Join(folder, "*.qcow2"))
 		require.NoError(t, err)
