@@ -1,6 +1,7 @@
 package corpus
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -9,32 +10,47 @@ import (
 	"strings"
 )
 
-// Select gives the cases whose name a pattern matches: a shell pattern for the
-// whole name ("bitmap/name-*"), or the name of a section ("bitmap"). An empty
-// pattern matches all.
+// Select gives the cases whose name a shell pattern matches: the whole name where the
+// pattern has a slash ("bitmap/name-*"), else the section before the slash ("bitmap") or
+// what follows it ("*-clusters-512"). An empty pattern matches all.
 func Select(pattern string) ([]Case, error) {
 	if _, err := path.Match(pattern, ""); err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
+	pattern = strings.TrimSuffix(pattern, "/")
+	whole := strings.Contains(pattern, "/")
+	matches := func(name string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
+	}
 	return slices.DeleteFunc(Cases(), func(c Case) bool {
-		whole, _ := path.Match(pattern, c.Name)
-		return pattern != "" && !whole && !strings.HasPrefix(c.Name, pattern+"/")
+		section, rest, _ := strings.Cut(c.Name, "/")
+		switch {
+		case pattern == "":
+			return false
+		case whole:
+			return !matches(c.Name)
+		}
+		return !matches(section) && !matches(rest)
 	}), nil
 }
+
+// ErrHuge is the error of asking for files of images that no file system can hold.
+var ErrHuge = errors.New("no file system can hold such an image: it exists in memory only")
 
 // Export writes the images of the cases that a pattern matches (see [Select])
 // into a directory, which is made where it is not there, together with the
 // files that the images need. It gives the cases written; each stands in the
 // file that [Case.Filename] tells, and [IndexName] tells of all of them. Images that
-// no file system can hold are left out.
+// no file system can hold are left out; where there are no others the error is [ErrHuge].
 func Export(dir, pattern string) ([]Case, error) {
-	cases, err := Select(pattern)
-	if err != nil {
+	selected, err := Select(pattern)
+	if err != nil || len(selected) == 0 {
 		return nil, err
 	}
-	cases = slices.DeleteFunc(cases, func(c Case) bool { return c.Huge })
+	cases := slices.DeleteFunc(selected, func(c Case) bool { return c.Huge })
 	if len(cases) == 0 {
-		return nil, nil
+		return nil, ErrHuge
 	}
 	var entries []Entry
 	for i := range cases {

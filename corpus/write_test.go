@@ -36,7 +36,8 @@ func TestExport(t *testing.T) {
 func TestSelect(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]int{
-		"": len(corpus.Cases()), "header/magic": 1, "header/magi?": 1, "heade": 0, "nothing/here": 0, "bitmap/name-*": 6,
+		"": len(corpus.Cases()), "header/magic": 1, "header/magi?": 1, "heade": 0, "nothing/here": 0, "bitmap/name-[cn]*": 3,
+		"magic": 2, "magi?": 2, "*-100": 2, "*/magic": 2, "h*/magic": 1, "hostile/8-eib*": 3,
 	} {
 		cases, err := corpus.Select(pattern)
 		require.NoError(t, err)
@@ -45,6 +46,13 @@ func TestSelect(t *testing.T) {
 	cases, err := corpus.Select("header")
 	require.NoError(t, err)
 	assert.Greater(t, len(cases), 20)
+	for _, same := range []string{"header/", "header/*", "heade?"} {
+		again, err := corpus.Select(same)
+		require.NoError(t, err)
+		assert.Len(t, again, len(cases), same)
+	}
+	_, err = corpus.Export(t.TempDir(), "hostile/8-eib*")
+	assert.ErrorIs(t, err, corpus.ErrHuge)
 	_, err = corpus.Select("[")
 	assert.Error(t, err)
 }
