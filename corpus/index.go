@@ -19,7 +19,9 @@ const IndexName = "index.json"
 // language needs.
 type Index struct {
 	// Format is raised when what follows changes its meaning.
-	Format int     `json:"format"`
+	Format int `json:"format"`
+	// Secret is the passphrase of the encrypted images.
+	Secret string  `json:"secret"`
 	Images []Entry `json:"images"`
 }
 
@@ -28,18 +30,23 @@ type Entry struct {
 	Name  string `json:"name"`  // of the case, as `qcheck corpus list` has it
 	File  string `json:"file"`  // of the image, in the same folder
 	Story string `json:"story"` // how such an image comes about, or why it is here
-	// Size is the image's, in bytes; nil in a list that builds no images.
+	// Size is the file's, in bytes; nil in a list that builds no images.
 	Size *int64 `json:"size,omitempty"`
+	Made Made   `json:"made"`
 	// Files are others that belong to the image: its data file and its backing
 	// files. Missing are those that are named and not there.
 	Files   []string `json:"files,omitempty"`
 	Missing []string `json:"missing,omitempty"`
+	// InMemoryOnly images are larger than any file can be, and never written.
+	InMemoryOnly bool `json:"in-memory-only,omitempty"`
 	// Damage is what was done to a sound image, in order.
 	Damage []DamageEntry `json:"damage"`
 	// Findings are those that a check must give. There may be others where
 	// OtherFindings is set.
 	Findings      []WantEntry `json:"findings"`
 	OtherFindings bool        `json:"other-findings"`
+	// Provided is what the findings take besides the image; nil where it is nothing.
+	Provided *ProvidedEntry `json:"provided,omitempty"`
 	// QEMU is what QEMU 10.0 does; nil where it is not known.
 	QEMU *QEMUEntry `json:"qemu,omitempty"`
 	// Repair is what repairs achieve; nil where it was not tried.
@@ -49,6 +56,23 @@ type Entry struct {
 // DamageEntry is one change, in words, and the bytes of the image that it is about.
 type DamageEntry struct {
 	What   string  `json:"what"`
+	Offset *uint64 `json:"offset,omitempty"`
+	Length *uint64 `json:"length,omitempty"`
+}
+
+// ProvidedEntry tells what has to be brought about, as the file cannot.
+type ProvidedEntry struct {
+	// Unreadable are places where reading the image must fail, as on a broken disk.
+	Unreadable []PlaceEntry `json:"unreadable,omitempty"`
+	// MemoryLimit is what the reader may take to count references, in bytes.
+	MemoryLimit int64 `json:"memory-limit,omitempty"`
+	// BitmapData asks to read all that the bitmaps hold (`qcheck --bitmap-data`).
+	BitmapData bool `json:"bitmap-data,omitempty"`
+}
+
+// PlaceEntry is bytes of the image, in words, and where they are.
+type PlaceEntry struct {
+	Where  string  `json:"where"`
 	Offset *uint64 `json:"offset,omitempty"`
 	Length *uint64 `json:"length,omitempty"`
 }
@@ -83,13 +107,19 @@ type RepairEntry struct {
 // Entry tells of the case, as far as that takes no building of its image.
 func (c *Case) Entry() Entry {
 	e := Entry{Name: c.Name, File: c.Filename(), Story: c.Story, Missing: c.Missing, OtherFindings: c.Any,
-		Damage: []DamageEntry{}, Findings: []WantEntry{}}
+		Damage: []DamageEntry{}, Findings: []WantEntry{}, Made: c.Spec.made(), InMemoryOnly: c.Huge}
 	for _, d := range c.Damage {
 		e.Damage = append(e.Damage, DamageEntry{What: d.String()})
 	}
 	for _, w := range c.Want {
 		e.Findings = append(e.Findings, WantEntry{Code: w.Code, Severity: w.ExpectedSeverity().String(), Where: w.At.String(),
 			Count: w.Count, Bitmap: w.Bitmap, Snapshot: w.Snapshot})
+	}
+	if len(c.Unreadable) > 0 || c.MemoryLimit > 0 || c.BitmapData {
+		e.Provided = &ProvidedEntry{MemoryLimit: c.MemoryLimit, BitmapData: c.BitmapData}
+		for _, p := range c.Unreadable {
+			e.Provided.Unreadable = append(e.Provided.Unreadable, PlaceEntry{Where: p.String()})
+		}
 	}
 	if q := c.QEMU; q.Checked {
 		e.QEMU = &QEMUEntry{q.Check, q.ReadOnly, q.ReadWrite}
@@ -112,6 +142,19 @@ func (c *Case) BuildEntry() (*Image, Entry, error) {
 	size := img.Size()
 	e.Size = &size
 	e.Files = slices.Sorted(maps.Keys(img.Siblings))
+	virtual := img.size
+	e.Made.VirtualSize = &virtual
+	if c.Healthy() && virtual <= mostHashed {
+		e.Made.GuestSHA256 = img.Guest().sha256()
+	}
+	for i, p := range c.Unreadable {
+		x, err := img.Find(p)
+		if err != nil {
+			return nil, e, fmt.Errorf("%s: %w", c.Name, err)
+		}
+		offset := uint64(x.Offset)
+		e.Provided.Unreadable[i].Offset, e.Provided.Unreadable[i].Length = &offset, &x.Length
+	}
 	for i, w := range c.Want {
 		if w.At.String() == "" {
 			continue
@@ -136,5 +179,5 @@ func writeIndex(dir string, entries []Entry) (err error) {
 	enc := json.NewEncoder(f)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(Index{Format: 1, Images: entries})
+	return enc.Encode(Index{Format: 1, Secret: Secret, Images: entries})
 }

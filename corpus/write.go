@@ -6,8 +6,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Select gives the cases whose name a shell pattern matches: the whole name where the
@@ -52,16 +55,21 @@ func Export(dir, pattern string) ([]Case, error) {
 	if len(cases) == 0 {
 		return nil, ErrHuge
 	}
-	var entries []Entry
+	entries := make([]Entry, len(cases))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range cases {
-		img, entry, err := cases[i].BuildEntry()
-		if err == nil {
-			err = img.WriteFiles(dir, cases[i].Filename())
-		}
-		if err != nil {
-			return cases[:i], err
-		}
-		entries = append(entries, entry)
+		g.Go(func() error {
+			img, entry, err := cases[i].BuildEntry()
+			if err != nil {
+				return err
+			}
+			entries[i] = entry
+			return img.WriteFiles(dir, entry.File)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	return cases, writeIndex(dir, entries)
 }

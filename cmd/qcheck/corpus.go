@@ -28,8 +28,8 @@ func noCase(pattern string) error {
 
 // CorpusListCmd is `qcheck corpus list [PATTERN]`.
 type CorpusListCmd struct {
-	Pattern string `arg:"" optional:"" help:"A section ('bitmap') or a shell pattern ('bitmap/*name*')."`
-	JSON    bool   `name:"json" help:"One JSON object a line."`
+	Pattern string `arg:"" optional:"" help:"A section ('bitmap'), or a shell pattern: with a slash for the whole name ('bitmap/*name*'), without one for what follows the slash ('*-clusters-512')."`
+	JSON    bool   `name:"json" help:"One JSON object a line (see docs/corpus.md)."`
 }
 
 // Examples is shown below the command's help.
@@ -64,8 +64,8 @@ func (c *CorpusListCmd) Run(s *streams) error {
 
 // CorpusWriteCmd is `qcheck corpus write FOLDER [PATTERN]`.
 type CorpusWriteCmd struct {
-	Dir     string `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced."`
-	Pattern string `arg:"" optional:"" help:"A section ('bitmap') or a shell pattern ('bitmap/*name*'); all images without it."`
+	Dir     string `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced. index.json tells of all that was written (see docs/corpus.md)."`
+	Pattern string `arg:"" optional:"" help:"As in 'qcheck corpus list'; all images without it."`
 }
 
 // Examples is shown below the command's help.
