@@ -92,6 +92,9 @@ func bitmapDirectoryCasesIn(bits uint32) []Case {
 		one("bitmap/table-huge", "a table of more than 2^27 entries", spec(), check.BMD003, size, Set(size, 1<<27+1)),
 		one("bitmap/table-data-huge", "a table of a bitmap of more than 512 MiB", spec(), check.BMD003, size, Set(size, 512*mib>>bits+1)).inAllSizes(),
 		one("bitmap/table-size", "a table with an entry more than the disk takes", spec(), check.BMD004, size, Add(size, 1)).inAllSizes(),
+		one("bitmap/disk-beyond-bitmaps", "a disk so large that no bitmap can be, of any granularity", spec(),
+			check.BMD004, size, Set(Bytes(qcow2.FieldSize, 8), 1<<64-1)).and(check.BMD004, BitmapField("b0", qcow2.BitmapFieldTableSize, 4)).
+			and(check.HDR011, Bytes(qcow2.FieldL1Size, 4)),
 		one("bitmap/table-size-in-use", "the same for a bitmap in use: the disk was resized meanwhile", inUse,
 			check.BMD004, size, Add(size, 1)).mild(check.Note).and(check.BMD012, flags),
 		one("bitmap/flags-reserved", "a flag that there is not", spec(), check.BMD005, flags, SetBits(flags, 1<<7)),

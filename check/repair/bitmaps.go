@@ -109,6 +109,9 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 			b.drop = "an image of version 2 cannot have bitmaps"
 		}
 	} else {
+		if _, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), 0); !ok && f.stale && s.opts.policy() != PolicyRemove {
+			return false, nil // to vouch for them is to vouch for what is not mended
+		}
 		f.decide()
 	}
 	if changed, err = f.write(); changed || err != nil {

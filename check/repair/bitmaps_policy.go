@@ -43,9 +43,13 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 		return
 	}
 	was := b.GranularityBits
+	granularity, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), was)
+	if !ok {
+		return // of such a disk there can be no bitmap: it is not the bitmap that is wrong
+	}
+	b.GranularityBits = granularity
 	b.Type = qcow2.BitmapDirtyTracking
 	b.Flags &= qcow2.BitmapFlagsKnown
-	b.fitGranularity(f.g, f.h.SectorAlignedSize())
 	b.needed = f.g.BitmapTableEntries(qcow2.BitmapBits(f.h.SectorAlignedSize(), uint(b.GranularityBits)))
 	if policy == PolicyAllDirty && b.needed > 0 {
 		b.Flags &^= qcow2.BitmapInUse
@@ -75,18 +79,18 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 // maxGranularityBits is the format's limit: a granularity above it says nothing.
 const maxGranularityBits = 63
 
-// fitGranularity makes the granularity the nearest one with which QEMU takes a
-// bitmap for a disk of size bytes. A coarser bitmap that is all dirty, or not
-// relied on, says no less.
-func (b *bitmapFix) fitGranularity(g qcow2.Geometry, size uint64) {
-	b.GranularityBits = min(max(b.GranularityBits, qcow2.MinBitmapGranularity), qcow2.MaxBitmapGranularity)
-	for b.GranularityBits < qcow2.MaxBitmapGranularity {
-		n := g.BitmapTableEntries(qcow2.BitmapBits(size, uint(b.GranularityBits)))
+// fitGranularity gives the granularity, in bits, nearest to that of a bitmap with
+// which QEMU takes it for a disk of size bytes. A coarser bitmap that is all dirty, or
+// not relied on, says no less. False: the disk is too large for any.
+func fitGranularity(g qcow2.Geometry, size uint64, granularity uint8) (uint8, bool) {
+	granularity = min(max(granularity, qcow2.MinBitmapGranularity), qcow2.MaxBitmapGranularity)
+	for ; granularity <= qcow2.MaxBitmapGranularity; granularity++ {
+		n := g.BitmapTableEntries(qcow2.BitmapBits(size, uint(granularity)))
 		if n <= qcow2.MaxBitmapPhysicalSize>>g.ClusterBits && n <= qcow2.MaxBitmapTableEntries {
-			return
+			return granularity, true
 		}
-		b.GranularityBits++
 	}
+	return 0, false
 }
 
 // rename gives a name of its own to each bitmap that has none or another one's.
