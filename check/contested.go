@@ -70,9 +70,11 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // structures share, but for the entries of a refcount table on which a wrong block
 // lies, since that table can be written anew; in what is read as an L2 table while
 // another one is lost; for entries of a snapshot table that is not known whole; and
-// for a file that does not even have its header.
+// for a file that does not even have its header. Nor is there a policy for what bitmaps
+// hold of a disk that is too large for any.
 func (c *run) settleRepairs(all []Finding) {
 	broken, cut := false, false
+	beyond := c.img.GeometryOK && !c.g.BitmapFits(c.h.SectorAlignedSize(), qcow2.MaxBitmapGranularity)
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
@@ -80,6 +82,8 @@ func (c *run) settleRepairs(all []Finding) {
 	for i := range all {
 		f := &all[i]
 		switch {
+		case f.Repair == RepairPolicy && beyond && aboutBitmapContent(f.Code):
+			f.Repair = RepairNone
 		case f.Repair != RepairSafe:
 		case cut:
 			f.Repair = RepairNone
@@ -90,4 +94,13 @@ func (c *run) settleRepairs(all []Finding) {
 			f.Repair = RepairLossy
 		}
 	}
+}
+
+// aboutBitmapContent tells whether a finding leaves what a bitmap holds open to doubt.
+func aboutBitmapContent(c Code) bool {
+	switch c {
+	case HDR021, BMP002, BMD002, BMD003, BMD004, BMD006, BMD007, BMD013, BMT003, BMT004, BMT005, BMT006, BMX003:
+		return true
+	}
+	return false
 }

@@ -123,3 +123,11 @@ func (g Geometry) BitmapTableEntries(bits uint64) uint64 {
 	}
 	return g.Clusters(bytes)
 }
+
+// BitmapFits tells whether QEMU takes the table of a bitmap of that granularity for a
+// virtual disk of size bytes (block/qcow2-bitmap.c, check_dir_entry): it has a
+// limit for the table's entries and for the data that they may name.
+func (g Geometry) BitmapFits(size uint64, granularityBits uint) bool {
+	n := g.BitmapTableEntries(BitmapBits(size, granularityBits))
+	return n <= MaxBitmapTableEntries && n <= MaxBitmapPhysicalSize>>g.ClusterBits
+}

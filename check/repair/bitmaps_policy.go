@@ -85,8 +85,7 @@ const maxGranularityBits = 63
 func fitGranularity(g qcow2.Geometry, size uint64, granularity uint8) (uint8, bool) {
 	granularity = min(max(granularity, qcow2.MinBitmapGranularity), qcow2.MaxBitmapGranularity)
 	for ; granularity <= qcow2.MaxBitmapGranularity; granularity++ {
-		n := g.BitmapTableEntries(qcow2.BitmapBits(size, uint(granularity)))
-		if n <= qcow2.MaxBitmapPhysicalSize>>g.ClusterBits && n <= qcow2.MaxBitmapTableEntries {
+		if g.BitmapFits(size, uint(granularity)) {
 			return granularity, true
 		}
 	}
