@@ -69,7 +69,8 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // show not to hold: where bytes would have to be written in a place that two
 // structures share, but for the entries of a refcount table on which a wrong block
 // lies, since that table can be written anew; in what is read as an L2 table while
-// another one is lost; for entries of a snapshot table that is not known whole; and
+// another one is lost; for entries of a snapshot table that is not known whole; for
+// extensions where it is not known which bytes are whose; and
 // for a file that does not even have its header. Nor is there a policy for what bitmaps
 // hold of a disk that is too large for any.
 func (c *run) settleRepairs(all []Finding) {
@@ -85,7 +86,7 @@ func (c *run) settleRepairs(all []Finding) {
 		case f.Repair == RepairPolicy && beyond && aboutBitmapContent(f.Code):
 			f.Repair = RepairNone
 		case f.Repair != RepairSafe:
-		case cut:
+		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005):
 			f.Repair = RepairNone
 		case broken && f.Code == SNP003,
 			// A table that is lost may have been lost to a pointer that leads to data.
