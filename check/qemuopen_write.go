@@ -123,14 +123,17 @@ func (c *run) refcountsDiffer() bool {
 
 // badRefcountEntry finds an entry of the refcount table that QEMU's repair cannot
 // look up the refcount of a cluster of the file with, which it counts as an
-// error of its own even when it then makes a new table. Other faults of the table
-// it can repair.
+// error of its own even when it then makes a new table. Nor can it write that table
+// where it takes the block of an entry for free, since it does not count those with
+// reserved bits, and still guards it. Other faults of the table it can repair.
 func (p *opener) badRefcountEntry(clusters uint64) (index uint64, ok bool) {
 	perBlock := p.g.RefcountBlockEntries()
 	used := (clusters + perBlock - 1) / perBlock
 	entries := uint64(p.h.RefcountTableClusters) * p.g.ClusterSize() / 8
 	for i, e := range qcow2.ScanTable[qcow2.RefTableEntry](p.img, p.h.RefcountTableOffset, min(used, entries)).All() {
-		if e.Reserved() != 0 || !p.g.Aligned(e.Offset()) || !readable(e.Offset(), p.g.ClusterSize()) {
+		cl := p.g.HostCluster(e.Offset())
+		unclaimed := e.Offset() != 0 && cl < qcow2.HostCluster(clusters) && p.c.counts.Get(cl) <= 1
+		if e.Reserved() != 0 && unclaimed || !p.g.Aligned(e.Offset()) || !readable(e.Offset(), p.g.ClusterSize()) {
 			return i, true
 		}
 	}
