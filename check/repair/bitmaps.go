@@ -95,7 +95,7 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 		return false, nil // which bytes are an extension's is not known
 	}
 	f.ext = qcow2.DecodeBitmapsExtension(ext.Data)
-	f.stale = !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
+	f.stale = s.staleBitmaps()
 	if s.unreadable(check.StructBitmapDirectory) {
 		return false, nil // it may be readable another time
 	}
@@ -119,6 +119,10 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	}
 	return f.fixData(ctx)
 }
+
+// staleBitmaps tells that nothing vouches for the bitmaps: what they name may be
+// somebody else's by now.
+func (s *session) staleBitmaps() bool { return !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) }
 
 // concernsBitmaps tells whether something can be done about a finding here.
 func concernsBitmaps(f check.Finding) bool {

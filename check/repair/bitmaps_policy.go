@@ -42,6 +42,11 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 	if b.drop != "" {
 		return
 	}
+	if b.badEntries && f.res.Has(check.HDR011) {
+		// The disk's size, which the table does not fit, does not fit the L1 table
+		// either, and has not been mended: it may be the size that is wrong.
+		return
+	}
 	was := b.GranularityBits
 	granularity, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), was)
 	if !ok {

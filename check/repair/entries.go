@@ -50,7 +50,7 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 		if mend == nil || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) {
 			continue
 		}
-		if isBitmapCode(f.Code) && s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1 {
+		if isBitmapCode(f.Code) && (s.staleBitmaps() || s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1) {
 			continue // what lies there may be something else's, see fixBitmaps
 		}
 		did, err := s.rewrite(f, mend, reasons[f.Code])
