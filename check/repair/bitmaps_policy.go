@@ -42,10 +42,8 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 	if b.drop != "" {
 		return
 	}
-	if b.badEntries && f.res.Has(check.HDR011) {
-		// The disk's size, which the table does not fit, does not fit the L1 table
-		// either, and has not been mended: it may be the size that is wrong.
-		return
+	if b.badEntries && f.h.L1Needed(f.g) > qcow2.MaxL1Entries {
+		return // it is the disk's size that is wrong, which the table does not fit
 	}
 	was := b.GranularityBits
 	granularity, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), was)
