@@ -70,15 +70,16 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // structures share, but for the entries of a refcount table on which a wrong block
 // lies, since that table can be written anew; in what is read as an L2 table while
 // another one is lost; for entries of a snapshot table that is not known whole; for
-// extensions where it is not known which bytes are whose; and
-// for a file that does not even have its header. Nor is there a policy for what bitmaps
-// hold of a disk that is too large for any.
+// extensions where it is not known which bytes are whose; and for a file that does not
+// even have its header. Nor is there a policy for what bitmaps hold of a disk that is
+// larger than any can be.
 func (c *run) settleRepairs(all []Finding) {
-	broken, cut := false, false
-	beyond := c.img.GeometryOK && !c.g.BitmapFits(c.h.SectorAlignedSize(), qcow2.MaxBitmapGranularity)
+	broken, cut, lost := false, false, false
+	beyond := c.img.GeometryOK && c.h.L1Needed(c.g) > qcow2.MaxL1Entries
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
+		lost = lost || all[i].Code == MAP020 && all[i].Severity == Warning && c.h.NbSnapshots == 0
 	}
 	for i := range all {
 		f := &all[i]
@@ -88,6 +89,8 @@ func (c *run) settleRepairs(all []Finding) {
 		case f.Repair != RepairSafe:
 		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005):
 			f.Repair = RepairNone
+		case lost && f.Code == HDR006:
+			f.Repair = RepairReattach // while it may be due to this that the table is lost
 		case broken && f.Code == SNP003,
 			// A table that is lost may have been lost to a pointer that leads to data.
 			len(c.lostTables) > 0 && (f.Code == MAP005 || f.Code == MAP009 || f.Code == MAP012),

@@ -81,10 +81,6 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 			f.Severity = Note
 			f.Message += "; the disk was resized while the bitmap was in use"
 		}
-		if p.h.L1Needed(p.g) > qcow2.MaxL1Entries {
-			f.Repair = RepairNone // by what would it be mended?
-			f.Message += "; no disk can be so large"
-		}
 		bad(f)
 	default:
 		b.entries = size

@@ -67,14 +67,14 @@ func (c *run) checkExtension(ext *qcow2.Extension) {
 		}
 		if c.h.BackingFileOffset == 0 {
 			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data), Repair: c.extensionRepair(),
+				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
 				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, excerpt(ext.Data)),
 			})
 		}
 	case qcow2.ExtDataFile:
 		if !c.h.HasDataFile() {
 			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data), Repair: c.extensionRepair(),
+				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
 				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, excerpt(ext.Data)),
 			})
 		}
@@ -84,15 +84,6 @@ func (c *run) checkExtension(ext *qcow2.Extension) {
 			Message: fmt.Sprintf("header extension of unknown type 0x%08x with %d bytes of data", uint32(ext.Type), ext.Length),
 		})
 	}
-}
-
-// extensionRepair is what can be done about an extension that is no good: it is taken
-// out, unless nobody knows where those behind it begin.
-func (c *run) extensionRepair() Repair {
-	if !c.img.ExtensionsComplete {
-		return RepairNone
-	}
-	return RepairSafe
 }
 
 // checkFeatureNames tests the entries of the feature name table.
@@ -116,9 +107,6 @@ func (c *run) checkFeatureNames(ext *qcow2.Extension) {
 
 // reportLength reports an extension of the wrong length.
 func (c *run) reportLength(ext *qcow2.Extension, repair Repair, expected string) {
-	if repair == RepairSafe {
-		repair = c.extensionRepair()
-	}
 	c.report(Finding{
 		Code: EXT003, Extent: at(ext.Offset+4, 4), Repair: repair, Value: fmt.Sprint(ext.Length), Expected: expected,
 		Message: fmt.Sprintf("the %s at %v has %d bytes of data, but must have %s", extensionName(ext.Type), ext.Offset, ext.Length, expected),

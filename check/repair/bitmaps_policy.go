@@ -42,8 +42,8 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 	if b.drop != "" {
 		return
 	}
-	if b.badEntries && f.h.L1Needed(f.g) > qcow2.MaxL1Entries {
-		return // it is the disk's size that is wrong, which the table does not fit
+	if f.h.L1Needed(f.g) > qcow2.MaxL1Entries {
+		return // it is the disk's size that is wrong, by which bitmaps are judged
 	}
 	was := b.GranularityBits
 	granularity, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), was)
