@@ -97,7 +97,7 @@ func headersTogether(bits uint32) []Case {
 			check.EXT003, ExtensionLength(qcow2.ExtCrypto)).
 			also(check.EXT004, Extension(1)).
 			also(check.EXT002, Extension(1)),
-		one("backing", "an extension too long before a backing file's name too long", backed("together.raw", "raw"),
+		one("backing", "an extension too long before a backing file's name too long", backed("together.raw", ""),
 			check.EXT001, ExtensionLength(unknown), Set(ExtensionLength(unknown), c)).
 			also(check.HDR015, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileSize), 1024)),
 		one("backing-without-format", "a backing file whose format nobody wrote down, but for a word that nobody knows", backed("together-formatless.raw", ""), check.CHN002, Place{}).

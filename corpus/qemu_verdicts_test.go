@@ -37,9 +37,12 @@ func TestQEMUVerdicts(t *testing.T) {
 	text := new(strings.Builder)
 	text.WriteString(qemuTextHead)
 	t.Run("all", func(t *testing.T) {
-		for _, c := range append(corpus.Cases(), corpus.Samples()...) {
+		for i, c := range append(corpus.Cases(), corpus.Samples()...) {
 			if !judged(&c) {
 				continue
+			}
+			if !*update && i%3 != 0 && (strings.Contains(c.Name, "-clusters-") || strings.HasPrefix(c.Name, "combined/")) {
+				continue // there are many like it
 			}
 			if *update {
 				fmt.Fprintf(text, "%s %s\n", c.Name, askQEMU(t, &c))

@@ -83,7 +83,7 @@ func sayings(t testing.TB, img *qcow2.Image, res *check.Result, digest bool) map
 }
 
 func TestBitmapCases(t *testing.T) {
-	every := stride(1, 5)
+	every := stride(2, 9)
 	for i, c := range bitmapCases() {
 		for k, policy := range policies {
 			// Some have tens of thousands of bitmaps.
