@@ -64,6 +64,18 @@ func mostFindings(opts *Options) (most int, of map[check.Code]int) {
 // ErrNoProgress means that repairing does not come to an end: a fault of ours.
 var ErrNoProgress = errors.New("the repair does not come to an end; nothing has been written")
 
+// errGrown means that the file, as it would grow, comes to hold a table that lay past
+// its end: what stands in its place was never checked for being one.
+var errGrown = errors.New("the file would grow over a damaged table that is said to lie past its end; nothing has been written")
+
+// grown tells whether a table of the header that ran past the end of the file before
+// lies within it only because the file is longer.
+func grown(before, now *check.Result, was, is *qcow2.Header) bool {
+	mended := func(code check.Code) bool { return before.Has(code) && !now.Has(code) }
+	return mended(check.HDR013) && was.RefcountTableOffset == is.RefcountTableOffset && was.RefcountTableClusters == is.RefcountTableClusters ||
+		mended(check.HDR012) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
+}
+
 // Make works out what a repair of an image of size bytes would do. Nothing is
 // written. The plan for one image is always the same.
 func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, error) {
@@ -82,6 +94,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	o := newOverlay(r, size, opts.Device)
 	p := &Plan{OldSize: size}
 	var first *check.Evidence
+	var header qcow2.Header // of the first round
 	var lost []lostThing
 	most, of := mostFindings(&opts)
 	for round := range maxRounds {
@@ -98,7 +111,9 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			return nil, err
 		}
 		if round == 0 {
-			p.Before, first = res, ev
+			p.Before, first, header = res, ev, img.Header
+		} else if grown(p.Before, res, &header, &img.Header) {
+			return nil, errGrown
 		}
 		p.After = res
 		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, first: first}
