@@ -317,6 +317,8 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 	case said.ReadWrite == "" || said.ReadWrite == predicted:
 	case dirty && predicted == check.OpenOK && said.ReadWrite == check.OpenRefused && res.Totals.Corruptions > 0:
 		add("read-write: QEMU cannot repair a damaged image that is dirty", "%v", res.QEMUOpen.Reasons)
+	case dirty && predicted == check.OpenRefused && said.ReadWrite == check.OpenOK && res.Totals.Corruptions > 0:
+		add("read-write: QEMU repairs a damaged image that is dirty", "%v", res.QEMUOpen.Reasons)
 	case said.ReadWrite == check.OpenDropsBitmaps && otherExtensions:
 		add("read-write: QEMU reads other extensions where the header's length is wrong", "%v", res.QEMUOpen.Reasons)
 	default:
