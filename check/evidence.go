@@ -47,16 +47,6 @@ type LostTable struct {
 	Index    uint32
 }
 
-// ReadsAsL2 tells whether a cluster reads as an L2 table whose every entry could be in
-// order, and whether any of them is in use.
-func (e *Evidence) ReadsAsL2(off qcow2.HostOffset) (sound, used bool) {
-	table := make([]byte, e.run.g.ClusterSize())
-	if e.run.img.ReadAt(table, off) != nil || !newScanner(e.run).plausible(table) {
-		return false, false
-	}
-	return true, slices.ContainsFunc(table, func(b byte) bool { return b != 0 })
-}
-
 // L1Table is an L1 table that was read.
 type L1Table struct {
 	Snapshot string // ID, escaped; empty for the active disk
