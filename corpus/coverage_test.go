@@ -1,7 +1,6 @@
 package corpus_test
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -274,5 +273,5 @@ func TestFeaturesInPairs(t *testing.T) {
 	for _, m := range cannotGoTogether {
 		excluded += len(m)
 	}
-	t.Log(fmt.Sprintf("%d pairs, %d of which exclude each other", pairs, excluded))
+	t.Logf("%d pairs, %d of which exclude each other", pairs, excluded)
 }
