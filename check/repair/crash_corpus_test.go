@@ -15,7 +15,7 @@ import (
 // Real repairs: of the damaged images of the corpus that are small enough to be held
 // many times over.
 func TestCrashCorpus(t *testing.T) {
-	every := stride(3, 12)
+	every := stride(6, 48)
 	var cases, states atomic.Int64
 	t.Run("cases", func(t *testing.T) {
 		for i, c := range repairCases() {

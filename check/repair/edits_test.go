@@ -39,9 +39,9 @@ func TestEdits(t *testing.T) {
 	var want [stagesCount][]Edit
 	codes := [][]check.Code{{check.REF005}, {check.REF006}, {check.REF005, check.REF006}, nil}
 	total := uint64(0)
-	for i := range 5000 {
+	for i := range 1500 {
 		n := 1 + r.IntN(20)
-		switch r.IntN(400) {
+		switch r.IntN(300) {
 		case 0:
 			n = 1 + r.IntN(3*mostChunk)
 		case 1, 2:

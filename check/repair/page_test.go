@@ -13,7 +13,7 @@ import (
 func TestPacked(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 1))
 	whole := 0
-	for range 3000 {
+	for range 1000 {
 		was := make([]byte, pageSize)
 		for i := range was {
 			was[i] = byte(r.Uint32() >> 30)
@@ -39,8 +39,8 @@ func TestPacked(t *testing.T) {
 		pg.over(got, from)
 		require.Equal(t, will[from:to], got)
 	}
-	assert.Greater(t, whole, 100)
-	assert.Less(t, whole, 2000)
+	assert.Greater(t, whole, 50)
+	assert.Less(t, whole, 700)
 	one := bytes.Clone(make([]byte, pageSize))
 	one[9] = 1
 	assert.Len(t, packed(make([]byte, pageSize), one), pieceHead+1)

@@ -62,7 +62,7 @@ func repairJSON(t *testing.T, args ...string) (r repaired, code int, errs string
 // more.
 func TestRepairCorpus(t *testing.T) {
 	t.Parallel()
-	changed, stride := 0, 5
+	changed, stride := 0, 9
 	if testing.Short() {
 		stride = 20
 	}
