@@ -109,7 +109,7 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 			b.drop = "an image of version 2 cannot have bitmaps"
 		}
 	} else {
-		if _, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), 0); !ok && f.stale && s.opts.policy() != PolicyRemove {
+		if f.stale && s.impossibleDisk() && s.opts.policy() != PolicyRemove {
 			return false, nil // to vouch for them is to vouch for what is not mended
 		}
 		f.decide()
@@ -123,6 +123,10 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 // staleBitmaps tells that nothing vouches for the bitmaps: what they name may be
 // somebody else's by now.
 func (s *session) staleBitmaps() bool { return !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) }
+
+// impossibleDisk tells that the virtual size is larger than that of any disk: it is what
+// is wrong then, and not the bitmaps, which are judged by it.
+func (s *session) impossibleDisk() bool { return s.h.L1Needed(s.g) > qcow2.MaxL1Entries }
 
 // concernsBitmaps tells whether something can be done about a finding here.
 func concernsBitmaps(f check.Finding) bool {

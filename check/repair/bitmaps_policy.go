@@ -42,15 +42,11 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 	if b.drop != "" {
 		return
 	}
-	if f.h.L1Needed(f.g) > qcow2.MaxL1Entries {
-		return // it is the disk's size that is wrong, by which bitmaps are judged
+	if f.impossibleDisk() {
+		return
 	}
 	was := b.GranularityBits
-	granularity, ok := fitGranularity(f.g, f.h.SectorAlignedSize(), was)
-	if !ok {
-		return // of such a disk there can be no bitmap: it is not the bitmap that is wrong
-	}
-	b.GranularityBits = granularity
+	b.GranularityBits = fitGranularity(f.g, f.h.SectorAlignedSize(), was)
 	b.Type = qcow2.BitmapDirtyTracking
 	b.Flags &= qcow2.BitmapFlagsKnown
 	b.needed = f.g.BitmapTableEntries(qcow2.BitmapBits(f.h.SectorAlignedSize(), uint(b.GranularityBits)))
@@ -84,15 +80,13 @@ const maxGranularityBits = 63
 
 // fitGranularity gives the granularity, in bits, nearest to that of a bitmap with
 // which QEMU takes it for a disk of size bytes. A coarser bitmap that is all dirty, or
-// not relied on, says no less. False: the disk is too large for any.
-func fitGranularity(g qcow2.Geometry, size uint64, granularity uint8) (uint8, bool) {
+// not relied on, says no less. Every disk that can be has one.
+func fitGranularity(g qcow2.Geometry, size uint64, granularity uint8) uint8 {
 	granularity = min(max(granularity, qcow2.MinBitmapGranularity), qcow2.MaxBitmapGranularity)
-	for ; granularity <= qcow2.MaxBitmapGranularity; granularity++ {
-		if g.BitmapFits(size, uint(granularity)) {
-			return granularity, true
-		}
+	for granularity < qcow2.MaxBitmapGranularity && !g.BitmapFits(size, uint(granularity)) {
+		granularity++
 	}
-	return 0, false
+	return granularity
 }
 
 // rename gives a name of its own to each bitmap that has none or another one's.

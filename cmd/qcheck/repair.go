@@ -163,7 +163,7 @@ func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts 
 	if o.img.GeometryOK {
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
-	plan, err := repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
+	plan, err := c.makePlan(ctx, o, opts)
 	if err != nil {
 		return fail(fmt.Errorf("%s: %w", check.Escape(path), planError(err)))
 	}
@@ -295,15 +295,20 @@ func rank(v check.Verdict) int {
 
 // planOne shows what a repair would do.
 func (c *CheckCmd) planOne(ctx context.Context, o *opened, opts check.Options) (*report.Repair, error) {
-	plan, err := repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
+	plan, err := c.makePlan(ctx, o, opts)
 	if err != nil {
 		return nil, planError(err)
 	}
 	return c.told(plan, c.undoPlaces(o.path, o.IsDevice())), nil
 }
 
-func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
+// makePlan works out a repair.
+func (c *CheckCmd) makePlan(ctx context.Context, o *opened, opts check.Options) (*repair.Plan, error) {
 	tidy()
+	return repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
+}
+
+func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 	r := repair.Options{
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
 		Reattach: c.Reattach, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),

@@ -230,7 +230,7 @@ func forgetMapping(path, _ string) error {
 	})
 }
 
-// forgetClusters clears every 25th L2 entry: 671,089 clusters are leaked, none next to
+// forgetClusters clears every 25th L2 entry: 671,088 clusters are leaked, none next to
 // another.
 func forgetClusters(path, _ string) error {
 	return edit(path, func(x *file) {
