@@ -23,9 +23,11 @@ type Options struct {
 	// MaxFindings is how many findings of one code are listed one by one; the
 	// rest is counted. The default is DefaultMaxFindings.
 	MaxFindings int
-	// MaxFindingsOf is the same for single codes. The default is none: MaxFindings
-	// holds for each.
-	MaxFindingsOf map[Code]int
+	// MaxPlaces is how many findings of one code are listed beyond those, for a
+	// repair that goes by them: the ones about entries of tables by their place
+	// alone ([Finding.Brief]), the others as they are. Wrong refcounts are not
+	// among them. The default is 0.
+	MaxPlaces int
 	// Require lists bitmaps that must be there. The default is none.
 	Require []BitmapRequirement
 	// Strict takes warnings for an unmet requirement. The default is false.
@@ -174,7 +176,7 @@ func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
 	}
 	return &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
-		res: &Result{Provisional: opts.Live}, funnel: newFunnel(&opts),
+		res: &Result{Provisional: opts.Live}, funnel: newFunnel(&opts, img.Geometry),
 		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
 }

@@ -122,6 +122,9 @@ type Finding struct {
 	// Rest marks the one finding of a code that stands for those that are not
 	// listed one by one; it has no place, only a count.
 	Rest bool
+	// Brief marks a finding that only says where: it has no words, and entries that
+	// differ can be one run. See [Options.MaxPlaces].
+	Brief bool
 }
 
 // ptr makes a pointer to a value, for the optional fields of a finding.

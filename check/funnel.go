@@ -14,80 +14,107 @@ const DefaultMaxFindings = 1000
 // several goroutines collect into funnels of their own, which are joined in a
 // fixed order, so that the result does not depend on the number of workers.
 type funnel struct {
-	max      int          // findings listed per code
-	maxOf    map[Code]int // the same for single codes
+	max      int    // findings listed per code
+	places   int    // further ones that are listed for a repair
+	cluster  uint64 // bytes; an L2 table ends where one does
 	findings []Finding
 	byCode   map[Code]*codeState
 }
 
+// codeState is what a funnel knows of one code.
 type codeState struct {
+	rule   Rule
+	joins  bool // see joinable
 	listed int
 	last   int // index of the last listed finding of this code
 	rest   uint64
 	worst  Severity
 }
 
-func newFunnel(opts *Options) *funnel {
-	f := &funnel{max: opts.MaxFindings, maxOf: opts.MaxFindingsOf, byCode: make(map[Code]*codeState)}
+func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
+	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(), byCode: make(map[Code]*codeState)}
 	if f.max <= 0 {
 		f.max = DefaultMaxFindings
 	}
 	return f
 }
 
-// most is how many findings of a code are listed.
-func (f *funnel) most(code Code) int {
-	if n, ok := f.maxOf[code]; ok {
-		return n
+// room is how many findings of a code are listed.
+func (f *funnel) room(code Code) int {
+	switch code {
+	case REF005, REF006, REF008:
+		return f.max // a repair compares refcounts itself
 	}
-	return f.max
+	return f.max + f.places
+}
+
+// of is the state of a code.
+func (f *funnel) of(code Code) *codeState {
+	s := f.byCode[code]
+	if s == nil {
+		r, ok := Lookup(code)
+		if !ok {
+			panic(fmt.Sprintf("finding with code %q, which is not in the catalogue", code))
+		}
+		s = &codeState{rule: r, joins: joinable[code], last: -1}
+		f.byCode[code] = s
+	}
+	return s
 }
 
 // report takes one finding. A finding that continues the last one of its code
 // (same owner, adjoining bytes) is joined to it; its message is then the first
 // one's.
-func (f *funnel) report(x Finding) {
-	r, ok := Lookup(x.Code)
-	if !ok {
-		panic(fmt.Sprintf("finding with code %q, which is not in the catalogue", x.Code))
-	}
+func (f *funnel) report(x Finding) { f.take(f.of(x.Code), &x) }
+
+func (f *funnel) take(s *codeState, x *Finding) {
 	if x.Severity == 0 {
-		x.Severity = r.Severity
+		x.Severity = s.rule.Severity
 	}
 	if x.Structure == "" {
-		x.Structure = r.Structure
+		x.Structure = s.rule.Structure
 	}
 	if x.Repair == 0 {
-		x.Repair = r.Repair
+		x.Repair = s.rule.Repair
 	}
 	x.Count = max(x.Count, 1)
-
-	s := f.byCode[x.Code]
-	if s == nil {
-		s = &codeState{last: -1}
-		f.byCode[x.Code] = s
-	}
-	if s.rest == 0 && s.last >= 0 && continues(&f.findings[s.last], &x) {
-		last := &f.findings[s.last]
-		last.Extent.Length += x.Extent.Length
-		last.Count += x.Count
+	if f.join(s, x) {
 		return
 	}
-	if s.listed >= f.most(x.Code) || x.Rest {
+	if s.listed >= f.max && f.places > 0 && s.joins {
+		x.Brief = true
+		x.Message, x.Path, x.Value, x.Expected, x.Cluster = "", "", "", "", nil
+		if f.join(s, x) {
+			return
+		}
+	}
+	if s.listed >= f.room(x.Code) || x.Rest {
 		s.rest += x.Count
 		s.worst = max(s.worst, x.Severity)
 		return
 	}
 	s.listed++
 	s.last = len(f.findings)
-	f.findings = append(f.findings, x)
+	f.findings = append(f.findings, *x)
+}
+
+// join makes one finding of the last one of a code and one that carries on where
+// that ends.
+func (f *funnel) join(s *codeState, x *Finding) bool {
+	if !s.joins || s.rest > 0 || s.last < 0 || x.Rest || !f.continues(&f.findings[s.last], x) {
+		return false
+	}
+	last := &f.findings[s.last]
+	last.Extent.Length += x.Extent.Length
+	last.Count += x.Count
+	return true
 }
 
 // full tells that no more findings of a code are listed one by one, so that
 // their messages need not be made: one with Rest set and a count will do.
 func (f *funnel) full(code Code) bool {
 	s := f.byCode[code]
-	return s != nil && s.listed >= f.most(code)
+	return s != nil && s.listed >= f.room(code)
 }
 
 // crowded counts n more of a code, and is true, where no more findings of it are
@@ -101,14 +128,28 @@ func (f *funnel) crowded(code Code, severity Severity, n uint64) bool {
 	return true
 }
 
+// wordless takes a finding about entries of a table that has not been put into words
+// yet, and is true, where none are needed any more.
+func (f *funnel) wordless(x Finding) bool {
+	s := f.byCode[x.Code]
+	if s == nil || s.last < 0 || s.rest == 0 && !f.findings[s.last].Brief {
+		return false // it may be listed, or carry on the last one that is
+	}
+	x.Brief, x.Rest = f.places > 0, f.places == 0
+	f.take(s, &x)
+	return true
+}
+
 // continues tells whether b carries on where a ends.
-func continues(a, b *Finding) bool {
+func (f *funnel) continues(a, b *Finding) bool {
+	if b.GuestOffset != nil && b.Structure != StructL1Table && uint64(b.Extent.Offset)&(f.cluster-1) == 0 {
+		return false // another L2 table, which need not be the next one of the disk
+	}
 	return a.Extent.Length != 0 && b.Extent.Length != 0 &&
 		a.Extent.Offset+qcow2.HostOffset(a.Extent.Length) == b.Extent.Offset &&
 		a.Severity == b.Severity && a.Structure == b.Structure && a.Repair == b.Repair &&
 		a.Snapshot == b.Snapshot && a.Bitmap == b.Bitmap &&
-		a.Value == b.Value && a.Expected == b.Expected &&
-		joinable[a.Code]
+		a.Value == b.Value && a.Expected == b.Expected
 }
 
 // joinable holds the codes whose findings are entries of a table, where a run of

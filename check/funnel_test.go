@@ -10,7 +10,7 @@ import (
 )
 
 func TestFunnelFillsInTheCatalogue(t *testing.T) {
-	f := newFunnel(&Options{})
+	f := newFunnel(&Options{}, qcow2.Geometry{ClusterBits: 16})
 	f.report(Finding{Code: MAP002, Message: "m"})
 	f.report(Finding{Code: BMD004, Severity: Note, Repair: RepairNone, Structure: StructBitmapTable, Count: 3})
 	got := f.finish()
@@ -30,7 +30,7 @@ func TestFunnelJoinsNeighbours(t *testing.T) {
 	entry := func(i int, value string) Finding {
 		return Finding{Code: MAP005, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: value}
 	}
-	f := newFunnel(&Options{})
+	f := newFunnel(&Options{}, qcow2.Geometry{ClusterBits: 16})
 	for i := range 5 {
 		f.report(entry(i, "0x2"))
 	}
@@ -44,7 +44,7 @@ func TestFunnelJoinsNeighbours(t *testing.T) {
 }
 
 func TestFunnelBoundsTheListNotTheTotals(t *testing.T) {
-	f := newFunnel(&Options{MaxFindings: 10})
+	f := newFunnel(&Options{MaxFindings: 10}, qcow2.Geometry{ClusterBits: 16})
 	for i := range 1000 {
 		f.report(Finding{Code: REF006, Extent: at(qcow2.HostOffset(i*100), 2), Count: 2})
 	}
@@ -56,16 +56,52 @@ func TestFunnelBoundsTheListNotTheTotals(t *testing.T) {
 	assert.Equal(t, Totals{Leaks: 2000, Warnings: 1}, CountFindings(got))
 }
 
-// Single codes can have a bound of their own.
-func TestFunnelBoundsSingleCodes(t *testing.T) {
-	f := newFunnel(&Options{MaxFindings: 10, MaxFindingsOf: map[Code]int{REF006: 2, REF005: 20}})
-	for _, code := range []Code{REF005, REF006, MAP001} {
-		for i := range 30 {
-			assert.Equal(t, i >= map[Code]int{REF005: 20, REF006: 2, MAP001: 10}[code], f.full(code))
-			f.report(Finding{Code: code, Extent: at(qcow2.HostOffset(i*100), 2)})
-		}
+// For a repair more are listed: entries of tables by their place alone, joined whatever
+// they hold; wrong refcounts not.
+func TestFunnelListsPlacesForARepair(t *testing.T) {
+	f := newFunnel(&Options{MaxFindings: 10, MaxPlaces: 20}, qcow2.Geometry{ClusterBits: 16})
+	entry := func(code Code, i int) Finding {
+		return Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: hex(uint64(i)), Path: "p", Message: "m",
+			Structure: StructL2Table, GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
 	}
-	assert.Len(t, f.finish(), 20+2+10+3)
+	for i := range 100 {
+		assert.Equal(t, i > 10, f.wordless(entry(MAP007, i)), i)
+		if i <= 10 {
+			f.report(entry(MAP007, i))
+		}
+		f.report(Finding{Code: REF005, Extent: at(qcow2.HostOffset(i*100), 2)})
+		f.report(Finding{Code: MAP016, Extent: at(qcow2.HostOffset(i*100), 8), Message: "m"})
+		f.report(entry(MAP010, 2*i))
+	}
+	got := make(map[Code][]Finding)
+	for _, x := range f.finish() {
+		got[x.Code] = append(got[x.Code], x)
+	}
+	require.Len(t, got[MAP007], 11)
+	last := got[MAP007][10]
+	assert.Equal(t, Finding{Code: MAP007, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, Brief: true, Count: 90,
+		Extent: at(0x1050, 90*8), GuestOffset: ptr(qcow2.GuestOffset(10 << 16))}, last)
+	assert.Len(t, got[REF005], 10+1)
+	require.Len(t, got[MAP016], 30+1)
+	assert.False(t, got[MAP016][29].Brief, "these are no runs of entries, and few")
+	require.Len(t, got[MAP010], 30+1)
+	assert.True(t, got[MAP010][29].Brief)
+	assert.True(t, got[MAP010][30].Rest)
+	assert.EqualValues(t, 70, got[MAP010][30].Count)
+}
+
+// What adjoins in the file need not adjoin on the disk.
+func TestFunnelDoesNotJoinL2Tables(t *testing.T) {
+	f := newFunnel(&Options{}, qcow2.Geometry{ClusterBits: 16})
+	for i := range 4 {
+		f.report(Finding{Code: MAP007, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: "v", GuestOffset: ptr(qcow2.GuestOffset(0))})
+		f.report(Finding{Code: MAP003, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: "v", GuestOffset: ptr(qcow2.GuestOffset(0))})
+	}
+	var extents []qcow2.Extent
+	for _, x := range f.finish() {
+		extents = append(extents, x.Extent)
+	}
+	assert.ElementsMatch(t, []qcow2.Extent{at(0x1fff0, 16), at(0x20000, 16), at(0x1fff0, 32)}, extents, "an L1 table can take several clusters")
 }
 
 // However findings are spread over funnels, joining these in order gives the
@@ -75,15 +111,15 @@ func TestFunnelAbsorb(t *testing.T) {
 	for i := range 300 {
 		all = append(all, Finding{Code: []Code{MAP005, MAP007, REF005}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
 	}
-	whole := newFunnel(&Options{MaxFindings: 4})
+	whole := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
 	for _, x := range all {
 		whole.report(x)
 	}
 	for _, parts := range []int{1, 2, 7, 50} {
-		joined := newFunnel(&Options{MaxFindings: 4})
+		joined := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
 		for from := 0; from < len(all); {
 			to := min(from+(len(all)+parts-1)/parts, len(all))
-			part := newFunnel(&Options{MaxFindings: 4})
+			part := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
 			for _, x := range all[from:to] {
 				part.report(x)
 			}

@@ -169,12 +169,18 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 // entryFinding begins a finding about an L2 entry: the whole of it, or one of its
 // two words.
 func (c *run) entryFinding(t *l2table, i int) Finding {
-	l := &c.l1s[t.l1]
-	guest := c.g.GuestOffset(qcow2.GuestCluster(uint64(t.window)*c.g.L2Entries() + uint64(i)))
 	return Finding{
-		Path: fmt.Sprintf("l1[%d] → l2[%d]", t.window, i), Snapshot: l.snapshot,
-		Extent: c.entryExtent(t, i), GuestOffset: ptr(guest),
+		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
 	}
+}
+
+func (c *run) entryPath(t *l2table, i int) string {
+	return fmt.Sprintf("l1[%d] → l2[%d]", t.window, i)
+}
+
+// entryGuest is the first guest byte that an L2 entry is for.
+func (c *run) entryGuest(t *l2table, i int) qcow2.GuestOffset {
+	return c.g.GuestOffset(qcow2.GuestCluster(uint64(t.window)*c.g.L2Entries() + uint64(i)))
 }
 
 // entryExtent is the first word of an L2 entry.
@@ -182,58 +188,96 @@ func (c *run) entryExtent(t *l2table, i int) qcow2.Extent {
 	return at(t.offset+qcow2.HostOffset(uint64(i)*c.g.L2EntrySize()), 8)
 }
 
+// l2codes are the codes of the faults of an L2 entry, in the order of reports.
+var l2codes = [...]struct {
+	fault l2fault
+	code  Code
+}{
+	{faultReserved, MAP005}, {faultMisaligned, MAP006}, {faultPastEnd, MAP007}, {faultCopiedClear, MAP008}, {faultCopied, MAP009},
+	{faultCompressed, MAP010}, {faultCompressedData, MAP011}, {faultConflict, MAP012}, {faultNoOffset, MAP013}, {faultBitmap, MAP013},
+	{faultCopiedNothing, MAP014}, {faultDataFile, MAP015}, {faultBeyond, MAP019},
+}
+
+// reportEntry reports each fault of an entry. There can be millions, of which most need
+// no words.
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
-	c := s.c
-	base := c.entryFinding(ts.t, i)
-	base.Value = hex(j.entry)
-	bitmap := base
-	bitmap.Extent.Offset += 8
-	bitmap.Value = hex(j.bitmap)
-	off := j.entry.Offset()
-	lost := false // the entry does not lead to its data
-
-	say := func(fault l2fault, f Finding, code Code, expected string, format string, args ...any) {
-		if j.faults&fault == 0 {
-			return
+	readsZeros := s.zeroFlag && j.entry.Zero()
+	guest := s.c.entryGuest(ts.t, i)
+	for _, k := range l2codes {
+		if j.faults&k.fault == 0 {
+			continue
 		}
-		f.Code, f.Expected = code, expected
-		f.Message = base.Path + " " + fmt.Sprintf(format, args...)
-		s.out.funnel.report(f)
+		f := Finding{Code: k.code, Snapshot: s.c.l1s[ts.t.l1].snapshot, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		switch k.fault {
+		case faultReserved:
+			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
+				f.Repair = RepairLossy // what stands there may be no entry at all
+			}
+		case faultMisaligned:
+			if readsZeros {
+				f.Repair = RepairSafe // nothing is read from there
+			}
+		case faultConflict, faultNoOffset, faultBitmap:
+			f.Extent.Offset += 8
+			if k.fault == faultBitmap {
+				f.Repair = RepairSafe
+			}
+		case faultBeyond:
+			f.Severity = Warning // QEMU goes on, but a larger disk would show the data
+		}
+		if !s.out.funnel.wordless(f) {
+			s.word(&f, ts, i, j, k.fault)
+			s.out.funnel.report(f)
+		}
 	}
-	reserved := base
-	reserved.Value = hex(j.entry.Reserved(s.zeroFlag))
-	if j.faults&(faultMisaligned|faultPastEnd) != 0 {
-		reserved.Repair = RepairLossy // what stands there may be no entry at all
+	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
+	if lost && len(s.out.doubts) < maxDoubts {
+		f := s.c.entryFinding(ts.t, i)
+		s.doubt(Owner{Structure: StructDataCluster, Path: f.Path, Snapshot: f.Snapshot}, "its L2 entry does not lead to data")
 	}
-	say(faultReserved, reserved, MAP005, "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(j.entry), j.entry.Reserved(s.zeroFlag))
-	misaligned := base
-	if s.zeroFlag && j.entry.Zero() {
-		misaligned.Repair = RepairSafe // nothing is read from there
-	} else if j.faults&faultMisaligned != 0 {
-		lost = true
-	}
-	say(faultMisaligned, misaligned, MAP006, fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names data at %v, which is not the start of a cluster", off)
-	say(faultPastEnd, base, MAP007, "", "names data at %v, but the file ends at 0x%x", off, s.fileSize)
-	clear := base
-	clear.Value = "clear"
-	say(faultCopiedClear, clear, MAP008, "set", "has COPIED clear; with an external data file every cluster is the only one of its kind")
-	set := base
-	set.Value = "set"
-	say(faultCopied, set, MAP009, "clear", "is compressed and has COPIED set")
-	say(faultCompressed, base, MAP010, "", "names compressed data at %v, %d bytes, but the file ends at 0x%x",
-		j.descriptor.Offset, j.descriptor.Length(), s.fileSize)
-	say(faultCompressedData, base, MAP011, "", "is compressed, which an image with an external data file cannot have")
-	say(faultConflict, bitmap, MAP012, "", "has %d subclusters that are both allocated and zero (mask 0x%08x)", j.bitmap.ConflictCount(), j.bitmap.Conflicts())
-	say(faultNoOffset, bitmap, MAP013, "", "has allocated subclusters (mask 0x%08x) but no place for them", j.bitmap.Allocated())
-	bitmap.Repair = RepairSafe
-	say(faultBitmap, bitmap, MAP013, "0x0", "is compressed, so its subcluster bitmap must be zero, but is 0x%016x", uint64(j.bitmap))
-	say(faultCopiedNothing, base, MAP014, "", "has COPIED set but names no cluster")
-	say(faultDataFile, base, MAP015, base.GuestOffset.String(), "maps guest offset %v to %v of the data file; the two must be the same", *base.GuestOffset, off)
-	beyond := base
-	beyond.Severity = Warning // QEMU goes on, but a larger disk would show the data
-	say(faultBeyond, beyond, MAP019, "", "maps guest offset %v, past the end of the disk at 0x%x", *base.GuestOffset, c.h.Size)
+}
 
-	if lost || j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 {
-		s.doubt(Owner{Structure: StructDataCluster, Path: base.Path, Snapshot: base.Snapshot}, "its L2 entry does not lead to data")
+// word puts a fault of an L2 entry into words.
+func (s *scanner) word(f *Finding, ts *tableScan, i int, j *judgement, fault l2fault) {
+	c, off := s.c, j.entry.Offset()
+	f.Path = c.entryPath(ts.t, i)
+	f.Value = hex(j.entry)
+	say := func(format string, args ...any) { f.Message = f.Path + " " + fmt.Sprintf(format, args...) }
+	switch fault {
+	case faultReserved:
+		r := j.entry.Reserved(s.zeroFlag)
+		f.Value, f.Expected = hex(r), "0x0"
+		say("is 0x%016x: reserved bits 0x%x are set", uint64(j.entry), r)
+	case faultMisaligned:
+		f.Expected = fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
+		say("names data at %v, which is not the start of a cluster", off)
+	case faultPastEnd:
+		say("names data at %v, but the file ends at 0x%x", off, s.fileSize)
+	case faultCopiedClear:
+		f.Value, f.Expected = "clear", "set"
+		say("has COPIED clear; with an external data file every cluster is the only one of its kind")
+	case faultCopied:
+		f.Value, f.Expected = "set", "clear"
+		say("is compressed and has COPIED set")
+	case faultCompressed:
+		say("names compressed data at %v, %d bytes, but the file ends at 0x%x", j.descriptor.Offset, j.descriptor.Length(), s.fileSize)
+	case faultCompressedData:
+		say("is compressed, which an image with an external data file cannot have")
+	case faultConflict:
+		f.Value = hex(j.bitmap)
+		say("has %d subclusters that are both allocated and zero (mask 0x%08x)", j.bitmap.ConflictCount(), j.bitmap.Conflicts())
+	case faultNoOffset:
+		f.Value = hex(j.bitmap)
+		say("has allocated subclusters (mask 0x%08x) but no place for them", j.bitmap.Allocated())
+	case faultBitmap:
+		f.Value, f.Expected = hex(j.bitmap), "0x0"
+		say("is compressed, so its subcluster bitmap must be zero, but is 0x%016x", uint64(j.bitmap))
+	case faultCopiedNothing:
+		say("has COPIED set but names no cluster")
+	case faultDataFile:
+		f.Expected = f.GuestOffset.String()
+		say("maps guest offset %v to %v of the data file; the two must be the same", *f.GuestOffset, off)
+	case faultBeyond:
+		say("maps guest offset %v, past the end of the disk at 0x%x", *f.GuestOffset, c.h.Size)
 	}
 }

@@ -357,14 +357,13 @@ func (p *bitmapsPass) reportTable(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapT
 // reportEntry reports each fault of a table entry.
 func (p *bitmapsPass) reportEntry(b *bitmap, i uint64, e qcow2.BitmapTableEntry, faults bitmapFaults) {
 	bad := func(code Code, expected, format string, args ...any) {
-		if p.full(code) {
-			p.report(Finding{Code: code, Rest: true})
+		f := Finding{Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name}
+		if p.wordless(f) {
 			return
 		}
-		p.report(Finding{
-			Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name, Path: tablePath(i), Value: hex(e), Expected: expected,
-			Message: fmt.Sprintf("%s: table entry %d is 0x%016x: ", b.label(), i, uint64(e)) + fmt.Sprintf(format, args...),
-		})
+		f.Path, f.Value, f.Expected = tablePath(i), hex(e), expected
+		f.Message = fmt.Sprintf("%s: table entry %d is 0x%016x: ", b.label(), i, uint64(e)) + fmt.Sprintf(format, args...)
+		p.report(f)
 	}
 	sound := uint64(e) &^ (e.ReservedLow() | e.ReservedHigh())
 	if faults&badLow != 0 {

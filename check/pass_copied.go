@@ -51,8 +51,11 @@ func (c *run) checkL1Copied() {
 		f := c.copiedFinding(e.Copied())
 		f.Code, f.Extent = MAP004, l.entry(i)
 		if !run.goesOn(i, e.Copied()) {
-			f.Path, f.GuestOffset = fmt.Sprintf("l1[%d]", i), ptr(c.windowStart(uint32(i)))
-			f.Cluster = ptr(c.g.HostCluster(offset))
+			f.GuestOffset = ptr(c.windowStart(uint32(i)))
+			if c.wordless(f) {
+				continue
+			}
+			f.Path, f.Cluster = fmt.Sprintf("l1[%d]", i), ptr(c.g.HostCluster(offset))
 			f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, references(refs), offset)
 		}
 		c.report(f)
@@ -107,7 +110,7 @@ func (c *run) copiedFinding(copied bool) Finding {
 // the entries whose flag is wrong.
 func (c *run) nameContradictions() error {
 	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
-		found := newFunnel(&c.opts)
+		found := newFunnel(&c.opts, c.g)
 		var run copiedRun
 		for e := range ts.entries {
 			j, ok := s.again(ts, e)
@@ -116,25 +119,25 @@ func (c *run) nameContradictions() error {
 			}
 			refs := c.counts.Get(j.first)
 			if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !c.unseenReferences(j.first, refs)) {
-				found.report(c.copiedEntry(ts.t, e, &j, refs, &run))
+				c.reportCopied(found, ts.t, e, &j, refs, &run)
 			}
 		}
 		return found
 	}, c.absorb)
 }
 
-// copiedEntry is the finding about an L2 entry whose flag is wrong.
-func (c *run) copiedEntry(t *l2table, i int, j *judgement, refs uint64, run *copiedRun) Finding {
+// reportCopied reports an L2 entry whose flag is wrong.
+func (c *run) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
 	f := c.copiedFinding(j.entry.Copied())
-	f.Code = MAP008
+	f.Code, f.Extent, f.Snapshot = MAP008, c.entryExtent(t, i), c.l1s[t.l1].snapshot
 	// The first words of extended entries do not adjoin, so that they never join.
-	if run.goesOn(uint64(i), j.entry.Copied()) && !c.g.ExtendedL2 {
-		f.Extent, f.Snapshot = c.entryExtent(t, i), c.l1s[t.l1].snapshot
-		return f
+	if !run.goesOn(uint64(i), j.entry.Copied()) || c.g.ExtendedL2 {
+		f.GuestOffset = ptr(c.entryGuest(t, i))
+		if found.wordless(f) {
+			return
+		}
+		f.Path, f.Cluster = c.entryPath(t, i), ptr(j.first)
+		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
 	}
-	state := f
-	f = c.entryFinding(t, i)
-	f.Code, f.Value, f.Expected, f.Cluster = MAP008, state.Value, state.Expected, ptr(j.first)
-	f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
-	return f
+	found.report(f)
 }

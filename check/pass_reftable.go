@@ -64,14 +64,13 @@ func (c *run) checkRefTable() error {
 func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
 	offset := e.Offset()
 	bad := func(code Code, value, expected, format string, args ...any) {
-		if c.crowded(code, 0, 1) {
+		f := Finding{Code: code, Extent: c.refTableEntry(i)}
+		if c.wordless(f) {
 			return
 		}
-		path := fmt.Sprintf("refcount table[%d]", i)
-		c.report(Finding{
-			Code: code, Path: path, Extent: c.refTableEntry(i), Value: value, Expected: expected,
-			Message: path + " " + fmt.Sprintf(format, args...),
-		})
+		f.Path, f.Value, f.Expected = fmt.Sprintf("refcount table[%d]", i), value, expected
+		f.Message = f.Path + " " + fmt.Sprintf(format, args...)
+		c.report(f)
 	}
 	if r := e.Reserved(); r != 0 {
 		bad(REF001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)

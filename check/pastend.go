@@ -22,7 +22,7 @@ const maxNamed = qcow2.MaxL1Size
 // NamedPastEnd gives the clusters past the end of the file that something in it names
 // all the same, in order and merged. What a repair puts there would come to be what
 // the wrong pointer leads to. Of pointers that are not listed one by one (see
-// [Options.MaxFindings]) nothing is known.
+// [Options.MaxPlaces]) nothing is known.
 func (e *Evidence) NamedPastEnd() []ClusterRun {
 	c := e.run
 	var runs []ClusterRun
@@ -72,18 +72,13 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 		default:
 			continue
 		}
-		v, err := strconv.ParseUint(strings.TrimPrefix(f.Value, "0x"), 16, 64)
-		if err != nil {
+		// A run that has a value has it in every entry.
+		if v, err := strconv.ParseUint(strings.TrimPrefix(f.Value, "0x"), 16, 64); err == nil {
+			add(c.pastEnd(f.Code, v))
 			continue
 		}
-		switch {
-		case f.Code == MAP010:
-			d := c.g.Compressed(qcow2.L2Entry(v))
-			add(d.Offset, d.Length())
-		case f.Code == REF003:
-			add(qcow2.RefTableEntry(v).Offset(), c.g.ClusterSize())
-		default:
-			add(qcow2.L1Entry(v).Offset(), c.g.ClusterSize()) // the offset has the same bits in all three
+		for _, v := range qcow2.ScanTable[qcow2.L1Entry](c.img, f.Extent.Offset, f.Extent.Length/8).All() {
+			add(c.pastEnd(f.Code, uint64(v)))
 		}
 	}
 	slices.SortFunc(runs, func(a, b ClusterRun) int { return cmp.Compare(a.First, b.First) })
@@ -97,4 +92,16 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 		merged = append(merged, r)
 	}
 	return merged
+}
+
+// pastEnd is what an entry leads to that a finding of the code is about.
+func (c *run) pastEnd(code Code, entry uint64) (offset qcow2.HostOffset, length uint64) {
+	switch code {
+	case MAP010:
+		d := c.g.Compressed(qcow2.L2Entry(entry))
+		return d.Offset, d.Length()
+	case REF003:
+		return qcow2.RefTableEntry(entry).Offset(), c.g.ClusterSize()
+	}
+	return qcow2.L1Entry(entry).Offset(), c.g.ClusterSize() // the offset has the same bits in all three
 }

@@ -41,7 +41,7 @@ func Repaired(before, after *Result, limit int) *Result {
 			continue
 		}
 		f.Count, f.Fixed = counts[i], true
-		if !f.Rest && listed[f.Code] < limit {
+		if !f.Rest && !f.Brief && listed[f.Code] < limit {
 			listed[f.Code]++
 			fixed = append(fixed, f)
 			continue

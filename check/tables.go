@@ -160,40 +160,49 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 	if offset != 0 && e.Reserved() == 0 && c.g.Aligned(offset) && qcow2.RangeFits(uint64(offset), c.g.ClusterSize(), uint64(c.img.Size())) {
 		return offset, true
 	}
-	path := fmt.Sprintf("l1[%d]", i)
 	repair := Repair(0)
-	bad := func(code Code, value, expected, format string, args ...any) {
-		if c.crowded(code, 0, 1) {
+	bad := func(code Code, words func() (value, expected, message string)) {
+		f := Finding{Code: code, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))), Repair: repair}
+		if c.wordless(f) {
 			return
 		}
-		c.report(Finding{
-			Code: code, Path: path, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))),
-			Value: value, Expected: expected, Message: path + " " + fmt.Sprintf(format, args...), Repair: repair,
-		})
+		f.Path = fmt.Sprintf("l1[%d]", i)
+		f.Value, f.Expected, f.Message = words()
+		f.Message = f.Path + " " + f.Message
+		c.report(f)
 	}
 	if r := e.Reserved(); r != 0 {
 		if !c.g.Aligned(offset) || c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()) {
 			repair = RepairLossy // what stands there may be no entry at all
 		}
-		bad(MAP001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+		bad(MAP001, func() (string, string, string) {
+			return hex(r), "0x0", fmt.Sprintf("is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+		})
 		repair = 0
 	}
 	cut := false
 	switch {
 	case offset == 0:
 		if e.Copied() && n == 0 {
-			bad(MAP004, "set", "clear", "has COPIED set but names no L2 table")
+			bad(MAP004, func() (string, string, string) { return "set", "clear", "has COPIED set but names no L2 table" })
 		}
 	case !c.g.Aligned(offset):
-		bad(MAP002, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names an L2 table at %v, which is not the start of a cluster", offset)
+		bad(MAP002, func() (string, string, string) {
+			return hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()),
+				fmt.Sprintf("names an L2 table at %v, which is not the start of a cluster", offset)
+		})
 	case !qcow2.RangeFits(uint64(offset), c.g.ClusterSize(), uint64(c.img.Size())):
-		bad(MAP003, hex(e), "", "names an L2 table at %v, but the file ends at 0x%x", offset, c.img.Size())
+		bad(MAP003, func() (string, string, string) {
+			return hex(e), "", fmt.Sprintf("names an L2 table at %v, but the file ends at 0x%x", offset, c.img.Size())
+		})
 		// A table that the end of the file cuts is still read as far as it goes.
 		cut = !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
 	default:
 		return offset, true
 	}
-	c.doubt(Owner{Structure: StructL2Table, Path: path, Snapshot: l.snapshot}, "its L1 entry does not lead to a table")
+	if len(c.doubts) < maxDoubts {
+		c.doubt(Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", i), Snapshot: l.snapshot}, "its L1 entry does not lead to a table")
+	}
 	if len(c.badSlots) < maxBlank {
 		c.badSlots = append(c.badSlots, l1slot{l1: uint32(n), index: uint32(i), entry: e})
 	}

@@ -54,7 +54,7 @@ type Options struct {
 	// is no limit but what the file justifies.
 	MemoryLimit int64
 	// MaxFindings is how many findings of one code the plan's results have one by
-	// one at least, where there are so many. The default is
+	// one at least, in words, where there are so many. The default is
 	// [check.DefaultMaxFindings].
 	MaxFindings int
 	// Progress is told how far each of the checks has come. The default is nil.

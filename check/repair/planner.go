@@ -48,18 +48,9 @@ var fixers = [][]fixer{
 // are listed up to a bound in each round, so a badly damaged image takes some.
 const maxRounds = 100
 
-// findingsPerRound is how many findings of one code a round takes up.
+// findingsPerRound is how many findings of one code a round takes up, besides those
+// that have been asked for. Neighbours are one.
 const findingsPerRound = 1 << 17
-
-// mostFindings is how many findings a check is to list for a plan: all that a round
-// takes up, but of refcounts, which are mended without, no more than are asked for.
-func mostFindings(opts *Options) (most int, of map[check.Code]int) {
-	asked := opts.MaxFindings
-	if asked <= 0 {
-		asked = check.DefaultMaxFindings
-	}
-	return max(asked, findingsPerRound), map[check.Code]int{check.REF005: asked, check.REF006: asked, check.REF008: asked}
-}
 
 // ErrNoProgress means that repairing does not come to an end: a fault of ours.
 var ErrNoProgress = errors.New("the repair does not come to an end; nothing has been written")
@@ -96,7 +87,6 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var first *check.Evidence
 	var header qcow2.Header // of the first round
 	var lost []lostThing
-	most, of := mostFindings(&opts)
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -104,7 +94,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: most, MaxFindingsOf: of, Progress: opts.Progress,
+			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: findingsPerRound, Progress: opts.Progress,
 			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
 		})
 		if err != nil {

@@ -41,13 +41,13 @@ A finding may be milder than its code's severity where the image explains what i
 
 | repair | meaning |
 |---|---|
-| safe | no guest data and no trustworthy bitmap is lost |
-| policy | the user chooses what becomes of a bitmap that cannot be trusted |
-| lossy | guest data may be lost, so it must be asked for |
-| reattach | a lost table can be hung back where the evidence allows it; it must be asked for |
+| safe | ` + "`qcheck -r`" + ` does it; no guest data and no trustworthy bitmap is lost |
+| policy | ` + "`qcheck -r`" + ` does what ` + "`--bitmap-policy`" + ` says of a bitmap that cannot be trusted |
+| lossy | guest data may be lost, so it must be asked for: ` + "`--allow-data-loss`" + ` |
+| reattach | a lost table can be hung back where the evidence allows it; it must be asked for: ` + "`--reattach`" + ` |
 | none | nothing can be done about it |
 
-**This version of qcheck does not repair yet.** What the texts say of repairs is what the catalogue provides for.
+` + "`qcheck -n -r`" + ` shows what a repair would do to an image, and what it would leave.
 `
 
 var groups = map[string]string{
