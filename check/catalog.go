@@ -34,21 +34,22 @@ var catalog = slices.Concat(
 	troubleRules,
 )
 
-var ruleOf = func() map[Code]*Rule {
-	m := make(map[Code]*Rule, len(catalog))
+// numberOf is where in the catalogue a code is.
+var numberOf = func() map[Code]int {
+	m := make(map[Code]int, len(catalog))
 	for i := range catalog {
-		m[catalog[i].Code] = &catalog[i]
+		m[catalog[i].Code] = i
 	}
 	return m
 }()
 
 // Lookup gives the catalogue's row of a code.
 func Lookup(code Code) (Rule, bool) {
-	r, ok := ruleOf[code]
+	i, ok := numberOf[code]
 	if !ok {
 		return Rule{}, false
 	}
-	return *r, true
+	return catalog[i], true
 }
 
 // Catalog gives all rows in the catalogue's order.

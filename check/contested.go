@@ -3,6 +3,7 @@ package check
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -72,13 +73,14 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // another one is lost; for entries of a snapshot table that is not known whole; for
 // extensions where it is not known which bytes are whose; and for a file that does not
 // even have its header. Nor is there a policy for what bitmaps hold of a disk that is
-// larger than any can be.
+// larger than any can be; where they are not true any more nothing is done about them.
 func (c *run) settleRepairs(all []Finding) {
-	broken, cut, lost := false, false, false
+	broken, cut, lost, stale := false, false, false, false
 	beyond := c.img.GeometryOK && c.h.L1Needed(c.g) > qcow2.MaxL1Entries
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
+		stale = stale || all[i].Code == BMP002
 		lost = lost || all[i].Code == MAP020 && all[i].Severity == Warning && c.h.NbSnapshots == 0
 	}
 	for i := range all {
@@ -87,7 +89,8 @@ func (c *run) settleRepairs(all []Finding) {
 		case f.Repair == RepairPolicy && beyond && aboutBitmapContent(f.Code):
 			f.Repair = RepairNone
 		case f.Repair != RepairSafe:
-		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005):
+		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
+			beyond && stale && strings.HasPrefix(string(f.Code), "BM"):
 			f.Repair = RepairNone
 		case lost && f.Code == HDR006:
 			f.Repair = RepairReattach // while it may be due to this that the table is lost

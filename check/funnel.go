@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -19,12 +20,18 @@ type funnel struct {
 	cluster  uint64 // bytes; an L2 table ends where one does
 	findings []Finding
 	byCode   map[Code]*codeState
+	// shut tells, by number in the catalogue, of which codes this funnel has begun to
+	// count what is not listed. Its parts need not list any more of them either.
+	shut   []atomic.Bool
+	isPart bool
 }
 
 // codeState is what a funnel knows of one code.
 type codeState struct {
-	rule   Rule
-	joins  bool // see joinable
+	rule   *Rule
+	shut   *atomic.Bool // see funnel
+	entry  bool         // see isEntry
+	joins  bool         // see joinable
 	listed int
 	last   int // index of the last listed finding of this code
 	rest   uint64
@@ -32,11 +39,17 @@ type codeState struct {
 }
 
 func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
-	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(), byCode: make(map[Code]*codeState)}
+	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(),
+		byCode: make(map[Code]*codeState), shut: make([]atomic.Bool, len(catalog))}
 	if f.max <= 0 {
 		f.max = DefaultMaxFindings
 	}
 	return f
+}
+
+// part is a funnel that will be joined to this one.
+func (f *funnel) part() *funnel {
+	return &funnel{max: f.max, places: f.places, cluster: f.cluster, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true}
 }
 
 // room is how many findings of a code are listed.
@@ -52,11 +65,11 @@ func (f *funnel) room(code Code) int {
 func (f *funnel) of(code Code) *codeState {
 	s := f.byCode[code]
 	if s == nil {
-		r, ok := Lookup(code)
+		i, ok := numberOf[code]
 		if !ok {
 			panic(fmt.Sprintf("finding with code %q, which is not in the catalogue", code))
 		}
-		s = &codeState{rule: r, joins: joinable[code], last: -1}
+		s = &codeState{rule: &catalog[i], shut: &f.shut[i], entry: isEntry[code], joins: joinable(code), last: -1}
 		f.byCode[code] = s
 	}
 	return s
@@ -78,10 +91,11 @@ func (f *funnel) take(s *codeState, x *Finding) {
 		x.Repair = s.rule.Repair
 	}
 	x.Count = max(x.Count, 1)
+	x.Rest = x.Rest || s.shut.Load()
 	if f.join(s, x) {
 		return
 	}
-	if s.listed >= f.max && f.places > 0 && s.joins {
+	if s.listed >= f.max && f.places > 0 && s.entry {
 		x.Brief = true
 		x.Message, x.Path, x.Value, x.Expected, x.Cluster = "", "", "", "", nil
 		if f.join(s, x) {
@@ -91,6 +105,9 @@ func (f *funnel) take(s *codeState, x *Finding) {
 	if s.listed >= f.room(x.Code) || x.Rest {
 		s.rest += x.Count
 		s.worst = max(s.worst, x.Severity)
+		if !f.isPart {
+			s.shut.Store(true)
+		}
 		return
 	}
 	s.listed++
@@ -110,11 +127,17 @@ func (f *funnel) join(s *codeState, x *Finding) bool {
 	return true
 }
 
+// met tells whether there was a finding of a code.
+func (f *funnel) met(code Code) bool {
+	s := f.of(code)
+	return s.listed > 0 || s.rest > 0
+}
+
 // full tells that no more findings of a code are listed one by one, so that
 // their messages need not be made: one with Rest set and a count will do.
 func (f *funnel) full(code Code) bool {
-	s := f.byCode[code]
-	return s != nil && s.listed >= f.room(code)
+	s := f.of(code)
+	return s.listed >= f.room(code) || s.shut.Load()
 }
 
 // crowded counts n more of a code, and is true, where no more findings of it are
@@ -131,11 +154,13 @@ func (f *funnel) crowded(code Code, severity Severity, n uint64) bool {
 // wordless takes a finding about entries of a table that has not been put into words
 // yet, and is true, where none are needed any more.
 func (f *funnel) wordless(x Finding) bool {
-	s := f.byCode[x.Code]
-	if s == nil || s.last < 0 || s.rest == 0 && !f.findings[s.last].Brief {
-		return false // it may be listed, or carry on the last one that is
+	s := f.of(x.Code)
+	if !s.shut.Load() {
+		if s.last < 0 || s.rest == 0 && !f.findings[s.last].Brief {
+			return false // it may be listed, or carry on the last one that is
+		}
+		x.Brief, x.Rest = f.places > 0, f.places == 0
 	}
-	x.Brief, x.Rest = f.places > 0, f.places == 0
 	f.take(s, &x)
 	return true
 }
@@ -152,16 +177,19 @@ func (f *funnel) continues(a, b *Finding) bool {
 		a.Value == b.Value && a.Expected == b.Expected
 }
 
-// joinable holds the codes whose findings are entries of a table, where a run of
-// bad neighbours is one piece of news.
-var joinable = map[Code]bool{
+// isEntry holds the codes whose findings are entries of a table: where such an entry
+// is says all that a repair needs to know.
+var isEntry = map[Code]bool{
 	MAP001: true, MAP002: true, MAP003: true, MAP004: true, MAP005: true, MAP006: true,
 	MAP007: true, MAP008: true, MAP009: true, MAP010: true, MAP011: true, MAP012: true,
 	MAP013: true, MAP014: true, MAP015: true, MAP019: true,
 	REF001: true, REF002: true, REF003: true,
 	BMT001: true, BMT002: true, BMT003: true, BMT004: true, BMT005: true,
-	BMX002: true, BMX003: true,
-	IOE001: true,
+}
+
+// joinable tells of the codes where a run of bad neighbours is one piece of news.
+func joinable(code Code) bool {
+	return isEntry[code] || code == BMX002 || code == BMX003 || code == IOE001
 }
 
 // absorb adds all that another funnel took, in its order.

@@ -119,7 +119,7 @@ func TestFunnelAbsorb(t *testing.T) {
 		joined := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
 		for from := 0; from < len(all); {
 			to := min(from+(len(all)+parts-1)/parts, len(all))
-			part := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
+			part := joined.part()
 			for _, x := range all[from:to] {
 				part.report(x)
 			}

@@ -73,7 +73,7 @@ func newScanner(c *run) *scanner {
 
 // batch scans the tables order[b.from:b.to].
 func (s *scanner) batch(order []uint32, b span) scanResult {
-	s.out = scanResult{funnel: newFunnel(&s.c.opts, s.c.g)}
+	s.out = scanResult{funnel: s.c.part()}
 	cs := int(s.c.g.ClusterSize())
 	s.versions = s.versions[:0]
 	for i := b.from; i < b.to; {

@@ -88,7 +88,7 @@ func (c *run) checkBitmaps() error {
 func (p *bitmapsPass) report(f Finding) {
 	if p.stale != "" {
 		if f.Severity == 0 {
-			f.Severity = ruleOf[f.Code].Severity
+			f.Severity = catalog[numberOf[f.Code]].Severity
 		}
 		f.Severity = min(f.Severity, Warning)
 	}

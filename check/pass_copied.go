@@ -1,6 +1,8 @@
 package check
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 
 	"github.com/qcheck/qcheck/qcow2"
@@ -110,24 +112,55 @@ func (c *run) copiedFinding(copied bool) Finding {
 // the entries whose flag is wrong.
 func (c *run) nameContradictions() error {
 	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
-		found := newFunnel(&c.opts, c.g)
+		found := c.part()
 		var run copiedRun
-		for e := range ts.entries {
-			j, ok := s.again(ts, e)
-			if !ok || j.compressed {
-				continue
-			}
-			refs := c.counts.Get(j.first)
-			if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !c.unseenReferences(j.first, refs)) {
-				c.reportCopied(found, ts.t, e, &j, refs, &run)
-			}
-		}
+		s.wrongCopied(ts, func(e int, j *judgement, refs uint64) { c.reportCopied(found, ts.t, e, j, refs, &run) })
 		return found
 	}, c.absorb)
 }
 
+// wrongCopied gives the entries of a loaded table whose flag is wrong, with the number of
+// references to what they name.
+func (s *scanner) wrongCopied(ts *tableScan, yield func(entry int, j *judgement, refs uint64)) {
+	for e := range ts.entries {
+		j, ok := s.again(ts, e)
+		if !ok || j.compressed {
+			continue
+		}
+		refs := s.c.counts.Get(j.first)
+		if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !s.c.unseenReferences(j.first, refs)) {
+			yield(e, &j, refs)
+		}
+	}
+}
+
+// WrongCopied gives the L2 tables of the active disk that have entries whose COPIED flag
+// contradicts the references (MAP008), with all of those, by index: findings list only
+// some. Tables that cannot be read any more are left out.
+func (e *Evidence) WrongCopied(ctx context.Context, yield func(table qcow2.HostOffset, entries []uint32) error) error {
+	c := e.run
+	type wrong struct {
+		table   qcow2.HostOffset
+		entries []uint32
+	}
+	var failed error
+	err := inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) (w wrong) {
+		s.wrongCopied(ts, func(entry int, _ *judgement, _ uint64) { w.entries = append(w.entries, uint32(entry)) })
+		w.table = ts.t.offset
+		return w
+	}, func(w wrong) {
+		if failed == nil && len(w.entries) > 0 {
+			failed = cmp.Or(ctx.Err(), yield(w.table, w.entries))
+		}
+	})
+	return cmp.Or(err, failed)
+}
+
 // reportCopied reports an L2 entry whose flag is wrong.
 func (c *run) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
+	if found.crowded(MAP008, 0, 1) {
+		return
+	}
 	f := c.copiedFinding(j.entry.Copied())
 	f.Code, f.Extent, f.Snapshot = MAP008, c.entryExtent(t, i), c.l1s[t.l1].snapshot
 	// The first words of extended entries do not adjoin, so that they never join.

@@ -114,7 +114,7 @@ func (p *opener) trapped() bool {
 // refcountsDiffer tells whether a repair has refcounts or COPIED flags to change.
 func (c *run) refcountsDiffer() bool {
 	for _, code := range []Code{REF005, REF006, REF008, REF009, MAP004, MAP008} {
-		if c.byCode[code] != nil {
+		if c.met(code) {
 			return true
 		}
 	}

@@ -24,6 +24,12 @@ func (c Case) mild(s check.Severity) Case {
 	return c
 }
 
+// slow says that QEMU takes minutes.
+func (c Case) slow() Case {
+	c.QEMUSlow = true
+	return c
+}
+
 // count tells how much the first finding counts.
 func (c Case) count(n uint64) Case {
 	c.Want[0].Count = n

@@ -22,6 +22,7 @@ func fuzzedCases() []Case {
 	dirty := []Range{{0, 2 * mib}, {5*mib + 512, 512}, {7 * mib, 256 * kib}}
 	empty := Spec{ClusterBits: 21, Size: 8 * mib, Bitmaps: []Bitmap{
 		{Name: "on", GranularityBits: 9, Auto: true, Dirty: dirty}, {Name: "off", GranularityBits: 12, Dirty: dirty}}}
+	long := Spec{ClusterBits: 21, Size: 32 * mib, Ops: []Op{Write{Length: 20 * mib, Noise: true}}}
 	single := Spec{Size: 8 * mib, Ops: writes(Spec{Size: 8 * mib})}
 	return []Case{
 		fuzzed("stale-bitmap-table-is-data", "a bitmap that is not true any more, whose table the guest has as data by now: what is wrong with an entry there is nobody's business",
@@ -32,5 +33,9 @@ func fuzzedCases() []Case {
 			[]Damage{Wipe(L1Entry(0)), SetBits(field(qcow2.FieldIncompatibleFeatures), uint64(qcow2.IncompatDirty))}, check.MAP020, check.HDR006).mild(check.Warning),
 		fuzzed("bitmaps-made-version-2", "bitmaps that a change of the version has hidden: a table of theirs lies one bit away from where the L1 table is, and names what lacks a reference, as a lost L1 table would",
 			empty, []Damage{Set(field(qcow2.FieldVersion), 2), Set(field(qcow2.FieldBackingFileSize), 1)}, check.MAP020, check.REF009).mild(check.Warning),
+		fuzzed("l1-table-over-data", "an L1 table that is said to have two million entries, and takes guest data for them: nearly each is wrong, and a repair must not look at the image again for every hundred thousand of them",
+			long, []Damage{Set(field(qcow2.FieldL1Size), 1<<21+1)}, check.MAP001, check.MAP002, check.MAP003).slow(),
+		fuzzed("stale-bitmaps-of-an-impossible-disk", "bitmaps that are not true any more, of a disk that is too large for an L1 table: nobody can say what they should hold, and to mend something else about them must not make them count again",
+			stale, []Damage{Set(field(qcow2.FieldSize), 1<<53), Set(ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtReserved, 4), 7)}, check.BMP002, check.BMP004),
 	}
 }

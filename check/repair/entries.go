@@ -106,29 +106,3 @@ func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed b
 	}
 	return true, s.o.write(f.Extent.Offset, raw, intent{reason: reason, codes: []check.Code{f.Code}})
 }
-
-// fixCopied sets COPIED in the entries of the active disk as the references are.
-func (s *session) fixCopied(context.Context) (changed bool, err error) {
-	if !s.ev.Complete {
-		return false, nil
-	}
-	copied := func(s *session, f *check.Finding, e uint64) uint64 {
-		off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
-		if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.Counts.Get(s.g.HostCluster(off)) == 1 {
-			return e | bitCopied
-		}
-		return e &^ bitCopied
-	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Code != check.MAP004 && f.Code != check.MAP008 || f.Rest || !s.inScope(f) {
-			continue
-		}
-		did, err := s.rewrite(f, copied, reasons[f.Code])
-		if err != nil {
-			return changed, err
-		}
-		changed = changed || did
-	}
-	return changed, nil
-}

@@ -61,6 +61,8 @@ type Options struct {
 	Progress func(check.Progress)
 	// OpenSibling is given to the checks. The default is nil.
 	OpenSibling func(kind check.SiblingKind, name, format string) (check.Sibling, error)
+
+	perRound int // for tests: the default is findingsPerRound
 }
 
 func (o *Options) scope() Scope {

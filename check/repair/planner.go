@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: findingsPerRound, Progress: opts.Progress,
+			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
 			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
 		})
 		if err != nil {

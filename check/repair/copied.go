@@ -1,0 +1,73 @@
+package repair
+
+import (
+	"context"
+	"encoding/binary"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// fixCopied sets COPIED in the entries of the active disk as the references are.
+func (s *session) fixCopied(ctx context.Context) (changed bool, err error) {
+	if !s.ev.Complete {
+		return false, nil
+	}
+	tables := false
+	for i := range s.res.Findings {
+		f := &s.res.Findings[i]
+		switch {
+		case f.Code != check.MAP004 && f.Code != check.MAP008, !s.inScope(f):
+			continue
+		case f.Code == check.MAP008 && !s.h.HasDataFile():
+			tables = true // there can be millions that are not joined
+			continue
+		case f.Rest:
+			continue
+		}
+		did, err := s.rewrite(f, (*session).asReferenced, reasons[f.Code])
+		if err != nil {
+			return changed, err
+		}
+		changed = changed || did
+	}
+	if !tables {
+		return changed, nil
+	}
+	did, err := s.fixCopiedL2(ctx)
+	return changed || did, err
+}
+
+// asReferenced is an entry with COPIED as the references to what it names ask for. With an
+// external data file nothing is counted, and every cluster is the only one of its kind.
+func (s *session) asReferenced(f *check.Finding, e uint64) uint64 {
+	off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
+	if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.Counts.Get(s.g.HostCluster(off)) == 1 {
+		return e | bitCopied
+	}
+	return e &^ bitCopied
+}
+
+// fixCopiedL2 turns the flag in every L2 entry where it is wrong.
+func (s *session) fixCopiedL2(ctx context.Context) (changed bool, err error) {
+	err = s.ev.WrongCopied(ctx, func(table qcow2.HostOffset, entries []uint32) error {
+		// From the first to the last of them: the end of the table may be cut off.
+		size := s.g.L2EntrySize()
+		first := uint64(entries[0]) * size
+		x := qcow2.Extent{Offset: table + qcow2.HostOffset(first), Length: uint64(entries[len(entries)-1])*size + 8 - first}
+		if s.shared(x) {
+			return nil
+		}
+		raw, err := s.bytes(x)
+		if err != nil {
+			return err
+		}
+		for _, i := range entries {
+			entry := raw[uint64(i)*size-first:]
+			binary.BigEndian.PutUint64(entry, binary.BigEndian.Uint64(entry)^bitCopied)
+		}
+		changed = true
+		return s.o.write(x.Offset, raw, intent{reason: reasons[check.MAP008], codes: []check.Code{check.MAP008}})
+	})
+	return changed, err
+}
