@@ -38,9 +38,9 @@ generate: ## make again what is generated (docs/findings.md and others)
 generate-check: ## fail if what is generated is not up to date
 	@GO='$(GO)' ./.ci/generate-check.sh
 
-# Not the test scripts: each of their lines is a process, which starts slowly under the race detector. Nor what only does the same with many images.
+# Not the test scripts: each of their lines is a process, which starts slowly under the race detector. Nor what only does the same with many images, or asks QEMU.
 race: ## the race detector on the packages that run goroutines (-short: fewer images)
-	$(GO) test -race -short -skip '^TestScripts$$|^TestMutants|^TestCrashCorpus$$' -timeout 8m $(RACE_PACKAGES)
+	$(GO) test -race -short -skip '^TestScripts$$|^TestMutants|^TestCrashCorpus$$|QEMU' -timeout 8m $(RACE_PACKAGES)
 
 FUZZTIME ?= 5m
 

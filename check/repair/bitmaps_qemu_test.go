@@ -67,7 +67,7 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 			continue
 		}
 		for k, policy := range policies {
-			if (i+k)%every != 0 {
+			if (i+k)%every != 0 || !thorough && strings.HasPrefix(c.Name, "header/crash") { // QEMU takes a while to load 2^41 bits
 				continue
 			}
 			t.Run(c.Name+"/"+string(policy), func(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 // However few findings a round goes by, and however few of them have words, the same
 // comes of a repair.
 func TestRepairInSmallRounds(t *testing.T) {
-	every := stride(5, 40)
+	every := stride(8, 100)
 	for i, c := range repairCases() {
 		for k, way := range ways {
 			if (i*2+k)%every != 0 || c.QEMUSlow { // too many for so small rounds
@@ -78,6 +78,9 @@ func TestRepairTakesFewRounds(t *testing.T) {
 		{"L1 entries", wild, Options{AllowDataLoss: true}, check.MAP002, 2 << 19},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			if testing.Short() && tt.c.QEMUSlow {
+				t.Skip("takes a while with the race detector")
+			}
 			img, err := tt.c.Build()
 			require.NoError(t, err)
 			rounds, last := 0, ""
