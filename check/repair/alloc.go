@@ -3,6 +3,7 @@ package repair
 import (
 	"errors"
 	"fmt"
+	"sort"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -53,10 +54,10 @@ func (a *allocator) take(n uint64) (qcow2.HostOffset, error) {
 // pastNamed gives the first of n clusters in a row, from one past the end on, that no
 // wrong pointer names.
 func (a *allocator) pastNamed(first qcow2.HostCluster, n uint64) qcow2.HostCluster {
-	for _, r := range a.named {
-		if r.First < first+qcow2.HostCluster(n) && first < r.First+qcow2.HostCluster(r.N) {
-			first = r.First + qcow2.HostCluster(r.N)
-		}
+	// They are in order, and can be millions.
+	i := sort.Search(len(a.named), func(i int) bool { return a.named[i].First+qcow2.HostCluster(a.named[i].N) > first })
+	for ; i < len(a.named) && a.named[i].First < first+qcow2.HostCluster(n); i++ {
+		first = a.named[i].First + qcow2.HostCluster(a.named[i].N)
 	}
 	return first
 }
