@@ -203,7 +203,8 @@ type tableScan struct {
 	end      int    // the first entry past the end of the disk
 	start    uint64 // guest cluster of the first entry
 	seen     int    // entries that are not zero
-	bad      int    // entries with a fault
+	bad      int    // entries that make no sense
+	beyond   int    // entries that only map what lies past the end of the disk
 
 	next                                           qcow2.HostOffset // where the next cluster would not be fragmented
 	allocated, fragmented, compressed, dataFileEnd uint64
@@ -228,7 +229,7 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 		s.out.garbage = append(s.out.garbage, idx)
 		return
 	}
-	if ts.bad > 0 {
+	if ts.bad+ts.beyond > 0 {
 		s.reportEntries(ts)
 	}
 	if t.active() {
@@ -397,7 +398,10 @@ func (ts *tableScan) known(i, entrySize int) bool {
 func (s *scanner) odd(ts *tableScan, i int) {
 	ts.seen++
 	j := s.judge(ts, i)
-	if j.faults != 0 {
+	switch {
+	case j.faults == faultBeyond:
+		ts.beyond++ // it may be the size that is wrong, and the table all that there is of the disk
+	case j.faults != 0:
 		ts.bad++
 	}
 	switch {

@@ -33,6 +33,8 @@ func fuzzedCases() []Case {
 			[]Damage{Wipe(L1Entry(0)), SetBits(field(qcow2.FieldIncompatibleFeatures), uint64(qcow2.IncompatDirty))}, check.MAP020, check.HDR006).mild(check.Warning),
 		fuzzed("bitmaps-made-version-2", "bitmaps that a change of the version has hidden: a table of theirs lies one bit away from where the L1 table is, and names what lacks a reference, as a lost L1 table would",
 			empty, []Damage{Set(field(qcow2.FieldVersion), 2), Set(field(qcow2.FieldBackingFileSize), 1)}, check.MAP020, check.REF009).mild(check.Warning),
+		fuzzed("size-zero", "the size of the disk is lost, but nothing of its mapping: that is no reason to take the L2 table for something else",
+			Spec{Size: 8 * mib, Ops: []Op{Write{Length: 2 * mib, Stamp: true}}}, []Damage{Set(field(qcow2.FieldSize), 0)}, check.MAP019).mild(check.Warning),
 		fuzzed("l1-table-over-data", "an L1 table that is said to have two million entries, and takes guest data for them: nearly each is wrong, and a repair must not look at the image again for every hundred thousand of them",
 			long, []Damage{Set(field(qcow2.FieldL1Size), 1<<21+1)}, check.MAP001, check.MAP002, check.MAP003).slow(),
 		fuzzed("stale-bitmaps-of-an-impossible-disk", "bitmaps that are not true any more, of a disk that is too large for an L1 table: nobody can say what they should hold, and to mend something else about them must not make them count again",
