@@ -40,7 +40,7 @@ generate-check: ## fail if what is generated is not up to date
 
 # Not the test scripts: each of their lines is a process, which starts slowly under the race detector. Nor what only does the same with many images, or asks QEMU.
 race: ## the race detector on the packages that run goroutines (-short: fewer images)
-	$(GO) test -race -short -skip '^TestScripts$$|^TestMutants|^TestCrashCorpus$$|QEMU' -timeout 8m $(RACE_PACKAGES)
+	$(GO) test -race -short -skip '^TestScripts$$|^TestMutants|^TestCrashCorpus$$|^TestHostileImages$$|^FuzzReaders$$|QEMU' -timeout 8m $(RACE_PACKAGES)
 
 FUZZTIME ?= 5m
 
