@@ -61,7 +61,7 @@ func bitmapsOfInfo(t *testing.T, path string) []qemutest.InfoBitmap {
 // loads, with every bit set, and in the state that they were in.
 func TestRepairedBitmapsInQEMU(t *testing.T) {
 	qemutest.Require(t, qemutest.QemuDaemon)
-	every := stride(4, 16)
+	every := stride(6, 16)
 	for i, c := range bitmapCases() {
 		if c.Unreadable != nil || c.Spec.Crypt != 0 || c.Spec.DataFile != nil || len(c.Name) > 8 && c.Name[:8] == "hostile/" {
 			continue

@@ -41,7 +41,7 @@ func hashOf(t *testing.T, path, snapshot string) [sha256.Size]byte {
 // read before reads the same.
 func TestRepairedImagesSatisfyQEMU(t *testing.T) {
 	qemutest.Require(t)
-	every := stride(3, 15)
+	every := stride(6, 15)
 	for i, c := range repairCases() {
 		if c.Spec.Size > 64<<30 || c.Spec.Backing != nil || c.Spec.DataFile != nil || c.Spec.Crypt != 0 {
 			continue
