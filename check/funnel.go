@@ -167,8 +167,10 @@ func (f *funnel) wordless(x Finding) bool {
 
 // continues tells whether b carries on where a ends.
 func (f *funnel) continues(a, b *Finding) bool {
-	if b.GuestOffset != nil && b.Structure != StructL1Table && uint64(b.Extent.Offset)&(f.cluster-1) == 0 {
-		return false // another L2 table, which need not be the next one of the disk
+	if uint64(b.Extent.Offset)&(f.cluster-1) == 0 && (b.Brief || b.GuestOffset != nil && b.Structure != StructL1Table) {
+		// Another L2 table need not be the next one of the disk. And where two
+		// structures lie in a cluster, only what is there is to be left alone.
+		return false
 	}
 	return a.Extent.Length != 0 && b.Extent.Length != 0 &&
 		a.Extent.Offset+qcow2.HostOffset(a.Extent.Length) == b.Extent.Offset &&

@@ -104,6 +104,19 @@ func TestFunnelDoesNotJoinL2Tables(t *testing.T) {
 	assert.ElementsMatch(t, []qcow2.Extent{at(0x1fff0, 16), at(0x20000, 16), at(0x1fff0, 32)}, extents, "an L1 table can take several clusters")
 }
 
+// Of a run that a repair goes by, what lies in a cluster that two structures have is told
+// from the rest.
+func TestFunnelEndsPlacesWithTheCluster(t *testing.T) {
+	f := newFunnel(&Options{MaxFindings: 1, MaxPlaces: 9}, qcow2.Geometry{ClusterBits: 16})
+	for i := range 6 {
+		f.report(Finding{Code: MAP003, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
+	}
+	got := f.finish()
+	require.Len(t, got, 3)
+	assert.Equal(t, at(0x1fff0, 16), got[1].Extent)
+	assert.Equal(t, at(0x20000, 24), got[2].Extent)
+}
+
 // However findings are spread over funnels, joining these in order gives the
 // same list and the same totals.
 func TestFunnelAbsorb(t *testing.T) {
