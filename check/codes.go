@@ -1,5 +1,7 @@
 package check
 
+import "strings"
+
 // Code names a kind of finding. Codes are stable: never renumbered, never
 // reused. What each means stands in the catalogue, see [Lookup].
 type Code string
@@ -126,3 +128,6 @@ const (
 	IOE001 Code = "IOE001"
 	LIM001 Code = "LIM001"
 )
+
+// AboutBitmaps tells of the codes of bitmaps: extension, directory, tables and data.
+func (c Code) AboutBitmaps() bool { return strings.HasPrefix(string(c), "BM") }

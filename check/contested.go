@@ -3,7 +3,6 @@ package check
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -76,7 +75,7 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // larger than any can be; where they are not true any more nothing is done about them.
 func (c *run) settleRepairs(all []Finding) {
 	broken, cut, lost, stale := false, false, false, false
-	beyond := c.img.GeometryOK && c.h.L1Needed(c.g) > qcow2.MaxL1Entries
+	beyond := c.img.GeometryOK && c.h.DiskTooLarge(c.g)
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
@@ -90,7 +89,7 @@ func (c *run) settleRepairs(all []Finding) {
 			f.Repair = RepairNone
 		case f.Repair != RepairSafe:
 		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
-			beyond && stale && strings.HasPrefix(string(f.Code), "BM"):
+			beyond && stale && f.Code.AboutBitmaps():
 			f.Repair = RepairNone
 		case lost && f.Code == HDR006:
 			f.Repair = RepairReattach // while it may be due to this that the table is lost

@@ -202,12 +202,12 @@ var l2codes = [...]struct {
 // no words.
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros := s.zeroFlag && j.entry.Zero()
-	guest := s.c.entryGuest(ts.t, i)
+	guest, snapshot := s.c.entryGuest(ts.t, i), s.c.l1s[ts.t.l1].snapshot
 	for _, k := range l2codes {
 		if j.faults&k.fault == 0 {
 			continue
 		}
-		f := Finding{Code: k.code, Snapshot: s.c.l1s[ts.t.l1].snapshot, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		f := Finding{Code: k.code, Snapshot: snapshot, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
 			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
@@ -232,8 +232,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	}
 	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
 	if lost && len(s.out.doubts) < maxDoubts {
-		f := s.c.entryFinding(ts.t, i)
-		s.doubt(Owner{Structure: StructDataCluster, Path: f.Path, Snapshot: f.Snapshot}, "its L2 entry does not lead to data")
+		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: snapshot}, "its L2 entry does not lead to data")
 	}
 }
 

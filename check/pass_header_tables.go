@@ -131,7 +131,7 @@ func (c *run) checkTablePointers() {
 		faults := t.faults(c.g, c.img.Size())
 		for _, f := range faults {
 			switch {
-			case t.structure == StructL1Table && f.Extent.Offset == t.countAt && c.h.L1Needed(c.g) > qcow2.MaxL1Entries:
+			case t.structure == StructL1Table && f.Extent.Offset == t.countAt && c.h.DiskTooLarge(c.g):
 				continue // the virtual size asks for it, and that is reported
 			case t.structure == StructL1Table && !c.l1CanShrink():
 				f.Repair = RepairNone

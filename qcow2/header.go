@@ -251,6 +251,10 @@ func (g Geometry) L1EntriesFor(size uint64) uint64 {
 	return n
 }
 
+// DiskTooLarge tells that the virtual size takes more L1 entries than QEMU allows, so
+// that there can be no such disk (qcow2_do_open).
+func (h *Header) DiskTooLarge(g Geometry) bool { return h.L1Needed(g) > MaxL1Entries }
+
 // SectorAlignedSize is the virtual size as QEMU uses it: rounded down to whole
 // sectors.
 func (h *Header) SectorAlignedSize() uint64 { return h.Size &^ (SectorSize - 1) }

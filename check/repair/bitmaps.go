@@ -109,7 +109,7 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 			b.drop = "an image of version 2 cannot have bitmaps"
 		}
 	} else {
-		if f.stale && s.impossibleDisk() && s.opts.policy() != PolicyRemove {
+		if f.stale && s.h.DiskTooLarge(s.g) && s.opts.policy() != PolicyRemove {
 			return false, nil // to vouch for them is to vouch for what is not mended
 		}
 		f.decide()
@@ -124,13 +124,9 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 // somebody else's by now.
 func (s *session) staleBitmaps() bool { return !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) }
 
-// impossibleDisk tells that the virtual size is larger than that of any disk: it is what
-// is wrong then, and not the bitmaps, which are judged by it.
-func (s *session) impossibleDisk() bool { return s.h.L1Needed(s.g) > qcow2.MaxL1Entries }
-
 // concernsBitmaps tells whether something can be done about a finding here.
 func concernsBitmaps(f check.Finding) bool {
-	return (isBitmapCode(f.Code) || f.Code == check.HDR021 || f.Code == check.EXT003 || onBlock(&f)) &&
+	return (f.Code.AboutBitmaps() || f.Code == check.HDR021 || f.Code == check.EXT003 || onBlock(&f)) &&
 		(f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy)
 }
 
@@ -167,7 +163,7 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 			}
 		case strings.HasPrefix(string(code), "BMP"):
 			f.codes = append(f.codes, code)
-		case isBitmapCode(code) || onBlock(finding):
+		case code.AboutBitmaps() || onBlock(finding):
 			tables = true
 		}
 	}

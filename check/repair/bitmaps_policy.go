@@ -42,8 +42,8 @@ func (f *bitmapFixer) decideContent(b *bitmapFix, policy BitmapPolicy) {
 	if b.drop != "" {
 		return
 	}
-	if f.impossibleDisk() {
-		return
+	if f.h.DiskTooLarge(f.g) {
+		return // that is what is wrong, and not the bitmaps, which are judged by it
 	}
 	was := b.GranularityBits
 	b.GranularityBits = fitGranularity(f.g, f.h.SectorAlignedSize(), was)

@@ -21,7 +21,7 @@ var policies = []BitmapPolicy{PolicyMark, PolicyAllDirty, PolicyRemove}
 // repairable gives the codes that a repair of the bitmaps should have settled.
 func repairable(res *check.Result, policy BitmapPolicy) (codes []check.Code) {
 	for _, f := range res.Findings {
-		ours := isBitmapCode(f.Code) || f.Code == check.HDR021 || f.Code == check.EXT003
+		ours := f.Code.AboutBitmaps() || f.Code == check.HDR021 || f.Code == check.EXT003
 		if !ours || f.Repair == check.RepairNone || f.Repair == check.RepairLossy || f.Code == check.BMX002 {
 			continue
 		}
@@ -39,7 +39,7 @@ func bitmapCases() (cases []corpus.Case) {
 			continue
 		}
 		if slices.ContainsFunc(c.Want, func(w corpus.Want) bool {
-			return isBitmapCode(w.Code) || w.Code == check.HDR021 || w.Code == check.EXT003 && strings.Contains(c.Name, "bitmap")
+			return w.Code.AboutBitmaps() || w.Code == check.HDR021 || w.Code == check.EXT003 && strings.Contains(c.Name, "bitmap")
 		}) {
 			cases = append(cases, c)
 		}
@@ -51,7 +51,7 @@ func bitmapCases() (cases []corpus.Case) {
 // settles.
 func takesMore(res *check.Result) bool {
 	return slices.ContainsFunc(res.Findings, func(f check.Finding) bool {
-		return f.Severity == check.Corruption && !isBitmapCode(f.Code) && (f.Repair == check.RepairLossy || f.Repair == check.RepairNone)
+		return f.Severity == check.Corruption && !f.Code.AboutBitmaps() && (f.Repair == check.RepairLossy || f.Repair == check.RepairNone)
 	})
 }
 

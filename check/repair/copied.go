@@ -9,7 +9,7 @@ import (
 )
 
 // fixCopied sets COPIED in the entries of the active disk as the references are.
-func (s *session) fixCopied(ctx context.Context) (changed bool, err error) {
+func (s *session) fixCopied(context.Context) (changed bool, err error) {
 	if !s.ev.Complete {
 		return false, nil
 	}
@@ -34,7 +34,7 @@ func (s *session) fixCopied(ctx context.Context) (changed bool, err error) {
 	if !tables {
 		return changed, nil
 	}
-	did, err := s.fixCopiedL2(ctx)
+	did, err := s.fixCopiedL2()
 	return changed || did, err
 }
 
@@ -49,8 +49,8 @@ func (s *session) asReferenced(f *check.Finding, e uint64) uint64 {
 }
 
 // fixCopiedL2 turns the flag in every L2 entry where it is wrong.
-func (s *session) fixCopiedL2(ctx context.Context) (changed bool, err error) {
-	err = s.ev.WrongCopied(ctx, func(table qcow2.HostOffset, entries []uint32) error {
+func (s *session) fixCopiedL2() (changed bool, err error) {
+	err = s.ev.WrongCopied(func(table qcow2.HostOffset, entries []uint32) error {
 		// From the first to the last of them: the end of the table may be cut off.
 		size := s.g.L2EntrySize()
 		first := uint64(entries[0]) * size

@@ -50,7 +50,7 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 		if mend == nil || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) {
 			continue
 		}
-		if isBitmapCode(f.Code) && (s.staleBitmaps() || s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1) {
+		if f.Code.AboutBitmaps() && (s.staleBitmaps() || s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1) {
 			continue // what lies there may be something else's, see fixBitmaps
 		}
 		did, err := s.rewrite(f, mend, reasons[f.Code])
@@ -74,7 +74,7 @@ var reasons = map[check.Code]string{
 func (s *session) inScope(f *check.Finding) bool {
 	switch s.opts.scope() {
 	case ScopeBitmaps:
-		return isBitmapCode(f.Code)
+		return f.Code.AboutBitmaps()
 	case ScopeRefcounts:
 		return f.Code == check.REF001 || f.Code == check.MAP004 || f.Code == check.MAP008
 	case ScopeLeaks:
@@ -82,8 +82,6 @@ func (s *session) inScope(f *check.Finding) bool {
 	}
 	return true
 }
-
-func isBitmapCode(c check.Code) bool { return len(c) > 2 && c[:2] == "BM" }
 
 // rewrite mends each 8 bytes of a finding's extent.
 func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed bool, err error) {
