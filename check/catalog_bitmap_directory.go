@@ -8,12 +8,12 @@ var bitmapDirectoryRules = []Rule{
 		Why: "Bit 0 of the autoclear features says that the bitmaps extension is up to date, but the header has none. " +
 			"The extension was lost, or the bit was set by damage. There are no bitmaps that anybody could find.",
 		Do: "`qcheck -r` can clear the bit. If the disk had bitmaps, the next backup must be a full one."},
-	{Code: BMP002, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BMP002, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "all bitmaps are stale: the image was written to without them",
 		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension; QEMU: qcow2_read_extensions",
 		Why: "Software that does not know bitmaps clears this bit before it writes. What it wrote is not in the " +
 			"bitmaps, so an incremental backup by them would miss it. QEMU ignores the bitmaps, and drops them when " +
-			"it opens the image for writing.",
+			"it opens the image for writing. The clusters of the bitmaps count as leaked.",
 		Do: "Make a full backup and start the chain anew. Do not set the bit again by hand: the bitmaps do not " +
 			"show what was written meanwhile. `qcheck -r` can keep, drop or fill them, as `--bitmap-policy` says."},
 	{Code: BMP003, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
@@ -25,12 +25,14 @@ var bitmapDirectoryRules = []Rule{
 			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
 			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
 			"the next backup must be a full one."},
-	{Code: BMP004, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairSafe,
+	{Code: BMP004, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "the reserved field of the bitmaps extension is not zero",
 		Spec:  "Bitmaps extension; QEMU: qcow2_read_extensions",
-		Why: "Bytes 4 to 7 of the extension must be zero. QEMU refuses to open an image in which they are not. Faulty " +
-			"software wrote them, or they are damaged.",
-		Do: "`qcheck -r` can set them to zero. When the VM must start now and its bitmaps can be given up, take " +
+		Why: "Bytes 4 to 7 of the extension are kept for later versions of the format and must be zero today. QEMU " +
+			"refuses to open an image in which they are not. Newer software wrote them, or they are damaged; the " +
+			"verdict is \"unsupported\".",
+		Do: "Use the software that wrote the image. `qcheck -r` can set them to zero and do with the bitmaps what " +
+			"`--bitmap-policy` says, since what they mean is not known. When the VM must start now and its bitmaps can be given up, take " +
 			"a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be " +
 			"a full one."},
 	{Code: BMP005, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
@@ -53,7 +55,7 @@ var bitmapDirectoryRules = []Rule{
 			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
 			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
 			"the next backup must be a full one."},
-	{Code: BMP007, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BMP007, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy,
 		Title: "a version 2 image has a bitmaps extension",
 		Spec:  "Bitmaps extension; Header, autoclear_features",
 		Why: "Version 2 has no autoclear features, so nothing says whether the bitmaps are up to date. They must " +
@@ -148,7 +150,7 @@ var bitmapDirectoryRules = []Rule{
 		Spec:  "Bitmap directory, extra_data_size and flag extra_data_compatible; QEMU: bitmap_list_load",
 		Why: "No extra data is defined today. With the flag extra_data_compatible such a bitmap may be used, without " +
 			"it it must be left alone. QEMU refuses to open an image with either. Newer software made it, or the " +
-			"entry is damaged.",
+			"entry is damaged; the verdict is \"unsupported\".",
 		Do: "Use the software that made the bitmap. `qcheck -r` keeps it byte for byte. When the VM must start " +
 			"now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then " +
 			"ignores all bitmaps, and the next backup must be a full one."},
@@ -158,7 +160,7 @@ var bitmapDirectoryRules = []Rule{
 		Why: "Entries are filled up to a multiple of 8 bytes, with zeros. Something else stands there. Nothing reads " +
 			"it today; it is a sign of faulty software or of damage nearby.",
 		Do: "`qcheck -r` can set it to zero. Nothing needs to be done today."},
-	{Code: BMD012, Severity: Note, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BMD012, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "a bitmap was not closed cleanly and must not be used",
 		Spec:  "Bitmap directory, flag in_use; QEMU: qcow2_load_dirty_bitmaps",
 		Why: "While an image is open for writing its bitmaps live in memory, and are marked in use on the disk. The " +
@@ -176,13 +178,13 @@ var bitmapDirectoryRules = []Rule{
 		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
 			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
 			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD014, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
+	{Code: BMD014, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "the name of a bitmap cannot be typed, or is dangerous for QEMU",
 		Spec:  "Bitmap directory, name; QEMU: update_ext_header_and_dir_in_place",
 		Why: "The name is not UTF-8, or has control characters in it. With a NUL in the name QEMU loses every bitmap " +
 			"of the image when it opens it for writing: it takes the name for shorter than it is, fails to write " +
 			"the directory, and has cleared the bit that makes the bitmaps count before. Names are always shown " +
 			"escaped here.",
-		Do: "With a NUL in the name do not open the image for writing, or give up all bitmaps and make a full backup. " +
-			"Otherwise nothing needs to be done, if your backup software can deal with the name."},
+		Do: "With a NUL in the name do not open the image for writing: `qcheck -r` can cut the name at the NUL, as QEMU " +
+			"reads it. Otherwise nothing needs to be done, if your backup software can deal with the name."},
 }

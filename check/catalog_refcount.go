@@ -67,7 +67,7 @@ var refcountRules = []Rule{
 			"something else. The table's entry was lost, or software that does not keep refcounts wrote the image.",
 		Do: "Do not start a VM from the image. `qcheck -r` can add the missing blocks, or build the refcounts " +
 			"again; no data is lost."},
-	{Code: REF009, Severity: Warning, Structure: StructRefcountBlock, Repair: RepairNone,
+	{Code: REF009, Severity: InDoubt, Structure: StructRefcountBlock, Repair: RepairNone,
 		Title: "clusters have no known owner, but a damaged structure may own them",
 		Spec:  "Host cluster management",
 		Why: "Nothing that could be read refers to these clusters, but some structure could not be read whole and " +

@@ -26,13 +26,23 @@ var siblingRules = []Rule{
 			"or an incomplete copy, does that.",
 		Do: "Put the data file where the image names it (`qcheck info` shows the name), or copy it again. Do not " +
 			"start a VM before: it would see zeros in place of its data."},
-	{Code: DAT002, Severity: Warning, Structure: StructDataFile, Repair: RepairNone,
+	{Code: DAT002, Severity: Corruption, Structure: StructDataFile, Repair: RepairNone,
 		Title: "the image has an external data file, but does not name it",
 		Spec:  "External Data File Name header extension",
 		Why: "The header says that guest data is in another file and not in which one. The format allows it, and " +
-			"whoever opens the image must name the file each time. QEMU cannot open it by itself.",
+			"whoever opens the image must name the file each time: that is a warning. QEMU cannot open it by itself. " +
+			"Where the name was there once and is damaged, it is corruption.",
 		Do: "Name the file whenever you open the image (for QEMU by the option data-file). `qemu-img amend -o " +
 			"data_file=NAME` can record it."},
+	{Code: DAT003, Severity: Warning, Structure: StructDataFile, Repair: RepairNone,
+		Title: "the external data file is not where QEMU looks for it",
+		Spec:  "External Data File Name header extension; QEMU: qcow2_do_open, bdrv_open_child",
+		Why: "The image names its data file by a relative path. QEMU takes that from the folder in which it was " +
+			"started, not from the folder of the image, unlike the name of a backing file. The data file lies beside " +
+			"the image, so QEMU finds it only when it is started there; or it lies in the current folder, and will " +
+			"not be found from any other.",
+		Do: "Record an absolute path: `qemu-img amend -o data_file=/PATH/TO/FILE IMAGE`, in the folder of the image. " +
+			"Or start QEMU there."},
 	{Code: CHN001, Severity: Corruption, Structure: StructBackingFile, Repair: RepairNone,
 		Title: "the backing file is missing, cannot be read, or the chain is a loop",
 		Spec:  "Header, backing_file_offset; QEMU: bdrv_open_backing_file",

@@ -1,7 +1,16 @@
 package check
 
-// troubleRules is the part of the catalogue about what kept the check from looking; these are not faults of the image.
+// troubleRules is the part of the catalogue about what no other finding explains, and about what kept the check from
+// looking, which is no fault of the image.
 var troubleRules = []Rule{
+	{Code: OPN001, Severity: Corruption, Structure: StructFile, Repair: RepairNone,
+		Title: "QEMU does not open the image as it is, and nothing else that was found says why",
+		Spec:  "QEMU: qcow2_do_open",
+		Why: "The steps that QEMU takes when it opens an image were followed, and one of them fails, although the " +
+			"structures that the check looks at are in order. The message says which step. An image that QEMU does " +
+			"not open is never called sound.",
+		Do: "Do what the message asks for. If it does not help, please report it together with the image's metadata: " +
+			"a finding of its own should have named the fault."},
 	{Code: IOE001, Severity: Trouble, Structure: StructFile, Repair: RepairNone,
 		Title: "a part of the file could not be read",
 		Spec:  "not a matter of the format",

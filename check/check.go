@@ -44,6 +44,9 @@ type Options struct {
 	// OpenSibling opens another file that the image names. The default is nil:
 	// no other file is looked at, and nothing is said about it.
 	OpenSibling func(kind SiblingKind, name, format string) (Sibling, error)
+	// NoBacking judges the image without its backing file: nothing is said of that,
+	// and what QEMU does is predicted as if it were there. The default is false.
+	NoBacking bool
 	// Live tells that another process has the image open for writing, so that
 	// findings are provisional. The default is false.
 	Live bool
@@ -68,6 +71,13 @@ type Sibling interface {
 	Size() int64 // bytes
 }
 
+// MisplacedSibling is a [Sibling] that may not be found where QEMU looks for it.
+type MisplacedSibling interface {
+	Sibling
+	// Misplaced says why, in a clause; empty where QEMU finds it.
+	Misplaced() string
+}
+
 // Progress tells how far a check has come.
 type Progress struct {
 	Pass  string
@@ -86,12 +96,15 @@ type run struct {
 	*funnel
 
 	counts    *refcount.Counts
-	uncounted bool        // some references could not be counted
-	meta      []metaClaim // metadata structures but L2 tables and refcount blocks, in the order of claiming
-	owners    []Owner
-	places    []place      // all metadata, in the order of the file
-	reserved  []clusterRun // clusters that are no leaks even though nobody refers to them
-	doubts    []Doubt
+	uncounted bool // some references could not be counted
+	// overcounted tells that the file counts more than one reference of a cluster that
+	// has one.
+	overcounted bool
+	meta        []metaClaim // metadata structures but L2 tables and refcount blocks, in the order of claiming
+	owners      []Owner
+	places      []place      // all metadata, in the order of the file
+	reserved    []clusterRun // clusters that are no leaks even though nobody refers to them
+	doubts      []Doubt
 
 	contests       []contest           // clusters in which two structures lie
 	contestsSorted bool                // see contestants
@@ -116,6 +129,11 @@ type run struct {
 	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
 	dataFileEnd uint64              // bytes of the external data file that are mapped
 	data        dataFile
+	backing     string // why QEMU cannot open the backing file; empty where it can
+
+	staleBitmaps  *Finding // see noteStale
+	resizedInUse  bool     // the disk was resized while a bitmap was in use
+	staleClusters uint64   // that only stale bitmaps name
 
 	snapshots     []qcow2.Snapshot    // the entries that could be read
 	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
@@ -139,6 +157,7 @@ var passes = []pass{
 	{"extensions", (*run).checkExtensions, true},
 	{"encryption", (*run).checkCrypto, true},
 	{"data file", (*run).checkDataFile, true},
+	{"backing file", (*run).checkBacking, true},
 	{"snapshots", (*run).checkSnapshots, true},
 	{"bitmaps", (*run).checkBitmaps, true},
 	{"refcount table", (*run).checkRefTable, true},

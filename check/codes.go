@@ -120,14 +120,29 @@ const (
 
 	DAT001 Code = "DAT001"
 	DAT002 Code = "DAT002"
+	DAT003 Code = "DAT003"
 
 	CHN001 Code = "CHN001"
 	CHN002 Code = "CHN002"
 	CHN003 Code = "CHN003"
 
+	OPN001 Code = "OPN001"
+
 	IOE001 Code = "IOE001"
 	LIM001 Code = "LIM001"
 )
+
+// Unknown tells of the codes of a version or a feature that is not known, so that
+// nothing else that is found can be relied on.
+func (c Code) Unknown() bool { return c == HDR002 || c == HDR005 }
+
+// Unsupported tells of the codes of what the image may hold in good order for later
+// software: see [VerdictUnsupported].
+func (c Code) Unsupported() bool { return c.Unknown() || c.reserved() }
+
+// reserved tells of the codes of what the format keeps for later versions: QEMU refuses
+// it, and it may be sound for who knows it.
+func (c Code) reserved() bool { return c == BMP004 || c == BMD010 }
 
 // AboutBitmaps tells of the codes of bitmaps: extension, directory, tables and data.
 func (c Code) AboutBitmaps() bool { return strings.HasPrefix(string(c), "BM") }

@@ -80,7 +80,7 @@ func (c *run) settleRepairs(all []Finding) {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
 		stale = stale || all[i].Code == BMP002
-		lost = lost || all[i].Code == MAP020 && all[i].Severity == Warning && c.h.NbSnapshots == 0
+		lost = lost || all[i].Code == MAP020 && all[i].Severity == InDoubt && c.h.NbSnapshots == 0
 	}
 	for i := range all {
 		f := &all[i]
@@ -105,7 +105,7 @@ func (c *run) settleRepairs(all []Finding) {
 // aboutBitmapContent tells whether a finding leaves what a bitmap holds open to doubt.
 func aboutBitmapContent(c Code) bool {
 	switch c {
-	case HDR021, BMP002, BMD002, BMD003, BMD004, BMD006, BMD007, BMD013, BMT003, BMT004, BMT005, BMT006, BMX003:
+	case HDR021, BMP002, BMP004, BMD002, BMD003, BMD004, BMD006, BMD007, BMD013, BMT003, BMT004, BMT005, BMT006, BMX003:
 		return true
 	}
 	return false

@@ -18,6 +18,9 @@ const (
 	Warning
 	// Leak: space is lost, nothing else.
 	Leak
+	// InDoubt: clusters hold data and nobody knows whose it is, or a table may
+	// have been lost. It is space that is lost, or a part of a disk.
+	InDoubt
 	// Corruption: data is wrong, unreadable or unsafe to write, or QEMU refuses
 	// to open the image because of it.
 	Corruption
@@ -27,7 +30,7 @@ const (
 )
 
 var severityNames = map[Severity]string{
-	Note: "note", Warning: "warning", Leak: "leak", Corruption: "corruption", Trouble: "error",
+	Note: "note", Warning: "warning", Leak: "leak", InDoubt: "in-doubt", Corruption: "corruption", Trouble: "error",
 }
 
 func (s Severity) String() string { return severityNames[s] }

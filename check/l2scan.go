@@ -25,6 +25,8 @@ type scanner struct {
 	// blank: the last table had no entry, so the next may lie in a hole too,
 	// which is worth a question to the file system.
 	blank bool
+	// lookup reads refcounts as the file has them; see overcount.
+	lookup *refcount.Lookup
 
 	entrySize  int
 	zeroFlag   bool

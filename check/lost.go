@@ -323,7 +323,7 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
 	if !c.guestHasLost(t) {
-		f.Severity = Warning
+		f.Severity = InDoubt
 		f.Message += "; it may also be what an interrupted operation has left behind"
 	}
 	c.report(f)

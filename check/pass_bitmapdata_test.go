@@ -44,7 +44,7 @@ func TestBitmapTables(t *testing.T) {
 			want: func(m *bitmapImage) []spot {
 				return []spot{{BMT001, m.entryAt(2, 0), 8}, {BMD012, m.at(2, 12), 4}}
 			}},
-		{name: "faults in stale ones", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, edit: set(0, or(2)), states: "uuu", worst: Warning,
+		{name: "faults in stale ones", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, edit: set(0, or(2)), states: "uuu", worst: Leak,
 			want: func(m *bitmapImage) []spot {
 				return []spot{{BMT001, m.entryAt(1, 0), 8}, {BMP002, qcow2.FieldAutoclearFeatures, 8}}
 			}},

@@ -67,12 +67,14 @@ func (p *bitmapsPass) checkFlags(b *bitmap) {
 			fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity))
 	}
 	if b.Flags.Has(qcow2.BitmapInUse) {
-		why := "it was not saved when the image was closed last"
+		f := b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
+			"it is in use: it was not saved when the image was closed last, and what it holds must not be used")
 		if p.opts.Live {
-			why = "whatever writes to the image has it in memory"
+			f = b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
+				"it is in use: the program that writes to the image has it in memory, and what the file holds must not be used")
+			f.Severity = Note
 		}
-		p.report(b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
-			"it is in use: %s, and what it holds must not be used", why))
+		p.report(f)
 	}
 }
 
@@ -120,13 +122,20 @@ func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
 		p.report(b.entryFinding(BMD008, qcow2.BitmapFieldNameSize, 2, fmt.Sprint(b.NameSize), fmt.Sprintf("at most %d", qcow2.MaxBitmapName),
 			"its name has %d bytes, more than the %d that QEMU takes", b.NameSize, qcow2.MaxBitmapName))
 	}
+	odd := func(why string) {
+		f := b.entryFinding(BMD014, name, len(b.Name), b.name, "", "%s", why)
+		f.Severity, f.Repair = Warning, RepairNone
+		p.report(f)
+	}
 	switch {
 	case bytes.IndexByte(b.Name, 0) >= 0:
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
+		b.badEntry = cmp.Or(b.badEntry, "there is a NUL in its name")
+		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, excerpt(cString(b.Name)),
+			"there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
 	case !utf8.Valid(b.Name):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "its name is not UTF-8"))
+		odd("its name is not UTF-8")
 	case bytes.ContainsFunc(b.Name, unicode.IsControl):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there are control characters in its name"))
+		odd("there are control characters in its name")
 	}
 	key := cString(b.Name)
 	if first := seen[key]; first != nil {

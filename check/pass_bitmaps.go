@@ -130,13 +130,13 @@ func (p *bitmapsPass) findExtension() bool {
 	switch {
 	case p.h.Version == 2:
 		p.stale = "the image is of version 2, which knows no bitmaps"
-		p.report(Finding{
+		p.noteStale(Finding{
 			Code: BMP007, Extent: at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+qcow2.BitmapsExtensionSize),
 			Message: "there are bitmaps in an image of version 2: whatever writes to it need not keep them up to date, and nothing would tell",
 		})
 	case !autoclear:
 		p.stale = "autoclear bit 0 is clear: the image was written to by software that knows no bitmaps"
-		p.report(Finding{
+		p.noteStale(Finding{
 			Code: BMP002, Extent: at(qcow2.FieldAutoclearFeatures, 8),
 			Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures | qcow2.AutoclearBitmaps),
 			Message: "autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed",
@@ -149,6 +149,31 @@ func (p *bitmapsPass) findExtension() bool {
 		})
 	}
 	return true
+}
+
+// noteStale keeps the finding that the bitmaps are stale until it is known how many
+// clusters nobody else refers to: `qemu-img check` calls those leaked.
+func (c *run) noteStale(f Finding) { c.staleBitmaps = &f }
+
+// reportStale reports that the bitmaps are stale, if they are.
+func (c *run) reportStale() {
+	if c.staleBitmaps == nil {
+		return
+	}
+	f := *c.staleBitmaps
+	f.Count = c.staleClusters
+	if f.Count > 0 {
+		f.Message += fmt.Sprintf("; nothing but these bitmaps refers to %d %s", f.Count, plural(f.Count, "cluster", "clusters"))
+	}
+	c.report(f)
+}
+
+// plural chooses a word by a number.
+func plural(n uint64, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // list fills in the result.
@@ -171,6 +196,9 @@ func (p *bitmapsPass) list() {
 // its table and its data make no difference to that.
 func (p *bitmapsPass) state(b *bitmap) (s BitmapState, why string) {
 	why = cmp.Or(b.badEntry, p.stale)
+	if p.ext.Reserved != 0 {
+		why = cmp.Or(why, "the bitmaps extension has something in a field that is kept for later versions")
+	}
 	if !b.Flags.Has(qcow2.BitmapInUse) {
 		why = cmp.Or(why, b.badContent)
 	}

@@ -191,7 +191,7 @@ func TestBitmapsSound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []bitmapCase{
 		{name: "three"},
-		{name: "in use", flags: inUse, states: "edi", worst: Note, want: one(BMD012, entryField(2, 12), 4)},
+		{name: "in use", flags: inUse, states: "edi", worst: Warning, want: one(BMD012, entryField(2, 12), 4)},
 		{name: "in use and enabled", flags: inUse | auto, states: "edi", want: one(BMD012, entryField(2, 12), 4)},
 		{name: "nothing stored", edit: func(m *bitmapImage) {
 			for _, b := range m.bitmaps {
@@ -237,15 +237,15 @@ func TestBitmapsExtension(t *testing.T) {
 		return func(m *bitmapImage) { m.write(where(m), b) }
 	}
 	for _, c := range []bitmapCase{
-		{name: "no autoclear bit", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, states: "uuu", worst: Warning,
+		{name: "no autoclear bit", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, states: "uuu", worst: Leak,
 			want: one(BMP002, header(qcow2.FieldAutoclearFeatures), 8)},
-		{name: "version 2", header: func(h *qcow2.Header) { h.Version = 2 }, states: "uuu", worst: Warning,
+		{name: "version 2", header: func(h *qcow2.Header) { h.Version = 2 }, states: "uuu", worst: Leak,
 			want: func(m *bitmapImage) []spot { return []spot{{BMP007, m.extAt - 8, 32}} }},
 		{name: "count 0", damage: put(nb, 0, 0, 0, 0), want: one(BMP003, nb, 4)},
 		{name: "count too small", damage: put(nb, 0, 0, 0, 2), want: one(BMP003, nb, 4)},
 		{name: "count too large", damage: put(nb, 0, 0, 0, 4), doubts: 1, want: one(BMP003, nb, 4)},
 		{name: "count over the limit", damage: put(nb, 0, 1, 0, 3), want: one(BMP003, nb, 4)},
-		{name: "reserved", damage: put(reserved, 0, 0, 0, 8), want: one(BMP004, reserved, 4), worst: Warning},
+		{name: "reserved", damage: put(reserved, 0, 0, 0, 8), want: one(BMP004, reserved, 4), states: "uuu", worst: Warning},
 		{name: "offset 0", damage: put(offset, make([]byte, 8)...), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},
 		{name: "offset misaligned", damage: put(extField(23), 8), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},
 		{name: "offset past the end", damage: put(extField(18), 8), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},

@@ -79,6 +79,7 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed)
 		if p.settleTableSize(b) && inUse {
 			f.Severity = Note
+			p.resizedInUse = true
 			f.Message += "; the disk was resized while the bitmap was in use"
 		}
 		bad(f)

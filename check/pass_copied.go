@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
 )
 
 // The copied pass tests that COPIED is set in the L1 and L2 entries of the active
@@ -13,9 +14,10 @@ import (
 // that a snapshot shares; clear wrongly, it costs a copy.
 //
 // It relies on the counts with what the references said, and measures the flags
-// by the references that there are: a refcount that disagrees with them is
-// another finding, and its repair must not make this one come up. Only where
-// references may be unseen does a clear flag get the benefit of the refcount.
+// by the references that there are. Where the file counts more than those, it is
+// the refcount that decides, as with QEMU: a flag that is set is wrong then, and one
+// that is clear is right, since an operation that was cut short may have counted
+// references that it never made.
 //
 // It leaves nothing behind.
 
@@ -28,6 +30,9 @@ func (c *run) checkCopied() error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
+	if c.overcounted {
+		return c.nameContradictions()
+	}
 	for range c.counts.Contradictions() {
 		return c.nameContradictions()
 	}
@@ -36,6 +41,7 @@ func (c *run) checkCopied() error {
 
 func (c *run) checkL1Copied() {
 	l := &c.l1s[0]
+	s := c.prober()
 	var run copiedRun
 	for i, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
 		if i%(1<<16) == 0 && c.ctx.Err() != nil {
@@ -46,7 +52,7 @@ func (c *run) checkL1Copied() {
 			continue
 		}
 		refs := c.counts.Get(c.g.HostCluster(offset))
-		if refs == 0 || e.Copied() == (refs == 1) || !e.Copied() && c.unseenReferences(c.g.HostCluster(offset), refs) {
+		if refs == 0 || !s.copiedIsWrong(c.g.HostCluster(offset), refs, e.Copied()) {
 			continue
 		}
 		f := c.copiedFinding(e.Copied())
@@ -57,25 +63,54 @@ func (c *run) checkL1Copied() {
 				continue
 			}
 			f.Path, f.Cluster = fmt.Sprintf("l1[%d]", i), ptr(c.g.HostCluster(offset))
-			f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, references(refs), offset)
+			f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, s.usersOf(c.g.HostCluster(offset), refs), offset)
 		}
 		c.report(f)
 	}
 }
 
-// unseenReferences tells that a cluster may have more references than were found,
-// as the one of a snapshot that could not be read. To set COPIED then, as the
-// references that were found ask for, would have the guest write into the
-// snapshot.
-func (c *run) unseenReferences(cl qcow2.HostCluster, found uint64) bool {
-	if len(c.doubts) == 0 {
+// copiedIsWrong tells whether a COPIED flag is wrong on what names a cluster that has so
+// many references.
+func (s *scanner) copiedIsWrong(cl qcow2.HostCluster, refs uint64, copied bool) bool {
+	switch {
+	case copied && refs == 1:
+		n, known := s.overcount(cl)
+		return known && n > 1
+	case copied:
+		return true
+	case refs != 1:
 		return false
 	}
-	if c.table == nil {
-		return true
+	// There may be more references than were found, such as those of a snapshot that
+	// could not be read. To set COPIED then would have the guest write into it.
+	n, known := s.overcount(cl)
+	return known && n <= 1
+}
+
+// overcount gives the refcount of a cluster that may be higher than its references; 0
+// where it is not. It is not known where no refcount can be read and references may be
+// missing.
+func (s *scanner) overcount(cl qcow2.HostCluster) (n uint64, known bool) {
+	c := s.c
+	if !c.overcounted && len(c.doubts) == 0 {
+		return 0, true
 	}
-	n, err := c.table.Get(cl)
-	return err != nil || n > found
+	if c.table == nil {
+		return 0, len(c.doubts) == 0
+	}
+	if s.lookup == nil {
+		s.lookup = refcount.NewLookup(c.table)
+	}
+	n, err := s.lookup.Get(cl)
+	return n, err == nil || len(c.doubts) == 0
+}
+
+// usersOf words what a COPIED flag contradicts.
+func (s *scanner) usersOf(cl qcow2.HostCluster, refs uint64) string {
+	if n, _ := s.overcount(cl); n > refs {
+		return fmt.Sprintf("the refcount is %d, and %s", n, references(refs))
+	}
+	return references(refs)
 }
 
 // copiedRun follows the entries of a table with a wrong flag. What joins the entry
@@ -113,7 +148,7 @@ func (c *run) nameContradictions() error {
 	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
 		found := c.part()
 		var run copiedRun
-		s.wrongCopied(ts, func(e int, j *judgement, refs uint64) { c.reportCopied(found, ts.t, e, j, refs, &run) })
+		s.wrongCopied(ts, func(e int, j *judgement, refs uint64) { s.reportCopied(found, ts.t, e, j, refs, &run) })
 		return found
 	}, c.absorb)
 }
@@ -127,7 +162,7 @@ func (s *scanner) wrongCopied(ts *tableScan, yield func(entry int, j *judgement,
 			continue
 		}
 		refs := s.c.counts.Get(j.first)
-		if j.entry.Copied() != (refs == 1) && (j.entry.Copied() || !s.c.unseenReferences(j.first, refs)) {
+		if s.copiedIsWrong(j.first, refs, j.entry.Copied()) {
 			yield(e, &j, refs)
 		}
 	}
@@ -155,8 +190,15 @@ func (e *Evidence) WrongCopied(yield func(table qcow2.HostOffset, entries []uint
 	return cmp.Or(err, failed)
 }
 
+// ShouldBeCopied tells whether an entry of the active disk that names a cluster must have
+// COPIED set.
+func (e *Evidence) ShouldBeCopied(cl qcow2.HostCluster) bool {
+	return e.Counts.Get(cl) == 1 && !e.run.prober().copiedIsWrong(cl, 1, true)
+}
+
 // reportCopied reports an L2 entry whose flag is wrong.
-func (c *run) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
+func (s *scanner) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
+	c := s.c
 	if found.crowded(MAP008, 0, 1) {
 		return
 	}
@@ -169,7 +211,7 @@ func (c *run) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs 
 			return
 		}
 		f.Path, f.Cluster = c.entryPath(t, i), ptr(j.first)
-		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, references(refs), j.entry.Offset())
+		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, s.usersOf(j.first, refs), j.entry.Offset())
 	}
 	found.report(f)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
@@ -11,7 +12,7 @@ import (
 
 // The data file pass tests that an image with an external data file names it,
 // and, where it is given a way to open other files, that the data file is there
-// and large enough (DAT001, DAT002).
+// and large enough (DAT001 to DAT003).
 //
 // It relies on the extensions having been decoded. What it does not find stops
 // no other pass: all metadata is in the image itself.
@@ -25,7 +26,9 @@ type dataFile struct {
 	name  qcow2.Extent // where its name stands in the image
 	found bool         // it could be opened
 	gone  bool         // it is not there
-	size  uint64       // bytes, if found
+	// nameLost tells that the image named it once.
+	nameLost bool
+	size     uint64 // bytes, if found
 }
 
 // checkDataFile runs the pass.
@@ -39,16 +42,45 @@ func (c *run) checkDataFile() error {
 		name = cString(ext.Data)
 	}
 	if len(name) == 0 {
-		if c.extensionsWhole() {
-			c.report(Finding{
-				Code: DAT002, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
-				Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",
-			})
-		}
+		c.reportUnnamed(ext)
 		return nil
 	}
 	c.data.name = at(ext.DataOffset(), len(ext.Data))
 	c.openDataFile(name)
+	return nil
+}
+
+// reportUnnamed reports that the data file has no name. That is in order if nobody ever
+// gave it one; not so if what is there of one was damaged.
+func (c *run) reportUnnamed(ext *qcow2.Extension) {
+	if !c.extensionsWhole() {
+		return
+	}
+	f := Finding{
+		Code: DAT002, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
+		Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",
+	}
+	switch near := c.oneBitFrom(qcow2.ExtDataFile); {
+	case ext != nil && !ext.Overruns() && len(ext.Data) > 0:
+		f.Severity, f.Extent, f.Value = Corruption, at(ext.DataOffset(), len(ext.Data)), excerpt(ext.Data)
+		f.Message = "the name of the external data file begins with a NUL, so that QEMU takes it for empty"
+	case near != nil:
+		f.Severity, f.Extent, f.Value, f.Expected = Corruption, at(near.Offset, 4), hex(near.Type), hex(qcow2.ExtDataFile)
+		f.Message = fmt.Sprintf("the image has an external data file, but does not name it; the extension at %v, whose type differs in one bit from the one that does, holds \"%s\"",
+			near.Offset, excerpt(near.Data))
+	}
+	c.data.nameLost = f.Severity == Corruption
+	c.report(f)
+}
+
+// oneBitFrom gives an extension of an unknown type that differs in one bit from a type.
+func (c *run) oneBitFrom(typ qcow2.ExtensionType) *qcow2.Extension {
+	for i := range c.img.Extensions {
+		e := &c.img.Extensions[i]
+		if bits.OnesCount32(uint32(e.Type^typ)) == 1 && !e.Overruns() {
+			return e
+		}
+	}
 	return nil
 }
 
@@ -61,6 +93,12 @@ func (c *run) openDataFile(name string) {
 	switch {
 	case err == nil:
 		c.data.found, c.data.size = true, uint64(max(s.Size(), 0))
+		if m, ok := s.(MisplacedSibling); ok && m.Misplaced() != "" {
+			c.report(Finding{
+				Code: DAT003, Extent: c.data.name, Value: excerpt(name),
+				Message: fmt.Sprintf(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, excerpt(name), m.Misplaced()),
+			})
+		}
 		// Only its size is of interest: nothing can have been lost in closing.
 		_ = s.Close()
 	case errors.Is(err, fs.ErrNotExist):

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -23,8 +24,15 @@ import (
 // past being told run by run; the rest is counted.
 const maxLeakRuns = 1 << 16
 
-// leaks collects what has more refcount than references.
+// leaks is what has more refcount than references.
 type leaks struct {
+	runs     excess
+	beyond   excess // behind the end of the file
+	reserved bool   // some of it may be a bitmap's whose fault leaves that open
+}
+
+// excess collects runs of clusters.
+type excess struct {
 	runs []unowned
 	rest uint64 // clusters in runs that were not kept
 	// unreferenced: some of the rest have no reference at all, and so may be a
@@ -32,7 +40,7 @@ type leaks struct {
 	unreferenced bool
 }
 
-func (l *leaks) add(u unowned) {
+func (l *excess) add(u unowned) {
 	if len(l.runs) < maxLeakRuns {
 		l.runs = append(l.runs, u)
 		return
@@ -125,7 +133,8 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	case d.Coverage == refcount.Unknown:
 		// Nothing can be said; why has been reported with the block.
 	case d.Refcount > d.References:
-		c.unreserved(u, found.add)
+		c.overcounted = c.overcounted || d.References == 1
+		c.takeExcess(u, found)
 	case d.Coverage == refcount.Uncovered:
 		if c.crowded(REF008, c.refcountSeverity(), u.n) {
 			return
@@ -153,10 +162,38 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	}
 }
 
+// takeExcess keeps a run of clusters with too high a refcount, or says what explains it.
+func (c *run) takeExcess(u unowned, found *leaks) {
+	if inFile := max(1, c.g.Clusters(uint64(c.img.Size()))); uint64(u.first)+u.n > inFile {
+		beyond := u
+		beyond.first = max(u.first, qcow2.HostCluster(inFile))
+		beyond.n = u.n - uint64(beyond.first-u.first)
+		found.beyond.add(beyond)
+		if u.n -= beyond.n; u.n == 0 {
+			return
+		}
+	}
+	c.unreserved(u, func(part unowned, reserved bool) {
+		switch {
+		case reserved && c.staleBitmaps != nil:
+			c.staleClusters += part.n
+			return
+		case reserved && !c.resizedInUse:
+			return // the finding about the bitmap tells of it
+		case reserved:
+			found.reserved = true
+		}
+		found.runs.add(part)
+	})
+}
+
 // settleLeaks decides, in one place, whether clusters without an owner are leaks.
 func (c *run) settleLeaks(found *leaks) error {
-	if len(found.runs) == 0 {
-		return nil
+	if len(found.runs.runs) == 0 {
+		return c.reportBeyond(&found.beyond)
+	}
+	if found.reserved {
+		c.doubt(Owner{Structure: StructBitmapTable}, "how long it is cannot be told for certain")
 	}
 	for _, cl := range c.sharedData {
 		if c.onDisk(cl) < c.counts.Get(cl) {
@@ -165,14 +202,14 @@ func (c *run) settleLeaks(found *leaks) error {
 		}
 	}
 	c.doubtSnapshotsBehind()
-	if err := c.findLost(found.runs, found.unreferenced); err != nil {
+	if err := c.findLost(found.runs.runs, found.runs.unreferenced); err != nil {
 		return err
 	}
 	code := REF006
 	if len(c.doubts) > 0 {
 		code = REF009
 	}
-	for _, u := range found.runs {
+	for _, u := range found.runs.runs {
 		c.eachBlock(code, c.refcountSeverity(), u, func(f Finding) {
 			if code == REF009 {
 				d := c.doubts[0]
@@ -182,10 +219,33 @@ func (c *run) settleLeaks(found *leaks) error {
 			c.report(f)
 		})
 	}
-	if found.rest > 0 {
-		c.report(Finding{Code: code, Severity: c.refcountSeverity(), Count: found.rest, Rest: true})
+	if found.runs.rest > 0 {
+		c.report(Finding{Code: code, Severity: c.refcountSeverity(), Count: found.runs.rest, Rest: true})
 	}
-	return nil
+	return c.reportBeyond(&found.beyond)
+}
+
+// reportBeyond reports refcounts of clusters behind the end of the file, which hold
+// nothing. QEMU leaves such when it is killed before it has written to them, and does not
+// compare them.
+func (c *run) reportBeyond(found *excess) error {
+	code := REF006
+	if len(c.doubts) > 0 {
+		code = REF009 // they tell how long the file may have been
+	}
+	for _, u := range found.runs {
+		c.eachBlock(code, Note, u, func(f Finding) {
+			f.Message += "; they lie behind the end of the file, where nothing is stored"
+			if f.Count == 1 {
+				f.Message = strings.Replace(f.Message, "they lie", "it lies", 1)
+			}
+			c.report(f)
+		})
+	}
+	if found.rest > 0 {
+		c.report(Finding{Code: code, Severity: Note, Count: found.rest, Rest: true})
+	}
+	return c.ctx.Err()
 }
 
 // refcountSeverity is that of refcounts that disagree with the references: the

@@ -35,10 +35,16 @@ func TestQEMUMatrix(t *testing.T) {
 			require.Zero(t, want.RC, "%+v", want)
 
 			got := checkFile(t, path)
+			verdict := check.VerdictClean
 			for _, f := range got.Findings {
+				if f.Code == check.BMD012 { // what a kill leaves
+					verdict = check.VerdictWarnings
+					continue
+				}
 				assert.Equal(t, check.Note, f.Severity, "%s %s: %s", f.Code, f.Path, f.Message)
 			}
-			assert.Equal(t, check.VerdictClean, got.Verdict)
+			assert.Equal(t, verdict, got.Verdict)
+			assert.Equal(t, check.ExitSound, got.ExitCode())
 			assertFigures(t, want, got)
 			assert.Zero(t, got.Totals.Corruptions)
 			assert.Zero(t, got.Totals.Leaks)

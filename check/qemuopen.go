@@ -3,7 +3,7 @@ package check
 import (
 	"fmt"
 	"math"
-	"slices"
+	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -21,6 +21,7 @@ import (
 
 // predictOpen runs the pass.
 func (c *run) predictOpen() error {
+	c.reportStale()
 	p := opener{c: c, img: c.img, h: c.h, g: c.g}
 	c.res.QEMUOpen = p.open()
 	if err := c.ctx.Err(); err != nil {
@@ -34,7 +35,30 @@ func (c *run) predictOpen() error {
 				excerpt(x.Name), uint64(1)<<x.GranularityBits, c.h.SectorAlignedSize()),
 		})
 	}
+	c.guardVerdict()
 	return nil
+}
+
+// guardVerdict makes it impossible to call an image sound that QEMU does not open, for
+// reading and writing, with all its bitmaps: whatever else should have said so. The
+// exceptions are what only its user can supply: see [opener.note].
+func (c *run) guardVerdict() {
+	q := &c.res.QEMUOpen
+	if q.ReadOnly == OpenOK && q.ReadWrite == OpenOK {
+		return
+	}
+	found := &Result{Findings: c.finish(), QEMUOpen: *q}
+	found.settle()
+	switch found.Verdict {
+	case VerdictClean, VerdictWarnings, VerdictInDoubt:
+	case VerdictLeaks:
+		if q.ReadOnly == OpenOK && q.ReadWrite != OpenRefused {
+			return // stale bitmaps are counted as what they leak
+		}
+	default:
+		return
+	}
+	c.report(Finding{Code: OPN001, Message: "QEMU does not open the image: " + strings.Join(q.Reasons, "; ")})
 }
 
 // opener goes through the steps of opening an image.
@@ -334,6 +358,8 @@ func (p *opener) dataFile() string {
 		}
 	case p.c.data.gone:
 		return "the external data file is not there"
+	case p.c.data.nameLost:
+		return "the image does not name its external data file"
 	case extensionText(p.last(qcow2.ExtDataFile)) == "":
 		p.note("needs the option data-file, since the image does not name its data file")
 	}
@@ -367,17 +393,12 @@ func (p *opener) backingFile() string {
 }
 
 // openBacking is what the block layer does when the driver is done: it opens the
-// backing file. What is in that is not looked at.
+// backing file.
 func (p *opener) openBacking() string {
-	format := extensionText(p.last(qcow2.ExtBackingFormat))
-	switch {
-	case p.h.BackingFileOffset == 0 || cString(p.backingName) == "": // an empty name is no backing file
-	case format != "" && !slices.Contains(qemuDrivers, format):
-		return fmt.Sprintf("the backing file has the unknown format \"%s\"", excerpt(format))
-	case p.c.backingGone():
-		return "the backing file is not there"
+	if p.h.BackingFileOffset == 0 || cString(p.backingName) == "" { // an empty name is no backing file
+		return ""
 	}
-	return ""
+	return p.c.backing
 }
 
 // diskSize is what the block layer says when the driver is done.

@@ -1,29 +1,11 @@
 package check
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
-
-// backingGone tells whether the backing file is known not to be there.
-func (c *run) backingGone() bool {
-	name, ok := c.img.BackingFileName()
-	file := cString(name)
-	if !ok || file == "" || c.opts.OpenSibling == nil || hasProtocol(file) {
-		return false
-	}
-	s, err := c.opts.OpenSibling(SiblingBackingFile, file, extensionText(c.img.Extension(qcow2.ExtBackingFormat)))
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
-	}
-	// It was only asked whether it is there.
-	_ = s.Close()
-	return false
-}
 
 // qemuDrivers are the names of QEMU 10's block drivers: the formats that a backing
 // file can be said to have.

@@ -45,11 +45,11 @@ func (c *run) mergeReserved() {
 	c.reserved = merged
 }
 
-// unreserved gives the parts of a run of clusters without an owner that are not
+// unreserved gives the parts of a run of clusters without an owner, and whether each is
 // reserved. A reservation explains one reference and no more.
-func (c *run) unreserved(u unowned, yield func(unowned)) {
+func (c *run) unreserved(u unowned, yield func(part unowned, reserved bool)) {
 	if u.references > 0 || u.refcount > 1 {
-		yield(u)
+		yield(u, false)
 		return
 	}
 	end := u.first + qcow2.HostCluster(u.n)
@@ -64,13 +64,17 @@ func (c *run) unreserved(u unowned, yield func(unowned)) {
 		if u.first < r.first {
 			part := u
 			part.n = uint64(r.first - u.first)
-			yield(part)
+			yield(part, false)
 		}
+		part := u
+		part.first = max(u.first, r.first)
+		part.n = uint64(min(r.end(), end) - part.first)
+		yield(part, true)
 		u.first = min(r.end(), end)
 	}
 	if u.first < end {
 		u.n = uint64(end - u.first)
-		yield(u)
+		yield(u, false)
 	}
 }
 

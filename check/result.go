@@ -7,9 +7,12 @@ type Verdict string
 
 // The verdicts.
 const (
-	VerdictClean       Verdict = "clean"
-	VerdictWarnings    Verdict = "warnings"
-	VerdictLeaks       Verdict = "leaks"
+	VerdictClean    Verdict = "clean"
+	VerdictWarnings Verdict = "warnings"
+	VerdictLeaks    Verdict = "leaks"
+	// VerdictInDoubt: nothing is known to be wrong, but clusters without an owner
+	// may belong to something that was lost, so that they cannot be called leaks.
+	VerdictInDoubt     Verdict = "in-doubt"
 	VerdictCorrupt     Verdict = "corrupt"
 	VerdictIncomplete  Verdict = "incomplete"
 	VerdictUnsupported Verdict = "unsupported"
@@ -18,10 +21,15 @@ const (
 // Totals counts what the findings say, in units (see [Finding.Count]).
 type Totals struct {
 	Corruptions uint64
-	Leaks       uint64
-	Warnings    uint64
-	Notes       uint64
-	Errors      uint64 // what could not be looked at
+	// Leaks are the clusters that `qemu-img check` counts as leaked, those in
+	// doubt included.
+	Leaks uint64
+	// InDoubt are those of them that are not safe to free: something that was
+	// lost may own them.
+	InDoubt  uint64
+	Warnings uint64
+	Notes    uint64
+	Errors   uint64 // what could not be looked at
 }
 
 // Result is all that a check has learned of an image.
@@ -116,18 +124,27 @@ type QEMUOpen struct {
 // place that does.
 func (r *Result) settle() {
 	r.Totals = CountFindings(r.Findings)
-	unsupported := false
+	unknown, reserved, doubt := false, false, false
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		unsupported = unsupported || (f.Code == HDR002 || f.Code == HDR005) && !f.Fixed
+		if f.Fixed {
+			continue
+		}
+		unknown = unknown || f.Code.Unknown()
+		reserved = reserved || f.Code.reserved() && r.QEMUOpen.ReadOnly != OpenOK
+		doubt = doubt || f.Severity == InDoubt
 	}
 	switch t := r.Totals; {
-	case unsupported:
+	case unknown:
 		r.Verdict = VerdictUnsupported
 	case t.Errors > 0:
 		r.Verdict = VerdictIncomplete
 	case t.Corruptions > 0:
 		r.Verdict = VerdictCorrupt
+	case reserved:
+		r.Verdict = VerdictUnsupported
+	case doubt:
+		r.Verdict = VerdictInDoubt
 	case t.Leaks > 0:
 		r.Verdict = VerdictLeaks
 	case t.Warnings > 0:
@@ -135,6 +152,39 @@ func (r *Result) settle() {
 	default:
 		r.Verdict = VerdictClean
 	}
+}
+
+// The exit codes of a check, those of `qemu-img check` and one more.
+const (
+	ExitSound   = 0
+	ExitTrouble = 1 // it could not be completed, or the image needs what is not known
+	ExitCorrupt = 2
+	ExitLeaks   = 3 // leaks, or clusters whose owner is in doubt
+	ExitUnmet   = 4 // sound, but a requirement is not met
+)
+
+// ExitCode is what a program that only checks the image ends with. ExitSound means that
+// QEMU opens the image for reading and writing as it is, that `qemu-img check` ends with
+// 0, and that nothing is in doubt; see docs/exit-codes.md for what only the user of the
+// image can know.
+func (r *Result) ExitCode() int {
+	switch r.Verdict {
+	case VerdictIncomplete, VerdictUnsupported:
+		return ExitTrouble
+	case VerdictCorrupt:
+		if r.Provisional {
+			// Something writes to the image: what looks like corruption may be the
+			// middle of a change, and nobody must act on it as if it were proved.
+			return ExitTrouble
+		}
+		return ExitCorrupt
+	case VerdictLeaks, VerdictInDoubt:
+		return ExitLeaks
+	}
+	if len(r.Unmet) > 0 {
+		return ExitUnmet
+	}
+	return ExitSound
 }
 
 // CountFindings adds up the counts of findings that are not fixed.
@@ -149,6 +199,11 @@ func CountFindings(fs []Finding) (t Totals) {
 			t.Corruptions += f.Count
 		case Leak:
 			t.Leaks += f.Count
+		case InDoubt:
+			if f.Code == REF009 {
+				t.Leaks += f.Count
+				t.InDoubt += f.Count
+			}
 		case Warning:
 			t.Warnings += f.Count
 		case Note:

@@ -20,6 +20,15 @@ func fileCasesIn(bits uint32) []Case {
 	}
 	missing := one("data-file/missing", "the data file is not there", data("missing.data"), check.DAT001, Place{})
 	missing.Missing = []string{"missing.data"}
+	backed := func(name, format string) Spec {
+		return Spec{Size: 8 * mib, Backing: &Backing{Name: name, Format: format, Size: mib}, Ops: []Op{Write{Offset: 2 * mib, Length: 64 * kib}}}
+	}
+	gone := one("backing/missing", "the backing file was deleted: all that the overlay holds itself is sound", backed("gone.raw", "raw"), check.CHN001, BackingName())
+	gone.Missing = []string{"gone.raw"}
+	noFormat := one("backing/missing-no-format", "the backing file was deleted, and its format was not recorded either", backed("gone-too.raw", ""), check.CHN001, BackingName()).
+		and(check.CHN002, Place{})
+	noFormat.Missing = []string{"gone-too.raw"}
+	name := ExtensionOf(qcow2.ExtDataFile)
 	unreadable := one("trouble/unreadable-table", "a disk error where an L2 table is", Spec{Size: 2 * gib, Ops: []Op{
 		Zero{Length: 64 * kib}}}, check.IOE001, L2Table(0))
 	unreadable.Unreadable = []Place{L2Table(0)}
@@ -41,6 +50,14 @@ func fileCasesIn(bits uint32) []Case {
 			Spec{Size: 8 * mib, DataFile: &DataFile{Name: ""}}, check.DAT002, Place{}),
 		one("backing/no-format", "the backing file's format is not recorded, so that its content decides it: unsafe",
 			Spec{Size: 8 * mib, Backing: &Backing{Name: "no-format.raw", Size: mib}}, check.CHN002, Place{}),
-		unreadable, block, limit,
+		one("data-file/name-nul", "the name of the data file begins with a NUL", data("nul.data"), check.DAT002, name.At(8, 1), Wipe(name.At(8, 1))),
+		one("data-file/name-type", "one bit of the type of the extension that names the data file is wrong, so that nobody knows it", data("type.data"),
+			check.DAT002, name.At(0, 4), Set(name.At(0, 4), uint64(qcow2.ExtDataFile)^1<<20)).and(check.EXT007, Place{}),
+		one("backing/format-unknown", "the recorded format of the backing file is none that QEMU knows", backed("unknown.raw", "rax"),
+			check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)),
+		one("backing/format-wrong", "the backing file is recorded as qcow2, and is raw", backed("wrong.raw", "qcow2"), check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)),
+		one("backing/format-raw", "the backing file is recorded as raw, and is a qcow2 image: the guest sees its tables",
+			Spec{Size: 8 * mib, Backing: &Backing{Name: "tables.qcow2", Format: "raw", Image: &Spec{Size: 8 * mib}}}, check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)).mild(check.Warning),
+		gone, noFormat, unreadable, block, limit,
 	}
 }

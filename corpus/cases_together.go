@@ -298,7 +298,7 @@ func bitmapsTogether(bits uint32) []Case {
 			also(check.BMD011, field("padded", 31, 1), Set(field("padded", 31, 1), 1)).
 			also(check.BMD012, flags("used")).
 			also(check.BMD013, flags("auto"), Set(typ("auto"), 3)).
-			also(check.BMD014, Place{}).
+			also(check.BMD014, Place{}).mildly(check.Warning).
 			also(check.BMD008, field("", qcow2.BitmapFieldNameSize, 2)),
 		one("bitmaps-count", "every number in the bitmaps extension is wrong", ends, check.BMP003, nb, Set(nb, 3)).
 			also(check.BMP004, reserved, Set(reserved, 7)).

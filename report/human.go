@@ -40,12 +40,12 @@ func NewHuman(w io.Writer, opts Options) *Human {
 
 // severest lists the verdicts, the worst first, as the exit code ranks them.
 var severest = []check.Verdict{check.VerdictIncomplete, check.VerdictUnsupported, check.VerdictCorrupt,
-	check.VerdictLeaks, check.VerdictWarnings, check.VerdictClean}
+	check.VerdictInDoubt, check.VerdictLeaks, check.VerdictWarnings, check.VerdictClean}
 
 // verdictWords say a verdict of some images out of several.
 var verdictWords = map[check.Verdict]string{
 	check.VerdictIncomplete: "not checked to the end", check.VerdictUnsupported: "not supported", check.VerdictCorrupt: "corrupt",
-	check.VerdictLeaks: "with leaks", check.VerdictWarnings: "with warnings", check.VerdictClean: "clean",
+	check.VerdictInDoubt: "in doubt", check.VerdictLeaks: "with leaks", check.VerdictWarnings: "with warnings", check.VerdictClean: "clean",
 }
 
 // Image writes about one image.
@@ -103,11 +103,11 @@ func (h *Human) shows(r *check.Result, f *check.Finding) bool {
 func (h *Human) headline(img *Image) {
 	r := img.Result
 	text := string(r.Verdict)
-	if r.Verdict == check.VerdictWarnings {
+	switch r.Verdict {
+	case check.VerdictWarnings:
 		text = "sound, but" // no word of a verdict: the count says "warning" again
-		if inDoubt(r) {
-			text = "in doubt:"
-		}
+	case check.VerdictInDoubt:
+		text = "in doubt"
 	}
 	t := r.Totals
 	var parts []string
@@ -143,7 +143,7 @@ func (h *Human) headline(img *Image) {
 // known, words the first of them, and counts the others.
 func apart(fs []check.Finding) (others check.Totals, messages []string) {
 	rest := slices.DeleteFunc(slices.Clone(fs), func(f check.Finding) bool {
-		unknown := f.Code == check.HDR002 || f.Code == check.HDR005
+		unknown := f.Code.Unsupported()
 		if unknown {
 			messages = append(messages, printable(f.Message))
 		}
@@ -164,13 +164,18 @@ func totals(t check.Totals, clusterSize uint64) (parts []string) {
 	if t.Corruptions > 0 {
 		parts = append(parts, plural(t.Corruptions, "corruption", "corruptions"))
 	}
-	if t.Leaks > 0 {
-		s := plural(t.Leaks, "leaked cluster", "leaked clusters")
-		if clusterSize > 0 && t.Leaks <= (1<<63)/clusterSize {
-			s += " (" + size(t.Leaks*clusterSize) + ")"
+	clusters := func(n uint64, one, many string) {
+		if n == 0 {
+			return
+		}
+		s := plural(n, one, many)
+		if clusterSize > 0 && n <= (1<<63)/clusterSize {
+			s += " (" + size(n*clusterSize) + ")"
 		}
 		parts = append(parts, s)
 	}
+	clusters(t.InDoubt, "cluster without a known owner", "clusters without a known owner")
+	clusters(t.Leaks-t.InDoubt, "leaked cluster", "leaked clusters")
 	if t.Warnings > 0 {
 		parts = append(parts, plural(t.Warnings, "warning", "warnings"))
 	}

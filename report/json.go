@@ -21,6 +21,7 @@ type jsonImage struct {
 	CheckErrors        uint64        `json:"check-errors"`
 	Corruptions        uint64        `json:"corruptions"`
 	Leaks              uint64        `json:"leaks"`
+	InDoubt            uint64        `json:"in-doubt"`
 	CorruptionsFixed   uint64        `json:"corruptions-fixed"`
 	LeaksFixed         uint64        `json:"leaks-fixed"`
 	Warnings           uint64        `json:"warnings"`
@@ -113,7 +114,7 @@ func toJSON(img *Image) any {
 	}
 	j := jsonImage{
 		Filename: name, Format: "qcow2", Verdict: r.Verdict, Error: failure,
-		CheckErrors: r.Totals.Errors, Corruptions: r.Totals.Corruptions, Leaks: r.Totals.Leaks,
+		CheckErrors: r.Totals.Errors, Corruptions: r.Totals.Corruptions, Leaks: r.Totals.Leaks, InDoubt: r.Totals.InDoubt,
 		Warnings: r.Totals.Warnings, Notes: r.Totals.Notes,
 		ImageEndOffset: r.ImageEndOffset, TotalClusters: r.TotalClusters, AllocatedClusters: r.AllocatedClusters,
 		FragmentedClusters: r.FragmentedClusters, CompressedClusters: r.CompressedClusters,
@@ -125,7 +126,7 @@ func toJSON(img *Image) any {
 		switch {
 		case f.Fixed && f.Severity == check.Corruption:
 			j.CorruptionsFixed += f.Count
-		case f.Fixed && f.Severity == check.Leak:
+		case f.Fixed && (f.Severity == check.Leak || f.Severity == check.InDoubt && f.Code == check.REF009):
 			j.LeaksFixed += f.Count
 		}
 		j.Findings = append(j.Findings, toFinding(f))

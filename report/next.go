@@ -18,6 +18,7 @@ const (
 var cautions = map[check.Verdict]string{
 	check.VerdictWarnings:   "no guest data is at risk",
 	check.VerdictLeaks:      "leaks cost space and nothing else",
+	check.VerdictInDoubt:    "part of the disk may have been lost: copy the image before anything writes to it",
 	check.VerdictCorrupt:    "start no VM from this image as it is",
 	check.VerdictIncomplete: "what was not looked at may be bad as well",
 }
@@ -26,25 +27,8 @@ var cautions = map[check.Verdict]string{
 // written to.
 const liveAdvice = "`qcheck {image}` again, once nothing writes to it any more"
 
-// doubtCaution comes in place of the verdict's for warnings that may be the trace
-// of a loss.
-const doubtCaution = "a part of the disk may have been lost: copy the image before anything writes to it"
-
-// inDoubt tells that nothing is known to be wrong with the data, nor that nothing
-// is: clusters hold what may have been some structure's.
-func inDoubt(r *check.Result) bool {
-	return r.Verdict == check.VerdictWarnings && slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
-		return !f.Fixed && (f.Code == check.REF009 || f.Code == check.MAP020)
-	})
-}
-
 // caution is what to keep in mind about an image.
-func caution(r *check.Result) string {
-	if inDoubt(r) {
-		return doubtCaution
-	}
-	return cautions[r.Verdict]
-}
+func caution(r *check.Result) string { return cautions[r.Verdict] }
 
 // unmetAdvice comes instead when all that there is to say is that a requirement
 // is not met.

@@ -43,7 +43,7 @@ func (s style) severity(v check.Severity) *color.Color {
 	switch v {
 	case check.Corruption, check.Trouble:
 		return s.bad
-	case check.Leak, check.Warning:
+	case check.Leak, check.InDoubt, check.Warning:
 		return s.mild
 	}
 	return s.faint
@@ -53,7 +53,7 @@ func (s style) verdict(v check.Verdict) *color.Color {
 	switch v {
 	case check.VerdictClean:
 		return s.good
-	case check.VerdictWarnings, check.VerdictLeaks:
+	case check.VerdictWarnings, check.VerdictLeaks, check.VerdictInDoubt:
 		return s.mild
 	}
 	return s.bad

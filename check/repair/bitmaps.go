@@ -167,7 +167,11 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 			tables = true
 		}
 	}
+	reserved := slices.Contains(f.codes, check.BMP004)
 	for _, b := range f.bitmaps {
+		if reserved { // what it says of the bitmaps nobody knows
+			b.bad = append(b.bad, check.BMP004)
+		}
 		if f.stale {
 			b.bad = append(b.bad, check.BMP002)
 			b.tableLost = true // what is there may be somebody else's by now
@@ -196,8 +200,12 @@ func (b *bitmapFix) take(f *check.Finding) {
 		b.tidy = append(b.tidy, f.Code)
 	case check.BMD008, check.BMD009:
 		b.name = append(b.name, f.Code)
-	case check.BMD010, check.BMD012, check.BMD014:
+	case check.BMD010, check.BMD012:
 		// Nothing is wrong with those, or nothing can be done.
+	case check.BMD014:
+		if f.Repair == check.RepairPolicy { // a NUL, at which QEMU cuts the name
+			b.name = append(b.name, f.Code)
+		}
 	case check.BMD004:
 		if f.Severity != check.Note {
 			b.bad, b.badEntries = append(b.bad, f.Code), true

@@ -42,7 +42,7 @@ func (s *session) fixCopied(context.Context) (changed bool, err error) {
 // external data file nothing is counted, and every cluster is the only one of its kind.
 func (s *session) asReferenced(f *check.Finding, e uint64) uint64 {
 	off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
-	if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.Counts.Get(s.g.HostCluster(off)) == 1 {
+	if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.ShouldBeCopied(s.g.HostCluster(off)) {
 		return e | bitCopied
 	}
 	return e &^ bitCopied

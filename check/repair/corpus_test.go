@@ -173,7 +173,7 @@ var ways = []struct {
 		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach
 	}},
 	{"lossy-reattach", Options{AllowDataLoss: true, Reattach: true}, func(f *check.Finding) bool {
-		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach
+		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach || f.Code == check.BMD012
 	}},
 }
 

@@ -139,7 +139,7 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 		case check.MAP020:
 			// While the image is dirty the table may be what an operation has left
 			// behind; what tells so must not go before that is settled.
-			stale = stale || f.Severity == check.Warning && s.h.NbSnapshots == 0
+			stale = stale || f.Severity == check.InDoubt && s.h.NbSnapshots == 0
 			corrupt = corrupt || f.Severity == check.Corruption
 		default:
 			corrupt = corrupt || f.Severity == check.Corruption

@@ -62,6 +62,9 @@ type Options struct {
 	// OpenSibling is given to the checks. The default is nil.
 	OpenSibling func(kind check.SiblingKind, name, format string) (check.Sibling, error)
 
+	// NoBacking is given to the checks. The default is false.
+	NoBacking bool
+
 	perRound int // for tests: the default is findingsPerRound
 }
 

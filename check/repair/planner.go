@@ -96,7 +96,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
 			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
-			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps,
+			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, NoBacking: opts.NoBacking,
 		})
 		if err != nil {
 			return nil, err
@@ -126,7 +126,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
-	if !s.img.GeometryOK || s.res.Verdict == check.VerdictUnsupported || s.res.Has(check.HDR020) {
+	if !s.img.GeometryOK || s.res.Has(check.HDR002) || s.res.Has(check.HDR005) || s.res.Has(check.HDR020) {
 		return false, nil
 	}
 	for _, group := range fixers {

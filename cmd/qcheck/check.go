@@ -25,6 +25,7 @@ type CheckCmd struct {
 	Strict        bool     `help:"Exit with 4 when there are warnings."`
 	Untrusted     bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`
 	RequireBitmap []string `sep:"none" placeholder:"NAME[,granularity=N][,state=S]" help:"Exit with 4 when there is no such bitmap that can be used (S: enabled or disabled). Can be repeated."`
+	NoBacking     bool     `help:"Judge the image without its backing file, which may be missing."`
 	BitmapData    bool     `help:"Read all stored bitmap data, not only the ends."`
 
 	Jobs        number   `short:"j" placeholder:"N" help:"Read with N threads (default: one for each processor)."`
@@ -98,7 +99,7 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 func (c *CheckCmd) options() (check.Options, error) {
 	opts := check.Options{
 		Jobs: int(c.Jobs), MemoryLimit: int64(c.Memory), MaxFindings: int(c.MaxFindings),
-		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData,
+		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData, NoBacking: c.NoBacking,
 	}
 	if opts.MemoryLimit == 0 {
 		opts.MemoryLimit = defaultMemory()

@@ -30,11 +30,13 @@ func codeWanted(c *corpus.Case) exitCode {
 		switch {
 		case w.Code == check.HDR001:
 			return exitNotQcow2
-		case w.Code == check.HDR002, w.Code == check.HDR005, severity == check.Trouble:
+		case w.Code.Unknown(), severity == check.Trouble:
 			return exitTrouble
+		case w.Code.Unsupported() && code != exitCorrupt && c.QEMU.ReadOnly != check.OpenOK:
+			code = exitTrouble
 		case severity == check.Corruption:
 			code = exitCorrupt
-		case severity == check.Leak && code == exitSound:
+		case (severity == check.Leak || severity == check.InDoubt) && code == exitSound:
 			code = exitLeaks
 		}
 	}

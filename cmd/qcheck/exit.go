@@ -13,31 +13,18 @@ type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// The exit codes, those of `qemu-img check` and one more.
+// The exit codes: those of a check, and one for files of other formats.
 const (
-	exitSound    exitCode = 0
-	exitTrouble  exitCode = 1 // could not complete
-	exitCorrupt  exitCode = 2
-	exitLeaks    exitCode = 3
-	exitUnmet    exitCode = 4 // sound, but a requirement is not met
+	exitSound    exitCode = check.ExitSound
+	exitTrouble  exitCode = check.ExitTrouble
+	exitCorrupt  exitCode = check.ExitCorrupt
+	exitLeaks    exitCode = check.ExitLeaks
+	exitUnmet    exitCode = check.ExitUnmet
 	exitNotQcow2 exitCode = 63
 )
 
 // codeOf is the exit code for one image that was checked.
-func codeOf(r *check.Result) exitCode {
-	switch r.Verdict {
-	case check.VerdictIncomplete, check.VerdictUnsupported:
-		return exitTrouble
-	case check.VerdictCorrupt:
-		return exitCorrupt
-	case check.VerdictLeaks:
-		return exitLeaks
-	}
-	if len(r.Unmet) > 0 {
-		return exitUnmet
-	}
-	return exitSound
-}
+func codeOf(r *check.Result) exitCode { return exitCode(r.ExitCode()) }
 
 // exitOf is the exit code for an error that kept a command from its end.
 func exitOf(err error) exitCode {

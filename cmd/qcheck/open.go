@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -61,18 +63,58 @@ func (o *opened) sibling(kind check.SiblingKind, name, _ string) (check.Sibling,
 	if err != nil {
 		return nil, err
 	}
-	k := imagefile.DataFile
-	if kind == check.SiblingBackingFile {
-		k = imagefile.BackingFile
+	k, misplaced := imagefile.BackingFile, ""
+	if kind == check.SiblingDataFile {
+		k = imagefile.DataFile
+		path, misplaced = dataFilePath(path, name)
+	}
+	if k == imagefile.BackingFile && o.IsSame(path) {
+		return nil, check.ErrBackingLoop
 	}
 	f, err := imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: o.forceShare})
 	if err != nil {
 		if l, ok := errors.AsType[*imagefile.LockedError](err); ok {
 			o.hint = l.Hint()
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist} // where it was looked for
+		}
 		return nil, err
 	}
-	return f, nil
+	return dataFileAt{f, misplaced}, nil
+}
+
+// dataFileAt is an opened sibling, and what is odd about its place.
+type dataFileAt struct {
+	*imagefile.File
+	misplaced string
+}
+
+// Misplaced makes it a [check.MisplacedSibling].
+func (d dataFileAt) Misplaced() string { return d.misplaced }
+
+// dataFilePath gives the path of an external data file that stands beside the image,
+// or where QEMU would look for it: unlike a backing file's name, QEMU takes a relative
+// one from the folder that it is started in. misplaced says that the two are not one
+// file.
+func dataFilePath(beside, name string) (path, misplaced string) {
+	name = strings.TrimPrefix(strings.TrimPrefix(name, "file:"), "//")
+	if filepath.IsAbs(name) {
+		return beside, ""
+	}
+	here, errHere := os.Stat(name)
+	there, errThere := os.Stat(beside)
+	switch {
+	case errHere == nil && errThere == nil && os.SameFile(here, there):
+		return beside, ""
+	case errHere == nil && errThere == nil:
+		return name, "there is one in the current folder, and another one beside the image"
+	case errHere == nil:
+		return name, "it is in the current folder, and not beside the image"
+	case errThere == nil:
+		return beside, "it lies beside the image, and not in the current folder"
+	}
+	return beside, ""
 }
 
 // errProtocol means that an image names its other file by something else than a

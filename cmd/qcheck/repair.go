@@ -287,10 +287,12 @@ func rank(v check.Verdict) int {
 	switch v {
 	case check.VerdictClean, check.VerdictWarnings, check.VerdictLeaks:
 		return 0
-	case check.VerdictCorrupt:
+	case check.VerdictInDoubt:
 		return 1
+	case check.VerdictCorrupt:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // planOne shows what a repair would do.
@@ -312,7 +314,7 @@ func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 	r := repair.Options{
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
 		Reattach: c.Reattach, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
-		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Progress: opts.Progress,
+		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Progress: opts.Progress, NoBacking: opts.NoBacking,
 	}
 	if !opts.Untrusted {
 		r.OpenSibling = o.sibling

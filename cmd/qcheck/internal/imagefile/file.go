@@ -202,6 +202,16 @@ func (f *File) CurrentSize() (int64, error) {
 	return info.Size(), nil
 }
 
+// IsSame tells whether a path leads to this very file.
+func (f *File) IsSame(path string) bool {
+	is, err := f.f.Stat()
+	if err != nil {
+		return false
+	}
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(is, other)
+}
+
 // IsDevice tells that the file is a block device, which cannot grow.
 func (f *File) IsDevice() bool { return f.device }
 

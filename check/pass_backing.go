@@ -1,0 +1,141 @@
+package check
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// The backing file pass tests that the backing file is there and is of the format
+// that the image records (CHN001, CHN003). A missing format (CHN002) is the
+// extensions pass's.
+//
+// It relies on the header and the extensions having been decoded. It looks only
+// where it is given a way to open other files, and not with [Options.NoBacking].
+//
+// It leaves behind what keeps QEMU from opening the backing file, for the prediction.
+
+// ErrBackingLoop means that a backing file is the image itself.
+var ErrBackingLoop = errors.New("the file names itself as its backing file")
+
+// checkBacking runs the pass.
+func (c *run) checkBacking() error {
+	raw, ok := c.img.BackingFileName()
+	name := cString(raw)
+	if !ok || name == "" || len(raw) > qcow2.MaxBackingFileName || c.opts.NoBacking {
+		return nil // an empty name is no backing file
+	}
+	formatExt := c.img.Extension(qcow2.ExtBackingFormat)
+	format := extensionText(formatExt)
+	if format != "" && !slices.Contains(qemuDrivers, format) {
+		c.backing = fmt.Sprintf("the backing file has the unknown format \"%s\"", excerpt(format))
+		c.report(Finding{
+			Code: CHN003, Extent: extensionExtent(formatExt), Value: excerpt(format),
+			Message: fmt.Sprintf(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, excerpt(format)),
+		})
+		return nil
+	}
+	if c.opts.OpenSibling == nil || hasProtocol(name) && !strings.HasPrefix(name, "file:") {
+		return nil
+	}
+	s, err := c.opts.OpenSibling(SiblingBackingFile, name, format)
+	if err != nil {
+		c.reportBackingError(name, err)
+		return nil
+	}
+	defer s.Close() // it was only read from
+	if is := contentFormat(s); format != "" && is != format && isContentFormat(format) {
+		c.backing = fmt.Sprintf("the backing file is not in %s format", excerpt(format))
+		what := "and its content is of no format that qcheck knows"
+		if is != "" {
+			what = "but its content is " + is
+		}
+		c.report(Finding{
+			Code: CHN003, Extent: extensionExtent(formatExt), Value: excerpt(format), Expected: is,
+			Message: fmt.Sprintf(`the backing file "%s" is recorded as %s, %s`, excerpt(name), format, what),
+		})
+	} else if format == "raw" && is == "qcow2" {
+		c.report(Finding{
+			Code: CHN003, Severity: Warning, Extent: extensionExtent(formatExt), Value: format, Expected: is,
+			Message: fmt.Sprintf(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, excerpt(name)),
+		})
+	}
+	return nil
+}
+
+// reportBackingError reports a backing file that could not be opened.
+func (c *run) reportBackingError(name string, err error) {
+	f := Finding{Code: CHN001, Extent: c.backingNameExtent(), Value: excerpt(name)}
+	looked := ""
+	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path != name {
+		looked = fmt.Sprintf(" (looked for %s)", excerpt(pe.Path))
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.backing = "the backing file is not there"
+		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, excerpt(name), looked)
+	case errors.Is(err, ErrBackingLoop):
+		c.backing = "the image is its own backing file"
+		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, excerpt(name))
+	default:
+		f.Code, f.Structure = IOE001, StructBackingFile
+		f.Message = fmt.Sprintf(`backing file "%s" cannot be opened: %v`, excerpt(name), err)
+	}
+	c.report(f)
+}
+
+// backingNameExtent is where the backing file's name stands.
+func (c *run) backingNameExtent() qcow2.Extent {
+	return at(c.h.BackingFileOffset, uint64(c.h.BackingFileSize))
+}
+
+// signatures are how files of formats that QEMU knows begin.
+var signatures = []struct {
+	format string
+	offset int
+	magic  string
+}{
+	{"qcow2", 0, "QFI\xfb\x00\x00\x00\x02"}, {"qcow2", 0, "QFI\xfb\x00\x00\x00\x03"}, {"qcow", 0, "QFI\xfb\x00\x00\x00\x01"},
+	{"qed", 0, "QED\x00"}, {"vmdk", 0, "KDMV"}, {"vmdk", 0, "COWD"}, {"vmdk", 0, "# Disk DescriptorFile"},
+	{"vdi", 64, "\x7f\x10\xda\xbe"}, {"vhdx", 0, "vhdxfile"}, {"vpc", 0, "conectix"},
+	{"parallels", 0, "WithoutFreeSpace"}, {"parallels", 0, "WithouFreSpacExt"}, {"luks", 0, "LUKS\xba\xbe"},
+}
+
+// isContentFormat tells of a format that a file's content shows.
+func isContentFormat(format string) bool {
+	for _, s := range signatures {
+		if s.format == format {
+			return true
+		}
+	}
+	return false
+}
+
+// contentFormat tells of which format a file is by its content; "" for none that is
+// known, such as raw.
+func contentFormat(s Sibling) string {
+	head := make([]byte, qcow2.SectorSize)
+	n, err := s.ReadAt(head, 0)
+	if n == 0 && err != nil {
+		return ""
+	}
+	head = head[:n]
+	for _, sig := range signatures {
+		if len(head) > sig.offset && bytes.HasPrefix(head[sig.offset:], []byte(sig.magic)) {
+			return sig.format
+		}
+	}
+	// A disk of fixed size has its only header at the end.
+	if size := s.Size(); size >= qcow2.SectorSize {
+		tail := make([]byte, 8)
+		if k, _ := s.ReadAt(tail, size-qcow2.SectorSize); k == len(tail) && string(tail) == "conectix" {
+			return "vpc"
+		}
+	}
+	return ""
+}
