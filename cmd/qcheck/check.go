@@ -49,7 +49,7 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		return err
 	}
 	if len(c.Images) == 0 && len(c.FilesFrom) == 0 {
-		return &usageError{text: "no image named", hint: helpHint("")}
+		return &usageError{text: "no image named", hint: c.noImageHint()}
 	}
 	if slices.Contains(c.FilesFrom, "") {
 		return &usageError{text: "--files-from: a value is missing", hint: helpHint("")}
@@ -60,8 +60,12 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	if err != nil {
 		return err
 	}
+	paths, one := inputs.Paths(c.Images, c.FilesFrom, s.in), c.one
+	if c.writes() {
+		paths, one = c.allOrNone(ctx, s, paths)
+	}
 	var codes []exitCode
-	for path, err := range inputs.Paths(c.Images, c.FilesFrom, s.in) {
+	for path, err := range paths {
 		if ctx.Err() != nil {
 			codes = append(codes, s.fail(fmt.Errorf("%w: not all images were checked", errInterrupted)))
 			break
@@ -69,10 +73,6 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		if err != nil {
 			codes = append(codes, s.fail(err))
 			continue
-		}
-		one := c.one
-		if c.Repair != "" && !c.DryRun {
-			one = c.repairOne
 		}
 		s.progress = newProgressLine(c.Progress, s.err, path)
 		opts.Progress = s.progress.hook()
@@ -141,7 +141,11 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 func (c *CheckCmd) notOpened(s *streams, path string, err error) (report.Image, exitCode) {
 	code := s.fail(err)
 	if len(c.Images) > 0 && path == c.Images[0] {
-		if hint := notThereHint(path, err); hint != "" {
+		hint := notThereHint(path, err)
+		if hint != "" && c.asked() && isScope(path) {
+			hint = fmt.Sprintf("if %s is meant as what to repair: it follows -r at once, as in `qcheck -r %[1]s IMAGE`", path)
+		}
+		if hint != "" {
 			s.hint(hint)
 		}
 	}
