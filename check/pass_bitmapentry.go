@@ -122,16 +122,16 @@ func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
 	}
 	switch {
 	case bytes.IndexByte(b.Name, 0) >= 0:
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
+		p.report(b.entryFinding(BMD014, name, len(b.Name), Shorten(b.name), "", "there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
 	case !utf8.Valid(b.Name):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "its name is not UTF-8"))
+		p.report(b.entryFinding(BMD014, name, len(b.Name), Shorten(b.name), "", "its name is not UTF-8"))
 	case bytes.ContainsFunc(b.Name, unicode.IsControl):
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, "", "there are control characters in its name"))
+		p.report(b.entryFinding(BMD014, name, len(b.Name), Shorten(b.name), "", "there are control characters in its name"))
 	}
 	key := cString(b.Name)
 	if first := seen[key]; first != nil {
 		b.badEntry = cmp.Or(b.badEntry, "another bitmap has its name")
-		p.report(b.entryFinding(BMD009, name, len(b.Name), b.name, "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
+		p.report(b.entryFinding(BMD009, name, len(b.Name), Shorten(b.name), "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
 		return
 	}
 	seen[key] = b

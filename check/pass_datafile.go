@@ -66,13 +66,13 @@ func (c *run) openDataFile(name string) {
 	case errors.Is(err, fs.ErrNotExist):
 		c.data.gone = true
 		c.report(Finding{
-			Code: DAT001, Extent: c.data.name, Value: excerpt(name),
-			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, excerpt(name)),
+			Code: DAT001, Extent: c.data.name, Value: fileName(name),
+			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, fileName(name)),
 		})
 	default:
 		c.report(Finding{
-			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: excerpt(name),
-			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, excerpt(name), err),
+			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: fileName(name),
+			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, fileName(name), err),
 		})
 	}
 }

@@ -18,7 +18,7 @@ type CheckCmd struct {
 	FilesFrom []string `sep:"none" placeholder:"FILE" help:"Check also the images that FILE lists, one a line, or separated by NUL bytes ('-': standard input). Can be repeated."`
 
 	Output  string `short:"o" enum:"human,json,jsonl" default:"human" placeholder:"FORMAT" help:"How to report: human (the default), json, or jsonl (a line for each image, as each ends)."`
-	Quiet   bool   `short:"q" help:"Say nothing of images that are clean (human report)."`
+	Quiet   bool   `short:"q" help:"Say nothing where the exit code is 0, else one line for each image that is not sound: name, verdict, first code (human report)."`
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
 	ForceShare    bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
@@ -115,7 +115,7 @@ func (c *CheckCmd) options() (check.Options, error) {
 
 // one checks one image and gives what is to be reported, with its exit code.
 func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.Options) (report.Image, exitCode) {
-	image := report.Image{Name: path}
+	image := report.Image{Name: path, MaxFindings: opts.MaxFindings}
 	o, err := openImage(s, path, c.ForceShare)
 	if err != nil {
 		return c.notOpened(s, path, err)
