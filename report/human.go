@@ -95,9 +95,10 @@ func (h *Human) Image(img Image) error {
 	code := h.findings(shown)
 	h.repair(&img)
 
-	rank := rankOf(r.Verdict)
-	if hint := next(&img, code); hint != "" && rank > h.worst {
-		h.hint, h.worst = hint, rank
+	if rank := rankOf(r.Verdict); rank > h.worst { // to find the advice can take a while
+		if hint := next(&img, code); hint != "" {
+			h.hint, h.worst = hint, rank
+		}
 	}
 	return h.err
 }

@@ -63,34 +63,11 @@ func (r *Repair) changes() bool { return r.Count > 0 || r.NewSize != r.OldSize }
 // repaired tells that an image was changed.
 func (i *Image) repaired() bool { return i.Repair != nil && !i.Repair.DryRun && i.Repair.changes() }
 
-// command gives the command line that repairs an image, or with "-n" shows what that
-// does, with a further flag.
-func (r *Repair) command(verb, image, more string) string {
-	words := []string{"qcheck", verb}
-	for _, f := range r.Flags {
-		switch scope := strings.HasPrefix(f, "--repair="); {
-		case scope && strings.HasPrefix(more, "--repair="): // it takes the place of this one
-		case scope && verb == "-r":
-			words[1] = f
-		default:
-			words = append(words, f)
-		}
-	}
-	if more != "" {
-		words = append(words, more)
-	}
-	return "`" + strings.Join(append(words, typed(image)), " ") + "`"
-}
-
 // undoCommand gives the command line that takes the repair back.
 func (r *Repair) undoCommand(image string) string {
-	s := "qcheck undo " + typed(image)
+	s := "qcheck undo " + Typed(image)
 	if r.UndoNamed {
-		file := typed(r.Undo)
-		if file == "IMAGE" {
-			file = "FILE"
-		}
-		s += " --undo " + file
+		s += " --undo " + Typed(r.Undo)
 	}
 	return "`" + s + "`"
 }

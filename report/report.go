@@ -64,6 +64,11 @@ type Image struct {
 	// MaxFindings is how many findings of one code were asked for; 0 means
 	// [check.DefaultMaxFindings]. See [check.Bounded].
 	MaxFindings int
+	// Try finds out what repairs would make of the image, so that no advice is given that
+	// does not hold; it may give nil. It takes as long as a repair's plan, and is called
+	// at most once, and only for an image whose advice is written. The default, nil,
+	// leaves it open.
+	Try func() *Trial
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }

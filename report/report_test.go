@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -287,12 +288,18 @@ func TestWidth(t *testing.T) {
 	}
 }
 
+// A file's name in a command is one word, and none that means something else.
 func TestTyped(t *testing.T) {
 	for name, want := range map[string]string{
-		"disk.qcow2": "disk.qcow2", "/a/b c.qcow2": "'/a/b c.qcow2'", "it's": "IMAGE", "-r": "IMAGE", "a\nb": "IMAGE", "": "IMAGE",
-		"$(rm)": "'$(rm)'",
+		"disk.qcow2": "disk.qcow2", "/a/b c.qcow2": "'/a/b c.qcow2'", "it's": `'./it'\''s'`, "-r": "./-r", "info": "./info", "all": "./all",
+		"a\nb": `$'./a\x0ab'`, "d\xff'.qcow2": `$'d\xff\'.qcow2'`, "": "''", "$(rm)": "'./$(rm)'", "a`b.qcow2": `$'a\x60b.qcow2'`,
 	} {
-		assert.Equal(t, want, typed(name), name)
+		assert.Equal(t, want, Typed(name), name)
+		if sh, err := exec.LookPath("bash"); err == nil && name != "" {
+			out, err := exec.Command(sh, "-c", "printf %s "+Typed(name)).Output()
+			require.NoError(t, err)
+			assert.Equal(t, name, strings.TrimPrefix(string(out), "./"))
+		}
 	}
 }
 

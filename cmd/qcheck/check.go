@@ -128,7 +128,10 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 	if o.img.GeometryOK {
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
+	began := time.Now()
 	image.Result, image.Err = checkImage(ctx, o, opts)
+	took := time.Since(began)
+	image.Try = func() *report.Trial { return c.try(ctx, s, path, opts, took) }
 	if c.DryRun && image.Err == nil {
 		if image.Repair, err = c.planOne(ctx, o, opts); err != nil {
 			image.Err, image.Result.Verdict = err, check.VerdictIncomplete

@@ -85,8 +85,9 @@ func pending(s *streams, path string, places []*undofile.Place) error {
 				what = "the undoing of a repair of this image was interrupted"
 			}
 			return &repairFailure{image: path,
-				err:  fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
-				hint: fmt.Sprintf("`qcheck -r` does that and goes on, `qcheck undo` does only that; the undo journal is %s", check.Escape(p.Path))}
+				err: fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
+				hint: fmt.Sprintf("`qcheck -r %[1]s` does that and goes on, `qcheck undo %[1]s` does only that; the undo journal is %[2]s",
+					report.Typed(path), check.Escape(p.Path))}
 		}
 	}
 	return nil
