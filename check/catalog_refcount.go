@@ -43,9 +43,10 @@ var refcountRules = []Rule{
 		Do: "Do not start a VM from the image. `qcheck -r` can set the refcounts to the number of references; no " +
 			"data is lost. Until then the data can be read, for example by `qemu-img convert` into a new image."},
 	{Code: REF006, Severity: Leak, Structure: StructRefcountBlock, Repair: RepairSafe,
-		Title: "clusters are counted as used, but nothing refers to them",
+		Title: "clusters have a higher refcount than there are references to them",
 		Spec:  "Host cluster management; QEMU: check_refcounts",
-		Why: "The refcount is higher than the number of references: space is lost, nothing else. A process that was " +
+		Why: "The refcount is higher than the number of references, of which there may be none: the cluster will not be " +
+			"freed when it is not in use any more. Space is lost, nothing else. A process that was " +
 			"killed between allocating a cluster and using it leaves some; many may come from an interrupted " +
 			"snapshot or resize. They are called leaks only if every structure that could own them was read and is " +
 			"sound.",

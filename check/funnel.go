@@ -215,10 +215,7 @@ func (f *funnel) finish() []Finding {
 		if s == nil || s.rest == 0 {
 			continue
 		}
-		out = append(out, Finding{
-			Code: r.Code, Severity: s.worst, Structure: r.Structure, Repair: r.Repair, Count: s.rest, Rest: true,
-			Message: fmt.Sprintf("%d more of these are not listed: %s", s.rest, r.Title),
-		})
+		out = append(out, restFinding(r.Code, s.worst, s.rest))
 	}
 	return out
 }

@@ -208,7 +208,7 @@ func (c *run) markSpoiltBitmaps() {
 	}
 	for i := range c.res.Bitmaps {
 		b := &c.res.Bitmaps[i]
-		if _, bad := c.spoilt[excerpt(b.Name)]; bad && (b.State == BitmapEnabled || b.State == BitmapDisabled) {
+		if _, bad := c.spoilt[ownerName(b.Name)]; bad && (b.State == BitmapEnabled || b.State == BitmapDisabled) {
 			b.State, b.Why = BitmapUnusable, "another structure lies where its table or its data is"
 		}
 	}

@@ -25,10 +25,10 @@ func (o Owner) String() string {
 		s += " at " + o.Path
 	}
 	if o.Snapshot != "" {
-		s += fmt.Sprintf(" of snapshot %s", o.Snapshot)
+		s += fmt.Sprintf(" of snapshot %s", Shorten(o.Snapshot))
 	}
 	if o.Bitmap != "" {
-		s += fmt.Sprintf(" of bitmap %s", o.Bitmap)
+		s += fmt.Sprintf(" of bitmap %s", Shorten(o.Bitmap))
 	}
 	return s
 }

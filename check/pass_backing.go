@@ -33,10 +33,10 @@ func (c *run) checkBacking() error {
 	formatExt := c.img.Extension(qcow2.ExtBackingFormat)
 	format := extensionText(formatExt)
 	if format != "" && !slices.Contains(qemuDrivers, format) {
-		c.backing = fmt.Sprintf("the backing file has the unknown format \"%s\"", excerpt(format))
+		c.backing = fmt.Sprintf("the backing file has the unknown format \"%s\"", Excerpt(format))
 		c.report(Finding{
-			Code: CHN003, Extent: extensionExtent(formatExt), Value: excerpt(format),
-			Message: fmt.Sprintf(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, excerpt(format)),
+			Code: CHN003, Extent: extensionExtent(formatExt), Value: Excerpt(format),
+			Message: fmt.Sprintf(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, Excerpt(format)),
 		})
 		return nil
 	}
@@ -50,19 +50,19 @@ func (c *run) checkBacking() error {
 	}
 	defer s.Close() // it was only read from
 	if is := contentFormat(s); format != "" && is != format && isContentFormat(format) {
-		c.backing = fmt.Sprintf("the backing file is not in %s format", excerpt(format))
+		c.backing = fmt.Sprintf("the backing file is not in %s format", Excerpt(format))
 		what := "and its content is of no format that qcheck knows"
 		if is != "" {
 			what = "but its content is " + is
 		}
 		c.report(Finding{
-			Code: CHN003, Extent: extensionExtent(formatExt), Value: excerpt(format), Expected: is,
-			Message: fmt.Sprintf(`the backing file "%s" is recorded as %s, %s`, excerpt(name), format, what),
+			Code: CHN003, Extent: extensionExtent(formatExt), Value: Excerpt(format), Expected: is,
+			Message: fmt.Sprintf(`the backing file "%s" is recorded as %s, %s`, Excerpt(name), format, what),
 		})
 	} else if format == "raw" && is == "qcow2" {
 		c.report(Finding{
 			Code: CHN003, Severity: Warning, Extent: extensionExtent(formatExt), Value: format, Expected: is,
-			Message: fmt.Sprintf(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, excerpt(name)),
+			Message: fmt.Sprintf(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, Excerpt(name)),
 		})
 	}
 	return nil
@@ -70,21 +70,21 @@ func (c *run) checkBacking() error {
 
 // reportBackingError reports a backing file that could not be opened.
 func (c *run) reportBackingError(name string, err error) {
-	f := Finding{Code: CHN001, Extent: c.backingNameExtent(), Value: excerpt(name)}
+	f := Finding{Code: CHN001, Extent: c.backingNameExtent(), Value: Excerpt(name)}
 	looked := ""
 	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path != name {
-		looked = fmt.Sprintf(" (looked for %s)", excerpt(pe.Path))
+		looked = fmt.Sprintf(" (looked for %s)", Excerpt(pe.Path))
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.backing = "the backing file is not there"
-		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, excerpt(name), looked)
+		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, Excerpt(name), looked)
 	case errors.Is(err, ErrBackingLoop):
 		c.backing = "the image is its own backing file"
-		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, excerpt(name))
+		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, Excerpt(name))
 	default:
 		f.Code, f.Structure = IOE001, StructBackingFile
-		f.Message = fmt.Sprintf(`backing file "%s" cannot be opened: %v`, excerpt(name), err)
+		f.Message = fmt.Sprintf(`backing file "%s" cannot be opened: %v`, Excerpt(name), err)
 	}
 	c.report(f)
 }

@@ -144,7 +144,7 @@ func (w *directoryWalk) take(e *qcow2.BitmapEntry) {
 }
 
 func newBitmapOf(e qcow2.BitmapEntry, index int) *bitmap {
-	return &bitmap{BitmapEntry: e, index: index, name: excerpt(e.Name), copies: 1}
+	return &bitmap{BitmapEntry: e, index: index, name: ownerName(e.Name), copies: 1}
 }
 
 // walkDirectory takes from the directory what can be taken for its entries:
@@ -328,7 +328,7 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 			b.Name = bytes.TrimRight(body, "\x00")
 		}
 	}
-	b.name = excerpt(b.Name)
+	b.name = ownerName(b.Name)
 	b.badEntry = "its directory entry does not end where the next one begins"
 	f := Finding{
 		Code: BMD001, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: entryPath(i),

@@ -123,14 +123,14 @@ func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
 			"its name has %d bytes, more than the %d that QEMU takes", b.NameSize, qcow2.MaxBitmapName))
 	}
 	odd := func(why string) {
-		f := b.entryFinding(BMD014, name, len(b.Name), b.name, "", "%s", why)
+		f := b.entryFinding(BMD014, name, len(b.Name), Shorten(b.name), "", "%s", why)
 		f.Severity, f.Repair = Warning, RepairNone
 		p.report(f)
 	}
 	switch {
 	case bytes.IndexByte(b.Name, 0) >= 0:
 		b.badEntry = cmp.Or(b.badEntry, "there is a NUL in its name")
-		p.report(b.entryFinding(BMD014, name, len(b.Name), b.name, excerpt(cString(b.Name)),
+		p.report(b.entryFinding(BMD014, name, len(b.Name), Shorten(b.name), Excerpt(cString(b.Name)),
 			"there is a NUL in its name: QEMU loses every bitmap when it opens the image for writing"))
 	case !utf8.Valid(b.Name):
 		odd("its name is not UTF-8")
@@ -140,7 +140,7 @@ func (p *bitmapsPass) checkName(b *bitmap, seen map[string]*bitmap) {
 	key := cString(b.Name)
 	if first := seen[key]; first != nil {
 		b.badEntry = cmp.Or(b.badEntry, "another bitmap has its name")
-		p.report(b.entryFinding(BMD009, name, len(b.Name), b.name, "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
+		p.report(b.entryFinding(BMD009, name, len(b.Name), Shorten(b.name), "", "entry %d and entry %d of the directory both have this name", first.index, b.index))
 		return
 	}
 	seen[key] = b

@@ -218,7 +218,7 @@ func (b *bitmap) label() string {
 	if b.name == "" {
 		return fmt.Sprintf("the bitmap without a name (entry %d)", b.index)
 	}
-	return "bitmap " + b.name
+	return "bitmap " + Shorten(b.name)
 }
 
 // field is the place of a field of the directory entry.

@@ -155,7 +155,7 @@ func luksFaults(b []byte, length uint64) []luksFault {
 	}{{qcow2.LUKSFieldCipherName, "cipher name"}, {qcow2.LUKSFieldCipherMode, "cipher mode"}, {qcow2.LUKSFieldHashSpec, "hash name"}} {
 		if bytes.IndexByte(b[text.field:][:32], 0) < 0 {
 			fs = append(fs, luksFault{
-				field: text.field, length: 32, value: excerpt(b[text.field:][:32]), expected: "at most 31 bytes and a NUL",
+				field: text.field, length: 32, value: Excerpt(b[text.field:][:32]), expected: "at most 31 bytes and a NUL",
 				message: fmt.Sprintf("the %s in the LUKS header has no end", text.name),
 			})
 		}

@@ -62,12 +62,12 @@ func (c *run) reportUnnamed(ext *qcow2.Extension) {
 	}
 	switch near := c.oneBitFrom(qcow2.ExtDataFile); {
 	case ext != nil && !ext.Overruns() && len(ext.Data) > 0:
-		f.Severity, f.Extent, f.Value = Corruption, at(ext.DataOffset(), len(ext.Data)), excerpt(ext.Data)
+		f.Severity, f.Extent, f.Value = Corruption, at(ext.DataOffset(), len(ext.Data)), Excerpt(ext.Data)
 		f.Message = "the name of the external data file begins with a NUL, so that QEMU takes it for empty"
 	case near != nil:
 		f.Severity, f.Extent, f.Value, f.Expected = Corruption, at(near.Offset, 4), hex(near.Type), hex(qcow2.ExtDataFile)
 		f.Message = fmt.Sprintf("the image has an external data file, but does not name it; the extension at %v, whose type differs in one bit from the one that does, holds \"%s\"",
-			near.Offset, excerpt(near.Data))
+			near.Offset, Excerpt(near.Data))
 	}
 	c.data.nameLost = f.Severity == Corruption
 	c.report(f)
@@ -95,8 +95,8 @@ func (c *run) openDataFile(name string) {
 		c.data.found, c.data.size = true, uint64(max(s.Size(), 0))
 		if m, ok := s.(MisplacedSibling); ok && m.Misplaced() != "" {
 			c.report(Finding{
-				Code: DAT003, Extent: c.data.name, Value: excerpt(name),
-				Message: fmt.Sprintf(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, excerpt(name), m.Misplaced()),
+				Code: DAT003, Extent: c.data.name, Value: Excerpt(name),
+				Message: fmt.Sprintf(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, Excerpt(name), m.Misplaced()),
 			})
 		}
 		// Only its size is of interest: nothing can have been lost in closing.
@@ -104,13 +104,13 @@ func (c *run) openDataFile(name string) {
 	case errors.Is(err, fs.ErrNotExist):
 		c.data.gone = true
 		c.report(Finding{
-			Code: DAT001, Extent: c.data.name, Value: excerpt(name),
-			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, excerpt(name)),
+			Code: DAT001, Extent: c.data.name, Value: fileName(name),
+			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, fileName(name)),
 		})
 	default:
 		c.report(Finding{
-			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: excerpt(name),
-			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, excerpt(name), err),
+			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: fileName(name),
+			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, fileName(name), err),
 		})
 	}
 }

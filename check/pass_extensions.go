@@ -67,15 +67,15 @@ func (c *run) checkExtension(ext *qcow2.Extension) {
 		}
 		if c.h.BackingFileOffset == 0 {
 			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
-				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, excerpt(ext.Data)),
+				Code: EXT005, Extent: extensionExtent(ext), Value: fileName(ext.Data),
+				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, Excerpt(ext.Data)),
 			})
 		}
 	case qcow2.ExtDataFile:
 		if !c.h.HasDataFile() {
 			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: excerpt(ext.Data),
-				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, excerpt(ext.Data)),
+				Code: EXT005, Extent: extensionExtent(ext), Value: fileName(ext.Data),
+				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, fileName(ext.Data)),
 			})
 		}
 	default:
@@ -94,12 +94,12 @@ func (c *run) checkFeatureNames(ext *qcow2.Extension) {
 		case n.Type > qcow2.FeatureAutoclear:
 			c.report(Finding{
 				Code: EXT006, Extent: at(entry, 1), Value: fmt.Sprint(n.Type), Expected: "0, 1 or 2",
-				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, excerpt(n.Name), n.Type),
+				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, Excerpt(n.Name), n.Type),
 			})
 		case n.Bit > 63:
 			c.report(Finding{
 				Code: EXT006, Extent: at(entry+1, 1), Value: fmt.Sprint(n.Bit), Expected: "0 to 63",
-				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, excerpt(n.Name), n.Bit),
+				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, Excerpt(n.Name), n.Bit),
 			})
 		}
 	}
@@ -165,8 +165,8 @@ func (c *run) checkBackingFormat() {
 		return
 	}
 	c.report(Finding{
-		Code: CHN002, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: excerpt(name),
-		Message: fmt.Sprintf(`no format is recorded for the backing file "%s", so it would be guessed from its content`, excerpt(name)),
+		Code: CHN002, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: fileName(name),
+		Message: fmt.Sprintf(`no format is recorded for the backing file "%s", so it would be guessed from its content`, fileName(name)),
 	})
 }
 
@@ -187,17 +187,6 @@ func namesDriver(name []byte) bool {
 // further than the extension area.
 func extensionExtent(ext *qcow2.Extension) qcow2.Extent {
 	return at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+uint64(len(ext.Data)))
-}
-
-// excerptBytes is how much of a string from the image is shown in a message.
-const excerptBytes = 1023
-
-// excerpt gives the start of a string from the image, escaped.
-func excerpt[T ~string | ~[]byte](s T) string {
-	if len(s) > excerptBytes {
-		return Escape(s[:excerptBytes]) + "…"
-	}
-	return Escape(s)
 }
 
 // extensionName names an extension in messages.

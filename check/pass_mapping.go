@@ -59,9 +59,9 @@ func (c *run) checkMapping() error {
 // the ID is empty.
 func snapshotName(s *qcow2.Snapshot) string {
 	if len(s.ID) == 0 {
-		return excerpt(s.Name)
+		return ownerName(s.Name)
 	}
-	return excerpt(s.ID)
+	return ownerName(s.ID)
 }
 
 // batchBytes is about how much of L2 tables one worker takes at a time.

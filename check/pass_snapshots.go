@@ -178,7 +178,7 @@ func (c *run) checkSnapshotID(seen map[string]int, all []qcow2.Snapshot, i int) 
 		f.Message = fmt.Sprintf("%s can only be named by its name", snapshotLabel(i, s))
 	case again:
 		f.Extent = at(s.EntryOffset+qcow2.SnapshotHeadSize+qcow2.HostOffset(s.ExtraDataSize), len(s.ID))
-		f.Value = excerpt(s.ID)
+		f.Value = Excerpt(s.ID)
 		f.Message = fmt.Sprintf("%s: its ID is that of %s, too", snapshotLabel(i, s), snapshotLabel(first, &all[first]))
 	default:
 		seen[id] = i
@@ -254,9 +254,9 @@ func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }
 // by.
 func snapshotLabel(i int, s *qcow2.Snapshot) string {
 	if len(s.ID) == 0 {
-		return fmt.Sprintf("the snapshot without an ID (entry %d, name %s)", i, excerpt(s.Name))
+		return fmt.Sprintf("the snapshot without an ID (entry %d, name %s)", i, Excerpt(s.Name))
 	}
-	return fmt.Sprintf("snapshot %s (entry %d, name %s)", excerpt(s.ID), i, excerpt(s.Name))
+	return fmt.Sprintf("snapshot %s (entry %d, name %s)", Excerpt(s.ID), i, Excerpt(s.Name))
 }
 
 // cString is a string from the image as QEMU takes it: up to the first NUL.

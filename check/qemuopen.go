@@ -29,10 +29,10 @@ func (c *run) predictOpen() error {
 	}
 	if x := p.crash; x != nil {
 		c.report(Finding{
-			Code: HDR021, Bitmap: excerpt(x.Name), Extent: at(x.EntryOffset+qcow2.BitmapFieldGranularityBits, 1),
+			Code: HDR021, Bitmap: ownerName(x.Name), Extent: at(x.EntryOffset+qcow2.BitmapFieldGranularityBits, 1),
 			Value: fmt.Sprint(x.GranularityBits), Expected: fmt.Sprintf("at least %d", p.crashNeeds),
 			Message: fmt.Sprintf("QEMU aborts when it opens the image: in-use bitmap \"%s\" has one bit for each %d bytes of %d, more than 2^41 bits",
-				excerpt(x.Name), uint64(1)<<x.GranularityBits, c.h.SectorAlignedSize()),
+				Excerpt(x.Name), uint64(1)<<x.GranularityBits, c.h.SectorAlignedSize()),
 		})
 	}
 	c.guardVerdict()

@@ -28,7 +28,7 @@ func (p *opener) loadBitmaps() (why string, crash bool) {
 			if inUse {
 				continue // QEMU takes it for the one that is loaded already
 			}
-			return fmt.Sprintf("there are two bitmaps \"%s\"", excerpt(name)), false
+			return fmt.Sprintf("there are two bitmaps \"%s\"", Excerpt(name)), false
 		}
 		loaded[name] = true
 		size := p.h.SectorAlignedSize()
@@ -36,17 +36,17 @@ func (p *opener) loadBitmaps() (why string, crash bool) {
 		if n > qcow2.MaxHBitmapBits {
 			p.crash = e
 			p.crashNeeds = uint(bits.Len64(size-1)) - uint(bits.Len64(qcow2.MaxHBitmapBits)-1)
-			return fmt.Sprintf("an assertion fails on bitmap \"%s\" of %d bits, more than 2^41", excerpt(name), n), true
+			return fmt.Sprintf("an assertion fails on bitmap \"%s\" of %d bits, more than 2^41", Excerpt(name), n), true
 		}
 		if inUse {
 			if n > qcow2.MaxBitmapPhysicalSize*8 {
-				p.note("takes %d bytes of memory for in-use bitmap \"%s\", and aborts where it does not get them", n/8, excerpt(name))
+				p.note("takes %d bytes of memory for in-use bitmap \"%s\", and aborts where it does not get them", n/8, Excerpt(name))
 			}
 			continue
 		}
 		sound = append(sound, *e)
 		if want := p.bitmapTableEntries(n); uint64(e.TableSize) != want {
-			return fmt.Sprintf("bitmap \"%s\" has a table of %d entries instead of %d", excerpt(name), e.TableSize, want), false
+			return fmt.Sprintf("bitmap \"%s\" has a table of %d entries instead of %d", Excerpt(name), e.TableSize, want), false
 		}
 	}
 	return "", false
@@ -71,7 +71,7 @@ func (p *opener) badTable(list []qcow2.BitmapEntry) string {
 		if p.c.ctx.Err() != nil {
 			return ""
 		}
-		name := excerpt(e.Name)
+		name := Excerpt(e.Name)
 		start, length := uint64(e.TableOffset), uint64(e.TableSize)*8
 		if !readable(e.TableOffset, length) {
 			return fmt.Sprintf("the table of bitmap \"%s\" cannot be read", name)

@@ -36,10 +36,10 @@ func (c *run) untrusted() []string {
 	}
 	if c.h.BackingFileOffset != 0 {
 		name, _ := c.img.BackingFileName()
-		add("it has a backing file (\"%s\")", excerpt(name))
+		add("it has a backing file (\"%s\")", fileName(name))
 	}
 	if ext := c.img.Extension(qcow2.ExtDataFile); c.h.HasDataFile() || ext != nil {
-		add("it has an external data file (\"%s\")", excerpt(extensionText(ext)))
+		add("it has an external data file (\"%s\")", fileName(extensionText(ext)))
 	}
 	if !c.h.Known() {
 		add("its version %d is unknown", c.h.Version)
@@ -56,7 +56,7 @@ func (c *run) untrusted() []string {
 	for i := range c.bitmaps {
 		e := &c.bitmaps[i]
 		if n := qcow2.BitmapBits(c.h.Size, uint(e.GranularityBits)); n > maxUntrustedBits {
-			add("its bitmap \"%s\" takes %d bytes of memory", excerpt(e.Name), n/8)
+			add("its bitmap \"%s\" takes %d bytes of memory", Excerpt(e.Name), n/8)
 			break // one is enough, and there can be 65,535
 		}
 	}

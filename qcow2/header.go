@@ -3,6 +3,7 @@ package qcow2
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 )
 
 // Magic is the first four bytes of every qcow2 image: "QFI\xfb".
@@ -119,11 +120,23 @@ type Header struct {
 var (
 	// ErrNotQcow2 means that the file does not start with the qcow2 magic.
 	ErrNotQcow2 = errors.New("not a qcow2 image")
+	// ErrQcow1 means that it is an image of the format that came before, which has the
+	// same magic and is another one all the same. It wraps [ErrNotQcow2].
+	ErrQcow1 = fmt.Errorf("%w, but the older format qcow (version 1); qemu-img convert reads it", ErrNotQcow2)
 )
 
+// qcow1 tells whether what follows version 1 is a header of the format qcow, and not one
+// of qcow2 whose version is wrong: 3 is one bit from 1. At bytes 32 and 33 qcow has the
+// bits of a cluster and of an L2 table, and then two of padding, where qcow2 has the
+// method of encryption, at most 2.
+func qcow1(b []byte) bool {
+	clusterBits, l2Bits := b[32], b[33]
+	return 9 <= clusterBits && clusterBits <= 16 && 9-3 <= l2Bits && l2Bits <= 16-3 && b[34] == 0 && b[35] == 0
+}
+
 // DecodeHeader decodes the header at the start of b. Bytes that b does not
-// have are taken as zero, as QEMU does for a short file. The only error is
-// [ErrNotQcow2]. For a version other than 2 and 3 the fields are those of
+// have are taken as zero, as QEMU does for a short file. The only errors are
+// [ErrNotQcow2] and [ErrQcow1]. For a version other than 2 and 3 the fields are those of
 // version 3, since later versions can only add to them.
 func DecodeHeader(b []byte) (Header, error) {
 	var fixed [HeaderLengthCompression]byte
@@ -133,6 +146,9 @@ func DecodeHeader(b []byte) (Header, error) {
 	u64 := func(at int) uint64 { return be.Uint64(fixed[at:]) }
 	if u32(FieldMagic) != Magic {
 		return Header{}, ErrNotQcow2
+	}
+	if u32(FieldVersion) == 1 && qcow1(fixed[:]) {
+		return Header{}, ErrQcow1
 	}
 	h := Header{
 		Version:               u32(FieldVersion),

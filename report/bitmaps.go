@@ -15,16 +15,20 @@ type BitmapList struct {
 	Name        string // of the image, as the user gave it
 	VirtualSize uint64 // bytes
 	Bitmaps     []check.BitmapInfo
+	// Live tells that a running VM has the image open.
+	Live bool
 }
 
 // JSON writes the list as one object.
 func (l *BitmapList) JSON(w io.Writer) error {
 	name, _ := raw(l.Name)
+	bitmaps, omitted := toBitmaps(l.Bitmaps, l.Live)
 	return writeJSON(w, struct {
-		Filename    string       `json:"filename"`
-		VirtualSize uint64       `json:"virtual-size"`
-		Bitmaps     []jsonBitmap `json:"bitmaps"`
-	}{name, l.VirtualSize, toBitmaps(l.Bitmaps)})
+		Filename       string       `json:"filename"`
+		VirtualSize    uint64       `json:"virtual-size"`
+		Bitmaps        []jsonBitmap `json:"bitmaps"`
+		BitmapsOmitted int          `json:"bitmaps-omitted,omitempty"`
+	}{name, l.VirtualSize, bitmaps, omitted})
 }
 
 // Human writes the list for people.
@@ -34,24 +38,42 @@ func (l *BitmapList) Human(w io.Writer, opts Options) error {
 		p.linef("%s: no bitmaps", printable(l.Name))
 		return p.err
 	}
-	p.table(bitmapRows(l.Bitmaps))
+	p.bitmaps(l.Bitmaps, l.Live)
 	return p.err
 }
 
-func bitmapRows(bs []check.BitmapInfo) [][]string {
+// bitmaps writes a table of bitmaps.
+func (p *printer) bitmaps(bs []check.BitmapInfo, live bool) {
 	rows := [][]string{{"BITMAP", "GRANULARITY", "STATE", "FLAGS"}}
-	for _, b := range bs {
+	for i := range bs[:min(len(bs), maxEntries)] {
+		b := &bs[i]
 		flags := strings.Join(bitmapFlags(b.Flags), ",")
 		if flags == "" {
 			flags = "-"
 		}
-		state := string(b.State)
-		if b.Why != "" {
-			state += " (" + printable(b.Why) + ")"
-		}
-		rows = append(rows, []string{check.Escape(b.Name), granularityText(b.GranularityBits), state, flags})
+		rows = append(rows, []string{check.Excerpt(b.Name), granularityText(b.GranularityBits), stateText(b, live), flags})
 	}
-	return rows
+	p.table(rows)
+	p.leftOut(len(bs)-maxEntries, "bitmaps")
+}
+
+// stateText is the state of a bitmap in a table.
+func stateText(b *check.BitmapInfo, live bool) string {
+	switch state := stateOf(b, live); {
+	case b.Why != "":
+		return string(state) + " (" + printable(b.Why) + ")"
+	case state == stateInUse:
+		return "in use by the running VM"
+	default:
+		return string(state)
+	}
+}
+
+// leftOut says that a table has not all there is.
+func (p *printer) leftOut(n int, what string) {
+	if n > 0 {
+		p.linef("and %d more %s", n, what)
+	}
 }
 
 // BitmapDetail is what `qcheck bitmaps IMAGE NAME` shows.
@@ -59,6 +81,8 @@ type BitmapDetail struct {
 	Name        string // of the image, as the user gave it
 	VirtualSize uint64 // bytes
 	Bitmap      check.BitmapInfo
+	// Live tells that a running VM has the image open.
+	Live bool
 	// Content tells that the bitmap's content may be used. The fields below
 	// are not looked at otherwise.
 	Content    bool
@@ -81,7 +105,7 @@ func (d *BitmapDetail) JSON(w io.Writer) error {
 		jsonBitmap
 		DirtyBytes *uint64 `json:"dirty-bytes,omitempty"`
 		SHA256     string  `json:"sha256,omitempty"`
-	}{Filename: name, VirtualSize: d.VirtualSize, jsonBitmap: toBitmap(&d.Bitmap)}
+	}{Filename: name, VirtualSize: d.VirtualSize, jsonBitmap: toBitmap(&d.Bitmap, d.Live)}
 	if !d.Content {
 		return writeJSON(w, head)
 	}
@@ -120,12 +144,11 @@ func (d *BitmapDetail) Human(w io.Writer, opts Options) error {
 	p := &printer{w: w, width: opts.Width, style: newStyle(opts.Color)}
 	f := &fields{printer: p, width: 14}
 	b := &d.Bitmap
-	f.add("bitmap", check.Escape(b.Name))
+	f.add("bitmap", check.Excerpt(b.Name))
 	f.add("image", printable(d.Name))
-	state := string(b.State)
+	state := stateText(b, d.Live)
 	switch {
-	case b.Why != "":
-		state += " (" + printable(b.Why) + ")"
+	case b.Why != "" || stateOf(b, d.Live) == stateInUse:
 	case b.State == check.BitmapEnabled:
 		state += " (records writes)"
 	case b.State == check.BitmapDisabled:
@@ -135,7 +158,12 @@ func (d *BitmapDetail) Human(w io.Writer, opts Options) error {
 	}
 	f.add("state", state)
 	f.add("granularity", granularityText(b.GranularityBits))
-	if !d.Content {
+	switch {
+	case d.Content:
+	case stateOf(b, d.Live) == stateInUse:
+		f.add("content", "in the VM's memory; what the image has of it is older")
+		return p.err
+	default:
 		f.add("content", "must not be used")
 		return p.err
 	}

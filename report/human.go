@@ -30,6 +30,7 @@ type Human struct {
 	hint   string // for the worst image so far
 	worst  int    // its rank
 	block  bool   // the last image took more than a line
+	last   summary
 }
 
 // NewHuman gives a reporter that writes to w.
@@ -57,17 +58,25 @@ func (h *Human) Image(img Image) error {
 		return h.err
 	}
 	h.seen[img.verdict()]++
+	did := img.Repair != nil && img.Repair.changes()
+	if !inOrder(&img) {
+		h.last.add(rankOf(img.verdict()), h.oneLine(&img))
+	} else if img.repaired() {
+		h.last.add(0, h.oneLine(&img))
+	}
 	if r == nil {
 		return h.err
 	}
 	if len(r.Unmet) > 0 {
 		h.unmet++
 	}
-	did := img.Repair != nil && img.Repair.changes()
-	if h.opts.Quiet && r.Verdict == check.VerdictClean && len(r.Unmet) == 0 && !did {
+	if h.opts.Quiet {
+		if !inOrder(&img) || img.repaired() {
+			h.line(h.oneLine(&img))
+		}
 		return h.err
 	}
-	shown := slices.DeleteFunc(slices.Clone(r.Findings), func(f check.Finding) bool { return !h.shows(r, &f) })
+	shown := slices.DeleteFunc(slices.Clone(check.Bounded(r.Findings, img.MaxFindings)), func(f check.Finding) bool { return !h.shows(r, &f) })
 	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean || did
 	if h.images > 1 && (block || h.block) {
 		h.line("")
@@ -79,16 +88,17 @@ func (h *Human) Image(img Image) error {
 		h.wrapped("", 0, "Something is writing to this image now, so these findings are provisional: "+
 			"they may come from reading it in the middle of a change.", 0)
 	}
-	for _, u := range r.Unmet {
+	for _, u := range firstTexts(r.Unmet, maxReasons) {
 		h.wrapped(h.bad.Sprint("requirement not met:")+" ", 21, printable(u), 2)
 	}
 	h.predict(&r.QEMUOpen)
 	code := h.findings(shown)
 	h.repair(&img)
 
-	rank := len(severest) - slices.Index(severest, r.Verdict)
-	if hint := next(&img, code); hint != "" && rank > h.worst {
-		h.hint, h.worst = hint, rank
+	if rank := rankOf(r.Verdict); rank > h.worst { // to find the advice can take a while
+		if hint := next(&img, code); hint != "" {
+			h.hint, h.worst = hint, rank
+		}
 	}
 	return h.err
 }
@@ -230,7 +240,7 @@ func (h *Human) predict(q *check.QEMUOpen) {
 	}
 	h.wrapped(h.bad.Sprint("QEMU")+" ", 5, text, 2)
 	if len(reasons) > 1 {
-		for _, reason := range reasons {
+		for _, reason := range firstTexts(reasons, listed) {
 			h.wrapped("  - ", 4, printable(reason), 4)
 		}
 	}
@@ -355,10 +365,10 @@ func (h *Human) finding(f *check.Finding) {
 		}
 	}
 	if f.Snapshot != "" {
-		add("snapshot " + f.Snapshot)
+		add("snapshot " + check.Shorten(f.Snapshot))
 	}
 	if f.Bitmap != "" {
-		add("bitmap " + f.Bitmap)
+		add("bitmap " + check.Shorten(f.Bitmap))
 	}
 	add(f.Path)
 	if f.GuestOffset != nil {
@@ -407,6 +417,10 @@ func (h *Human) Close() error {
 		}
 		h.line("")
 		h.linef("%d images: %s", h.images, strings.Join(parts, ", "))
+		for _, l := range h.last.lines {
+			h.line("  " + l.text)
+		}
+		h.leftOut(h.last.more, "images like these")
 	}
 	if h.hint != "" && !h.opts.Quiet {
 		h.line("")

@@ -25,9 +25,15 @@ type jsonSnapshot struct {
 	L1Size        uint32 `json:"l1-size"`
 }
 
-func toSnapshots(infos []check.SnapshotInfo) []jsonSnapshot {
-	out := make([]jsonSnapshot, 0, len(infos))
-	for _, s := range infos {
+// toSnapshots gives the first snapshots, and how many are left out.
+func toSnapshots(infos []check.SnapshotInfo) (out []jsonSnapshot, omitted int) {
+	out = []jsonSnapshot{}
+	left := newRoom()
+	for i := range infos {
+		s := &infos[i]
+		if !left.take(s.ID, s.Name) {
+			return out, len(infos) - i
+		}
 		id, idEscaped := raw(s.ID)
 		name, nameEscaped := raw(s.Name)
 		out = append(out, jsonSnapshot{
@@ -37,7 +43,7 @@ func toSnapshots(infos []check.SnapshotInfo) []jsonSnapshot {
 			EntryOffset: uint64(s.Offset), L1TableOffset: uint64(s.L1TableOffset), L1Size: s.L1Size,
 		})
 	}
-	return out
+	return out, 0
 }
 
 // jsonBitmap has the keys of `qemu-img info --output=json` first.
@@ -55,21 +61,39 @@ type jsonBitmap struct {
 	TableSize       uint32            `json:"table-size"`
 }
 
-func toBitmap(b *check.BitmapInfo) jsonBitmap {
+func toBitmap(b *check.BitmapInfo, live bool) jsonBitmap {
 	name, escaped := raw(b.Name)
 	return jsonBitmap{
 		Name: name, NameEscaped: escaped, Granularity: granularity(b.GranularityBits), Flags: bitmapFlags(b.Flags),
-		GranularityBits: b.GranularityBits, Type: b.Type, State: b.State, Why: b.Why,
+		GranularityBits: b.GranularityBits, Type: b.Type, State: stateOf(b, live), Why: b.Why,
 		EntryOffset: uint64(b.EntryOffset), TableOffset: uint64(b.TableOffset), TableSize: b.TableSize,
 	}
 }
 
-func toBitmaps(infos []check.BitmapInfo) []jsonBitmap {
-	out := make([]jsonBitmap, 0, len(infos))
+// toBitmaps gives the first bitmaps, and how many are left out. Live is said of an image
+// that a running VM has open.
+func toBitmaps(infos []check.BitmapInfo, live bool) (out []jsonBitmap, omitted int) {
+	out = []jsonBitmap{}
+	left := newRoom()
 	for i := range infos {
-		out = append(out, toBitmap(&infos[i]))
+		if !left.take(infos[i].Name) {
+			return out, len(infos) - i
+		}
+		out = append(out, toBitmap(&infos[i], live))
 	}
-	return out
+	return out, 0
+}
+
+// stateInUse is the state of a bitmap of an image that a running VM has open: what the
+// file says of such a one is as it should be, and the content is in the VM's memory.
+const stateInUse check.BitmapState = "in-use"
+
+// stateOf is the state that a report gives a bitmap.
+func stateOf(b *check.BitmapInfo, live bool) check.BitmapState {
+	if live && b.State == check.BitmapInconsistent {
+		return stateInUse
+	}
+	return b.State
 }
 
 // granularity is in bytes; 0 stands for more than 64 bits can hold.

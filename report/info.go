@@ -24,6 +24,8 @@ type Info struct {
 	Snapshots []check.SnapshotInfo
 	Bitmaps   []check.BitmapInfo
 	QEMUOpen  check.QEMUOpen
+	// Live tells that a running VM has the image open.
+	Live bool
 }
 
 // NewInfo collects what there is to show of an image that was opened and looked
@@ -33,7 +35,7 @@ func NewInfo(name string, img *qcow2.Image, res *check.Result) *Info {
 	return &Info{
 		Name: name, FileSize: uint64(max(img.Size(), 0)), Header: img.Header, Geometry: img.Geometry,
 		GeometryOK: img.GeometryOK, Extensions: img.Extensions, BackingFile: string(backing),
-		Snapshots: res.Snapshots, Bitmaps: res.Bitmaps, QEMUOpen: res.QEMUOpen,
+		Snapshots: res.Snapshots, Bitmaps: res.Bitmaps, QEMUOpen: res.QEMUOpen, Live: res.Provisional,
 	}
 }
 
@@ -97,22 +99,24 @@ func encryption(m qcow2.CryptMethod) string {
 
 // jsonInfo starts with the keys of `qemu-img info --output=json`.
 type jsonInfo struct {
-	VirtualSize   uint64         `json:"virtual-size"`
-	Filename      string         `json:"filename"`
-	ClusterSize   uint64         `json:"cluster-size"`
-	Format        string         `json:"format"`
-	FileSize      uint64         `json:"file-size"`
-	DirtyFlag     bool           `json:"dirty-flag"`
-	Encrypted     bool           `json:"encrypted"`
-	BackingFile   string         `json:"backing-filename,omitempty"`
-	BackingFormat string         `json:"backing-filename-format,omitempty"`
-	Snapshots     []jsonSnapshot `json:"snapshots"`
-	Specific      jsonSpecific   `json:"format-specific"`
+	VirtualSize      uint64         `json:"virtual-size"`
+	Filename         string         `json:"filename"`
+	ClusterSize      uint64         `json:"cluster-size"`
+	Format           string         `json:"format"`
+	FileSize         uint64         `json:"file-size"`
+	DirtyFlag        bool           `json:"dirty-flag"`
+	Encrypted        bool           `json:"encrypted"`
+	BackingFile      string         `json:"backing-filename,omitempty"`
+	BackingFormat    string         `json:"backing-filename-format,omitempty"`
+	Snapshots        []jsonSnapshot `json:"snapshots"`
+	SnapshotsOmitted int            `json:"snapshots-omitted,omitempty"`
+	Specific         jsonSpecific   `json:"format-specific"`
 
-	Header     jsonHeader           `json:"header"`
-	Features   map[string][]feature `json:"features"`
-	Extensions []jsonExtension      `json:"extensions"`
-	QEMUOpen   *jsonOpen            `json:"qemu-open,omitempty"`
+	Header            jsonHeader           `json:"header"`
+	Features          map[string][]feature `json:"features"`
+	Extensions        []jsonExtension      `json:"extensions"`
+	ExtensionsOmitted int                  `json:"extensions-omitted,omitempty"`
+	QEMUOpen          *jsonOpen            `json:"qemu-open,omitempty"`
 }
 
 type jsonSpecific struct {
@@ -121,16 +125,17 @@ type jsonSpecific struct {
 }
 
 type jsonSpecData struct {
-	Compat        string       `json:"compat"`
-	Compression   string       `json:"compression-type"`
-	LazyRefcounts bool         `json:"lazy-refcounts"`
-	RefcountBits  uint64       `json:"refcount-bits"`
-	Corrupt       bool         `json:"corrupt"`
-	ExtendedL2    bool         `json:"extended-l2"`
-	DataFile      string       `json:"data-file,omitempty"`
-	DataFileRaw   *bool        `json:"data-file-raw,omitempty"`
-	Encrypt       *jsonEncrypt `json:"encrypt,omitempty"`
-	Bitmaps       []jsonBitmap `json:"bitmaps"`
+	Compat         string       `json:"compat"`
+	Compression    string       `json:"compression-type"`
+	LazyRefcounts  bool         `json:"lazy-refcounts"`
+	RefcountBits   uint64       `json:"refcount-bits"`
+	Corrupt        bool         `json:"corrupt"`
+	ExtendedL2     bool         `json:"extended-l2"`
+	DataFile       string       `json:"data-file,omitempty"`
+	DataFileRaw    *bool        `json:"data-file-raw,omitempty"`
+	Encrypt        *jsonEncrypt `json:"encrypt,omitempty"`
+	Bitmaps        []jsonBitmap `json:"bitmaps"`
+	BitmapsOmitted int          `json:"bitmaps-omitted,omitempty"`
 }
 
 type jsonEncrypt struct {
@@ -169,12 +174,12 @@ func (i *Info) JSON(w io.Writer) error {
 	j := jsonInfo{
 		VirtualSize: h.Size, Filename: name, Format: "qcow2", FileSize: i.FileSize,
 		DirtyFlag: h.IncompatibleFeatures.Has(qcow2.IncompatDirty), Encrypted: h.CryptMethod != qcow2.CryptNone,
-		BackingFile: backing, BackingFormat: format, Snapshots: toSnapshots(i.Snapshots),
+		BackingFile: backing, BackingFormat: format,
 		Specific: jsonSpecific{Type: "qcow2", Data: jsonSpecData{
 			Compat: i.compat(), Compression: compression(h.CompressionType),
 			LazyRefcounts: h.CompatibleFeatures.Has(qcow2.CompatLazyRefcounts),
 			Corrupt:       h.IncompatibleFeatures.Has(qcow2.IncompatCorrupt),
-			ExtendedL2:    h.ExtendedL2(), Bitmaps: toBitmaps(i.Bitmaps),
+			ExtendedL2:    h.ExtendedL2(),
 		}},
 		Header: jsonHeader{
 			Version: h.Version, HeaderLength: h.HeaderLength, ClusterBits: h.ClusterBits, L1Size: h.L1Size,
@@ -189,6 +194,8 @@ func (i *Info) JSON(w io.Writer) error {
 		},
 		Extensions: []jsonExtension{}, QEMUOpen: toOpen(&i.QEMUOpen),
 	}
+	j.Snapshots, j.SnapshotsOmitted = toSnapshots(i.Snapshots)
+	j.Specific.Data.Bitmaps, j.Specific.Data.BitmapsOmitted = toBitmaps(i.Bitmaps, i.Live)
 	if i.GeometryOK {
 		j.ClusterSize = i.Geometry.ClusterSize()
 	}
@@ -204,7 +211,11 @@ func (i *Info) JSON(w io.Writer) error {
 	if j.Encrypted {
 		j.Specific.Data.Encrypt = &jsonEncrypt{Format: encryption(h.CryptMethod)}
 	}
-	for _, x := range i.Extensions {
+	for n, x := range i.Extensions {
+		if n == maxEntries {
+			j.ExtensionsOmitted = len(i.Extensions) - n
+			break
+		}
 		j.Extensions = append(j.Extensions, jsonExtension{Type: uint32(x.Type), Name: extensionName(x.Type),
 			Offset: uint64(x.Offset), Length: x.Length})
 	}
@@ -270,7 +281,11 @@ func (i *Info) Human(w io.Writer, opts Options) error {
 		}
 	}
 	var exts []string
-	for _, x := range i.Extensions {
+	for n, x := range i.Extensions {
+		if n == listed {
+			exts = append(exts, fmt.Sprintf("and %d more", len(i.Extensions)-n))
+			break
+		}
 		exts = append(exts, fmt.Sprintf("%s (0x%08x, %s at %v)", extensionName(x.Type), uint32(x.Type),
 			plural(uint64(x.Length), "byte", "bytes"), x.DataOffset()))
 	}
@@ -291,15 +306,16 @@ func (i *Info) tables(p *printer) {
 	if len(i.Snapshots) > 0 {
 		p.line("")
 		rows := [][]string{{"SNAPSHOT", "NAME", "TAKEN (UTC)", "DISK SIZE", "VM STATE"}}
-		for _, s := range i.Snapshots {
-			rows = append(rows, []string{check.Escape(s.ID), check.Escape(s.Name),
+		for _, s := range i.Snapshots[:min(len(i.Snapshots), maxEntries)] {
+			rows = append(rows, []string{check.Excerpt(s.ID), check.Excerpt(s.Name),
 				time.Unix(int64(s.DateSec), 0).UTC().Format(time.DateTime), size(s.DiskSize), size(s.VMStateSize)})
 		}
 		p.table(rows)
+		p.leftOut(len(i.Snapshots)-maxEntries, "snapshots")
 	}
 	if len(i.Bitmaps) > 0 {
 		p.line("")
-		p.table(bitmapRows(i.Bitmaps))
+		p.bitmaps(i.Bitmaps, i.Live)
 	}
 }
 
@@ -319,7 +335,7 @@ func reasons(rs []string) string {
 	case 1:
 		return ": " + soleReason(rs)
 	}
-	return ": " + printable(strings.Join(rs, "; "))
+	return ": " + printable(strings.Join(firstTexts(rs, listed), "; "))
 }
 
 func exactSize(n uint64) string {

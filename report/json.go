@@ -33,12 +33,14 @@ type jsonImage struct {
 	CompressedClusters uint64        `json:"compressed-clusters"`
 	Provisional        bool          `json:"provisional"`
 
-	Unmet     []string       `json:"unmet"`
-	Repair    *jsonRepair    `json:"repair,omitempty"`
-	QEMUOpen  *jsonOpen      `json:"qemu-open,omitempty"`
-	Snapshots []jsonSnapshot `json:"snapshots"`
-	Bitmaps   []jsonBitmap   `json:"bitmaps"`
-	Findings  []jsonFinding  `json:"findings"`
+	Unmet            []string       `json:"unmet"`
+	Repair           *jsonRepair    `json:"repair,omitempty"`
+	QEMUOpen         *jsonOpen      `json:"qemu-open,omitempty"`
+	Snapshots        []jsonSnapshot `json:"snapshots"`
+	SnapshotsOmitted int            `json:"snapshots-omitted,omitempty"`
+	Bitmaps          []jsonBitmap   `json:"bitmaps"`
+	BitmapsOmitted   int            `json:"bitmaps-omitted,omitempty"`
+	Findings         []jsonFinding  `json:"findings"`
 }
 
 // jsonFailed is an image that could not be opened: there is nothing else to say
@@ -88,7 +90,7 @@ func u64[T ~uint64](p *T) *uint64 {
 func toFinding(f *check.Finding) jsonFinding {
 	j := jsonFinding{
 		Code: f.Code, Severity: f.Severity.String(), Structure: f.Structure, Message: f.Message, Path: f.Path,
-		Cluster: u64(f.Cluster), Snapshot: f.Snapshot, Bitmap: f.Bitmap, GuestOffset: u64(f.GuestOffset),
+		Cluster: u64(f.Cluster), Snapshot: check.Shorten(f.Snapshot), Bitmap: check.Shorten(f.Bitmap), GuestOffset: u64(f.GuestOffset),
 		Value: f.Value, Expected: f.Expected, Count: f.Count, Repair: f.Repair.String(), Fixed: f.Fixed, Rest: f.Rest,
 	}
 	if f.Extent.Length > 0 {
@@ -118,9 +120,11 @@ func toJSON(img *Image) any {
 		Warnings: r.Totals.Warnings, Notes: r.Totals.Notes,
 		ImageEndOffset: r.ImageEndOffset, TotalClusters: r.TotalClusters, AllocatedClusters: r.AllocatedClusters,
 		FragmentedClusters: r.FragmentedClusters, CompressedClusters: r.CompressedClusters,
-		Provisional: r.Provisional, Unmet: append([]string{}, r.Unmet...), Repair: toRepair(img.Repair), QEMUOpen: toOpen(&r.QEMUOpen),
-		Snapshots: toSnapshots(r.Snapshots), Bitmaps: toBitmaps(r.Bitmaps), Findings: make([]jsonFinding, 0, len(r.Findings)),
+		Provisional: r.Provisional, Unmet: firstTexts(r.Unmet, maxReasons), Repair: toRepair(img.Repair), QEMUOpen: toOpen(&r.QEMUOpen),
+		Findings: []jsonFinding{},
 	}
+	j.Snapshots, j.SnapshotsOmitted = toSnapshots(r.Snapshots)
+	j.Bitmaps, j.BitmapsOmitted = toBitmaps(r.Bitmaps, r.Provisional)
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		switch {
@@ -129,7 +133,10 @@ func toJSON(img *Image) any {
 		case f.Fixed && (f.Severity == check.Leak || f.Severity == check.InDoubt && f.Code == check.REF009):
 			j.LeaksFixed += f.Count
 		}
-		j.Findings = append(j.Findings, toFinding(f))
+	}
+	listed := check.Bounded(r.Findings, img.MaxFindings)
+	for i := range listed {
+		j.Findings = append(j.Findings, toFinding(&listed[i]))
 	}
 	return j
 }
@@ -138,7 +145,7 @@ func toOpen(q *check.QEMUOpen) *jsonOpen {
 	if q.ReadOnly == "" {
 		return nil
 	}
-	return &jsonOpen{ReadOnly: q.ReadOnly, ReadWrite: q.ReadWrite, Reasons: append([]string{}, q.Reasons...)}
+	return &jsonOpen{ReadOnly: q.ReadOnly, ReadWrite: q.ReadWrite, Reasons: firstTexts(q.Reasons, maxReasons)}
 }
 
 // marshal gives the JSON of v without a newline at its end. An empty indent

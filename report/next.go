@@ -10,7 +10,9 @@ import (
 // The last line of a human report says what can be typed next, and what to keep in
 // mind until then. Only what can be typed today may stand here.
 const (
-	explainAdvice     = "`qcheck explain {code}` says what that means"
+	explainAdvice = "`qcheck explain {code}` says what that means"
+	// No version of the format is below 2: the field is wrong.
+	versionAdvice     = "`qcheck info {image}` shows what the header says; the version in it is damaged: no qcow2 image has one below 2"
 	unsupportedAdvice = "`qcheck info {image}` shows what the image asks for; a later version of qcheck may know it"
 )
 
@@ -27,8 +29,16 @@ var cautions = map[check.Verdict]string{
 // written to.
 const liveAdvice = "`qcheck {image}` again, once nothing writes to it any more"
 
+// lazyCaution comes in place of the verdict's where QEMU keeps refcounts lazily.
+const lazyCaution = "QEMU does that by itself as well when a VM is started from this image, since its dirty bit is set"
+
 // caution is what to keep in mind about an image.
-func caution(r *check.Result) string { return cautions[r.Verdict] }
+func caution(r *check.Result) string {
+	if r.Verdict == check.VerdictCorrupt && repairsItself(r) {
+		return lazyCaution
+	}
+	return cautions[r.Verdict]
+}
 
 // unmetAdvice comes instead when all that there is to say is that a requirement
 // is not met.
@@ -40,8 +50,11 @@ const (
 	advicePart     = "`qcheck -r {image}` repairs what can be repaired without losing guest data (`qcheck -n {image}` only shows how)"
 	adviceLossy    = "`qcheck -n --allow-data-loss {image}` shows what a repair would do, and what would be lost"
 	adviceReattach = "`qcheck -n --reattach {image}` shows where the lost table belongs"
-	adviceBackup   = "no repair can settle it: restore the image from a backup, or save what can be read with `qemu-img convert`"
-	adviceAllDirty = "`qcheck -r --bitmap-policy=all-dirty {image}` makes the bitmap usable again, as one that calls everything changed"
+	adviceTry      = "`qcheck -n {image}` shows what can be repaired"
+	adviceBackup   = "qcheck cannot repair this: restore the image from a backup, or save what can be read with `qemu-img convert`"
+	// QEMU does not open it, so that nothing else can be done with its tools.
+	adviceOnlyBackup = "qcheck cannot repair this: restore the image from a backup"
+	adviceAllDirty   = "`qcheck -r --bitmap-policy=all-dirty {image}` makes the bitmap usable again, as one that calls everything changed"
 )
 
 // next gives the last line for an image, or "" where there is nothing to be
@@ -49,6 +62,10 @@ const (
 func next(img *Image, code check.Code) string {
 	var parts []string
 	switch {
+	case img.verdict() == check.VerdictUnsupported && slices.ContainsFunc(img.Result.Findings, func(f check.Finding) bool {
+		return f.Code == check.HDR002 && (f.Value == "0" || f.Value == "1")
+	}):
+		parts = []string{versionAdvice}
 	case img.verdict() == check.VerdictUnsupported:
 		parts = []string{unsupportedAdvice}
 	case img.Repair != nil && img.Err == nil && img.Result != nil:
@@ -56,52 +73,12 @@ func next(img *Image, code check.Code) string {
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
 	case code != "":
-		parts = []string{way(img.Result, code), caution(img.Result), explainAdvice}
+		parts = []string{way(img, code), caution(img.Result), explainAdvice}
 	case len(img.Result.Unmet) > 0:
 		parts = []string{unmetAdvice}
 	}
 	text := strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
-	return strings.NewReplacer("{code}", string(code), "{image}", typed(img.Name)).Replace(text)
-}
-
-// way says how findings can be settled, as far as the catalogue tells.
-func way(r *check.Result, code check.Code) string {
-	if v := r.Verdict; v == check.VerdictIncomplete || v == check.VerdictUnsupported {
-		return ""
-	}
-	var safe, none, lossy, reattach bool
-	for i := range r.Findings {
-		f := &r.Findings[i]
-		if f.Fixed || f.Severity <= check.Note {
-			continue
-		}
-		switch f.Repair {
-		case check.RepairSafe, check.RepairPolicy:
-			// The marks are what is left of something else, or go with it.
-			safe = safe || f.Code != check.HDR007
-		case check.RepairLossy:
-			lossy = true
-		case check.RepairReattach:
-			reattach = true
-		default:
-			none = true
-		}
-	}
-	switch {
-	case safe && !lossy && !reattach && !none:
-		return adviceSafe
-	case reattach: // before anything else is concluded
-		return adviceReattach
-	case safe:
-		return advicePart
-	case lossy:
-		return adviceLossy
-	case code == check.BMD012:
-		return adviceAllDirty
-	case r.Verdict == check.VerdictCorrupt:
-		return adviceBackup
-	}
-	return ""
+	return strings.NewReplacer("{code}", string(code), "{image}", Typed(img.Name)).Replace(text)
 }
 
 // nextAfter is the last line after a repair, or after its plan.
@@ -114,26 +91,12 @@ func nextAfter(img *Image, code check.Code) []string {
 		return []string{adviceAllDirty}
 	case len(r.Left) > 0 && code != "":
 		return []string{r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do", caution(img.Result)}
+	case v == check.VerdictCorrupt && missingDataFile(img.Result) != "":
+		return []string{way(img, code), caution(img.Result), explainAdvice}
 	case v == check.VerdictCorrupt:
-		return []string{adviceBackup, caution(img.Result), explainAdvice}
+		return []string{lastResort(img.Result), caution(img.Result), explainAdvice}
 	case code != "":
 		return []string{caution(img.Result), explainAdvice}
 	}
 	return nil
-}
-
-// typed gives a file name as it can be typed in a shell, or IMAGE where no
-// simple quoting does.
-func typed(name string) string {
-	plain := func(r rune) bool {
-		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("_./:@%+,=-", r)
-	}
-	special := func(r rune) bool { return !plain(r) }
-	switch {
-	case name == "" || name[0] == '-' || printable(name) != name || strings.ContainsAny(name, `'\`):
-		return "IMAGE"
-	case strings.ContainsFunc(name, special):
-		return "'" + name + "'"
-	}
-	return name
 }

@@ -20,7 +20,7 @@ type Repair struct {
 	Count int
 	Bytes uint64
 	Edits iter.Seq[Edit]
-	// MaxEdits is how many of them are listed in JSON; 0 means
+	// MaxEdits is how many of them, and of the losses, are listed in JSON; 0 means
 	// [check.DefaultMaxFindings].
 	MaxEdits int
 	// OldSize and NewSize are the file's length in bytes.
@@ -46,7 +46,9 @@ type Edit struct {
 	Offset   qcow2.HostOffset
 	Old, New []byte // of the same length
 	Reason   string
-	Codes    []check.Code // of the findings that it settles
+	// Codes are those of the findings that it settles; none for a step that other edits
+	// bring with them.
+	Codes []check.Code
 }
 
 // Advice tells what option it takes to settle a code's findings.
@@ -61,34 +63,11 @@ func (r *Repair) changes() bool { return r.Count > 0 || r.NewSize != r.OldSize }
 // repaired tells that an image was changed.
 func (i *Image) repaired() bool { return i.Repair != nil && !i.Repair.DryRun && i.Repair.changes() }
 
-// command gives the command line that repairs an image, or with "-n" shows what that
-// does, with a further flag.
-func (r *Repair) command(verb, image, more string) string {
-	words := []string{"qcheck", verb}
-	for _, f := range r.Flags {
-		switch scope := strings.HasPrefix(f, "--repair="); {
-		case scope && strings.HasPrefix(more, "--repair="): // it takes the place of this one
-		case scope && verb == "-r":
-			words[1] = f
-		default:
-			words = append(words, f)
-		}
-	}
-	if more != "" {
-		words = append(words, more)
-	}
-	return "`" + strings.Join(append(words, typed(image)), " ") + "`"
-}
-
 // undoCommand gives the command line that takes the repair back.
 func (r *Repair) undoCommand(image string) string {
-	s := "qcheck undo " + typed(image)
+	s := "qcheck undo " + Typed(image)
 	if r.UndoNamed {
-		file := typed(r.Undo)
-		if file == "IMAGE" {
-			file = "FILE"
-		}
-		s += " --undo " + file
+		s += " --undo " + Typed(r.Undo)
 	}
 	return "`" + s + "`"
 }
@@ -129,23 +108,27 @@ func toRepair(r *Repair) *jsonRepair {
 	undo, _ := raw(r.Undo)
 	j := &jsonRepair{
 		DryRun: r.DryRun, Edits: r.Count, Grows: r.NewSize - r.OldSize, Undo: undo, Recovered: r.Recovered,
-		Lost: append([]string{}, r.Lost...), Left: []jsonAdvice{}, Plan: []jsonEdit{},
+		Lost: firstTexts(r.Lost, r.mostEdits()), Left: []jsonAdvice{}, Plan: []jsonEdit{},
 	}
 	for _, a := range r.Left {
 		j.Left = append(j.Left, jsonAdvice(a))
 	}
 	first := func(b []byte) string { return hex.EncodeToString(b[:min(len(b), jsonBytes)]) }
-	most := r.MaxEdits
-	if most <= 0 {
-		most = check.DefaultMaxFindings
-	}
-	for e := range firstOf(r.Edits, most) {
+	for e := range firstOf(r.Edits, r.mostEdits()) {
 		j.Plan = append(j.Plan, jsonEdit{
 			Stage: e.Stage, Offset: uint64(e.Offset), Length: len(e.New), Old: first(e.Old), New: first(e.New),
 			Reason: e.Reason, Codes: append([]check.Code{}, e.Codes...),
 		})
 	}
 	return j
+}
+
+// mostEdits is how many edits are listed in JSON, and how many losses.
+func (r *Repair) mostEdits() int {
+	if r.MaxEdits <= 0 {
+		return check.DefaultMaxFindings
+	}
+	return r.MaxEdits
 }
 
 // firstOf gives the first n edits; list can be nil.
@@ -178,24 +161,14 @@ func (h *Human) repair(img *Image) {
 		title = "repair (nothing has been written)"
 	}
 	h.line(h.bold.Sprint(title))
+	h.lost(r) // before all else: nobody reads on below pages of edits
 	if !r.changes() {
-		h.wrapped("  ", 2, "there is nothing that could be repaired like this", 2)
+		h.wrapped("  ", 2, "nothing can be repaired with these options", 2)
 	} else if r.DryRun || h.opts.Verbose {
 		h.edits(r)
 	}
 	if r.changes() {
 		h.wrapped("  ", 2, r.summary(), 2)
-	}
-	for i, text := range r.Lost {
-		if i == listed && !h.opts.Verbose {
-			h.linef("  and %d more like that", len(r.Lost)-i)
-			break
-		}
-		word := "lost:"
-		if r.DryRun {
-			word = "would be lost:"
-		}
-		h.wrapped("  "+h.bad.Sprint(word)+" ", len(word)+3, printable(text), 4)
 	}
 	for _, a := range r.Left {
 		h.wrapped("  ", 2, fmt.Sprintf("%s takes %s", a.Code, a.Option), 4)
@@ -207,6 +180,21 @@ func (h *Human) repair(img *Image) {
 			text = "undo: the repair could be taken back; the undo journal would be " + printable(r.Undo)
 		}
 		h.wrapped("  ", 2, text, 4)
+	}
+}
+
+// lost writes what a repair loses.
+func (h *Human) lost(r *Repair) {
+	most := listed
+	if h.opts.Verbose {
+		most = r.mostEdits()
+	}
+	word := "lost:"
+	if r.DryRun {
+		word = "would be lost:"
+	}
+	for _, text := range firstTexts(r.Lost, most) {
+		h.wrapped("  "+h.bad.Sprint(word)+" ", len(word)+3, printable(text), 4)
 	}
 }
 
@@ -223,22 +211,25 @@ func (r *Repair) summary() string {
 const shownBytes = 8
 
 func (h *Human) edits(r *Repair) {
-	most := r.Count
-	if !h.opts.Verbose {
-		most = min(most, listed)
+	most, more := listed, "-v lists more"
+	if h.opts.Verbose {
+		most, more = r.mostEdits(), "--max-findings lists more"
 	}
 	for e := range firstOf(r.Edits, most) {
 		codes := make([]string, len(e.Codes))
 		for k, c := range e.Codes {
 			codes[k] = string(c)
 		}
-		h.wrapped(fmt.Sprintf("  at %v, %s: ", e.Offset, plural(uint64(len(e.New)), "byte", "bytes")), 0,
-			fmt.Sprintf("%s (%s)", printable(e.Reason), strings.Join(codes, ", ")), 9)
+		reason := printable(e.Reason)
+		if len(codes) > 0 {
+			reason += " (" + strings.Join(codes, ", ") + ")"
+		}
+		h.wrapped(fmt.Sprintf("  at %v, %s: ", e.Offset, plural(uint64(len(e.New)), "byte", "bytes")), 0, reason, 9)
 		old, will := shortened(e.Old, e.New)
 		h.wrapped("         ", 9, old+" → "+will, 9)
 	}
 	if most < r.Count {
-		h.linef("  and %d more edits (-v lists them)", r.Count-most)
+		h.linef("  and %d more edits (%s)", r.Count-most, more)
 	}
 }
 

@@ -44,8 +44,8 @@ type Options struct {
 	// Verbose shows notes and figures, and lists every finding that the result
 	// has. The default is false: at most 20 findings of one code.
 	Verbose bool
-	// Quiet says nothing about clean images and gives no hints. The default is
-	// false.
+	// Quiet writes one line about each image that is not sound, does not meet the
+	// requirements or has been repaired, and nothing else. The default is false.
 	Quiet bool
 	// Width is the width of the terminal in columns; longer lines are broken
 	// between words. The default is 0: lines are never broken.
@@ -61,6 +61,14 @@ type Image struct {
 	Result *check.Result
 	// Err is what kept the check from its end, nil for a complete check.
 	Err error
+	// MaxFindings is how many findings of one code were asked for; 0 means
+	// [check.DefaultMaxFindings]. See [check.Bounded].
+	MaxFindings int
+	// Try finds out what repairs would make of the image, so that no advice is given that
+	// does not hold; it may give nil. It takes as long as a repair's plan, and is called
+	// at most once, and only for an image whose advice is written. The default, nil,
+	// leaves it open.
+	Try func() *Trial
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }

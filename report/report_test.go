@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strconv"
@@ -67,9 +68,9 @@ func TestGolden(t *testing.T) {
 		{"repaired-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.Undo = "" })},
 			{Name: "b.qcow2", Result: clean, Repair: nothing}}},
 		{"repaired-in-doubt", Options{}, []Image{{Name: "disk.qcow2", Repair: repair(func(*Repair) {}), Result: result(check.VerdictWarnings,
-			check.Finding{Code: check.REF009, Severity: check.Warning, Message: "clusters 8-10: no known owner", Fixed: true},
+			check.Finding{Code: check.REF009, Severity: check.InDoubt, Message: "clusters 8-10: no known owner", Fixed: true},
 			check.Finding{Code: check.HDR017, Message: "the header's padding is not zero", Extent: extent(105, 7)})}, {Name: "other.qcow2", Repair: nothing,
-			Result: result(check.VerdictWarnings, check.Finding{Code: check.REF009, Severity: check.Warning, Message: "clusters 8-10: no known owner"})}}},
+			Result: result(check.VerdictInDoubt, check.Finding{Code: check.REF009, Severity: check.InDoubt, Message: "clusters 8-10: no known owner"})}}},
 		{"repaired-nothing", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, Repair: nothing}}},
 		{"clean", Options{}, []Image{{Name: "disk.qcow2", Result: clean}}},
 		{"empty", Options{}, []Image{{Name: "disk.qcow2", Result: empty}}},
@@ -89,8 +90,8 @@ func TestGolden(t *testing.T) {
 		{"corrupt-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
 		{"corrupt-color", Options{Color: true, Width: 60}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
 		{"flood", Options{}, []Image{{Name: "disk.qcow2", Result: flood()}}},
-		{"in-doubt", Options{}, []Image{{Name: "disk.qcow2", Result: result(check.VerdictWarnings, check.Finding{
-			Code: check.REF009, Severity: check.Warning, Count: 3, Extent: extent(0x20010, 6), Path: "refcount table[0] → block[8]",
+		{"in-doubt", Options{}, []Image{{Name: "disk.qcow2", Result: result(check.VerdictInDoubt, check.Finding{
+			Code: check.REF009, Severity: check.InDoubt, Count: 3, Extent: extent(0x20010, 6), Path: "refcount table[0] → block[8]",
 			Message: "clusters 8-10: refcount 1, but no references each; not called a leak, since the L2 table at l1[0] may own them: it could not be read",
 		})}}},
 		{"hostile", Options{Verbose: true}, []Image{{Name: "\x1b[31mdisk\xff", Result: hostile()}}},
@@ -295,12 +296,18 @@ func TestWidth(t *testing.T) {
 	}
 }
 
+// A file's name in a command is one word, and none that means something else.
 func TestTyped(t *testing.T) {
 	for name, want := range map[string]string{
-		"disk.qcow2": "disk.qcow2", "/a/b c.qcow2": "'/a/b c.qcow2'", "it's": "IMAGE", "-r": "IMAGE", "a\nb": "IMAGE", "": "IMAGE",
-		"$(rm)": "'$(rm)'",
+		"disk.qcow2": "disk.qcow2", "/a/b c.qcow2": "'/a/b c.qcow2'", "it's": `'./it'\''s'`, "-r": "./-r", "info": "./info", "all": "./all",
+		"a\nb": `$'./a\x0ab'`, "d\xff'.qcow2": `$'d\xff\'.qcow2'`, "": "''", "$(rm)": "'./$(rm)'", "a`b.qcow2": `$'a\x60b.qcow2'`,
 	} {
-		assert.Equal(t, want, typed(name), name)
+		assert.Equal(t, want, Typed(name), name)
+		if sh, err := exec.LookPath("bash"); err == nil && name != "" {
+			out, err := exec.Command(sh, "-c", "printf %s "+Typed(name)).Output()
+			require.NoError(t, err)
+			assert.Equal(t, name, strings.TrimPrefix(string(out), "./"))
+		}
 	}
 }
 

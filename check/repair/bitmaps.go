@@ -69,7 +69,7 @@ func (b *bitmapFix) label() string {
 	if len(b.Name) == 0 {
 		return "the bitmap without a name"
 	}
-	return "bitmap " + check.Escape(b.Name)
+	return "bitmap " + check.Excerpt(b.Name)
 }
 
 // faults are the codes of everything that is wrong with the bitmap.

@@ -121,7 +121,7 @@ func (f *bitmapFixer) rename() {
 		if b.what != "" {
 			b.what += ", and "
 		}
-		b.what += fmt.Sprintf("call it %s", check.Escape([]byte(name)))
+		b.what += fmt.Sprintf("call it %s", check.Excerpt(name))
 		b.Name = []byte(name)
 	}
 }

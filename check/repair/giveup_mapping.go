@@ -256,7 +256,7 @@ func (p *Plan) noteLost(lost []lostThing) {
 		}
 		disk := "the disk"
 		if t.guest.Snapshot != "" {
-			disk = "snapshot " + t.guest.Snapshot
+			disk = "snapshot " + check.Shorten(t.guest.Snapshot)
 		}
 		p.Lost = append(p.Lost, fmt.Sprintf("guest data of %s from 0x%x to 0x%x: %s", disk, t.guest.Offset, t.guest.Offset+t.guest.Length, t.why))
 		p.LostGuest = append(p.LostGuest, *t.guest)

@@ -98,7 +98,7 @@ func (s *session) snapshotAt(o qcow2.HostOffset) int {
 
 // snapshotLabel names a snapshot by all that a user may know it by.
 func snapshotLabel(s *qcow2.Snapshot) string {
-	return fmt.Sprintf("%s (%s)", check.Escape(s.ID), check.Escape(s.Name))
+	return fmt.Sprintf("%s (%s)", check.Excerpt(s.ID), check.Excerpt(s.Name))
 }
 
 // nameMended gives a snapshot whose ID was in a part of the entry that makes no sense

@@ -28,13 +28,13 @@ func (c *BitmapsCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	return c.show(ctx, g, s, c.Image, func(o *opened, res *check.Result) (shown, error) {
 		size := o.img.Header.Size
 		if c.Name == "" {
-			return &report.BitmapList{Name: c.Image, VirtualSize: size, Bitmaps: res.Bitmaps}, nil
+			return &report.BitmapList{Name: c.Image, VirtualSize: size, Bitmaps: res.Bitmaps, Live: res.Provisional}, nil
 		}
 		info, err := c.find(s, res)
 		if err != nil {
 			return nil, err
 		}
-		detail := &report.BitmapDetail{Name: c.Image, VirtualSize: size, Bitmap: *info}
+		detail := &report.BitmapDetail{Name: c.Image, VirtualSize: size, Bitmap: *info, Live: res.Provisional}
 		if err := addContent(o.img, info, detail); err != nil {
 			return nil, fmt.Errorf("bitmap %s: %w", check.Escape(c.Name), err)
 		}
@@ -47,7 +47,7 @@ func (c *BitmapsCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 func (c *BitmapsCmd) find(s *streams, res *check.Result) (*check.BitmapInfo, error) {
 	var found []*check.BitmapInfo
 	for i := range res.Bitmaps {
-		if b := &res.Bitmaps[i]; b.Name == c.Name || check.Escape(b.Name) == c.Name {
+		if b := &res.Bitmaps[i]; b.Name == c.Name || check.Escape(b.Name) == c.Name || check.Excerpt(b.Name) == c.Name {
 			found = append(found, b)
 		}
 	}

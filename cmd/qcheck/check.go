@@ -18,7 +18,7 @@ type CheckCmd struct {
 	FilesFrom []string `sep:"none" placeholder:"FILE" help:"Check also the images that FILE lists, one a line, or separated by NUL bytes ('-': standard input). Can be repeated."`
 
 	Output  string `short:"o" enum:"human,json,jsonl" default:"human" placeholder:"FORMAT" help:"How to report: human (the default), json, or jsonl (a line for each image, as each ends)."`
-	Quiet   bool   `short:"q" help:"Say nothing of images that are clean (human report)."`
+	Quiet   bool   `short:"q" help:"Say nothing where the exit code is 0, else one line for each image that is not sound: name, verdict, first code (human report)."`
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
 	ForceShare    bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
@@ -50,7 +50,7 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		return err
 	}
 	if len(c.Images) == 0 && len(c.FilesFrom) == 0 {
-		return &usageError{text: "no image named", hint: helpHint("")}
+		return &usageError{text: "no image named", hint: c.noImageHint()}
 	}
 	if slices.Contains(c.FilesFrom, "") {
 		return &usageError{text: "--files-from: a value is missing", hint: helpHint("")}
@@ -61,8 +61,12 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	if err != nil {
 		return err
 	}
+	paths, one := inputs.Paths(c.Images, c.FilesFrom, s.in), c.one
+	if c.writes() {
+		paths, one = c.allOrNone(ctx, s, paths)
+	}
 	var codes []exitCode
-	for path, err := range inputs.Paths(c.Images, c.FilesFrom, s.in) {
+	for path, err := range paths {
 		if ctx.Err() != nil {
 			codes = append(codes, s.fail(fmt.Errorf("%w: not all images were checked", errInterrupted)))
 			break
@@ -70,10 +74,6 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		if err != nil {
 			codes = append(codes, s.fail(err))
 			continue
-		}
-		one := c.one
-		if c.Repair != "" && !c.DryRun {
-			one = c.repairOne
 		}
 		s.progress = newProgressLine(c.Progress, s.err, path)
 		opts.Progress = s.progress.hook()
@@ -116,7 +116,7 @@ func (c *CheckCmd) options() (check.Options, error) {
 
 // one checks one image and gives what is to be reported, with its exit code.
 func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.Options) (report.Image, exitCode) {
-	image := report.Image{Name: path}
+	image := report.Image{Name: path, MaxFindings: opts.MaxFindings}
 	o, err := openImage(s, path, c.ForceShare)
 	if err != nil {
 		return c.notOpened(s, path, err)
@@ -129,7 +129,10 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 	if o.img.GeometryOK {
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
+	began := time.Now()
 	image.Result, image.Err = checkImage(ctx, o, opts)
+	took := time.Since(began)
+	image.Try = func() *report.Trial { return c.try(ctx, s, path, opts, took) }
 	if c.DryRun && image.Err == nil {
 		if image.Repair, err = c.planOne(ctx, o, opts); err != nil {
 			image.Err, image.Result.Verdict = err, check.VerdictIncomplete
@@ -142,7 +145,11 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 func (c *CheckCmd) notOpened(s *streams, path string, err error) (report.Image, exitCode) {
 	code := s.fail(err)
 	if len(c.Images) > 0 && path == c.Images[0] {
-		if hint := notThereHint(path, err); hint != "" {
+		hint := notThereHint(path, err)
+		if hint != "" && c.asked() && isScope(path) {
+			hint = fmt.Sprintf("if %s is meant as what to repair: it follows -r at once, as in `qcheck -r %[1]s IMAGE`", path)
+		}
+		if hint != "" {
 			s.hint(hint)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"reflect"
 	"runtime/debug"
 	"strconv"
 
@@ -26,6 +27,30 @@ type CLI struct {
 	Fuzz    FuzzCmd    `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
 	Version kong.VersionFlag `help:"Show the version and exit."`
+}
+
+// newParser makes the parser of the grammar.
+func newParser(cli *CLI, options ...kong.Option) (*kong.Kong, error) {
+	parser, err := kong.New(cli, append([]kong.Option{
+		kong.Name("qcheck"),
+		kong.Help(help),
+		kong.Vars{"version": versionText()},
+		kong.KindMapper(reflect.String, kong.MapperFunc(verbatim)),
+	}, options...)...)
+	if err == nil {
+		parser.Model.HelpFlag.Help = "Show how it is used and exit."
+	}
+	return parser, err
+}
+
+// verbatim takes a text from the command line byte for byte. The parser's own way leads
+// through JSON, which has no names that are not UTF-8; a file can have one.
+func verbatim(ctx *kong.DecodeContext, target reflect.Value) error {
+	t, err := ctx.Scan.PopValue("string")
+	if err == nil {
+		target.SetString(t.String())
+	}
+	return err
 }
 
 // defaultCommand is the command that need not be named.

@@ -126,6 +126,10 @@ func (c *FuzzCmd) replay(ctx context.Context, s *streams, r *fuzz.Runner) error 
 	return exitCorrupt
 }
 
+// endsBySignal tells that a signal is the way to end it: without a limit it would run
+// for ever, and what it has found decides the exit code.
+func (c *FuzzCmd) endsBySignal() bool { return c.Replay == "" }
+
 // fuzzLine sums up how far it has come.
 func fuzzLine(s *fuzz.Summary) string {
 	failures := "no failures"

@@ -18,6 +18,7 @@ const exitCodesText = `Exit codes: 0 sound, 1 could not complete, 2 corruption, 
 const rootExamples = `  qcheck disk.qcow2                              check an image
   qcheck -n disk.qcow2                           what a repair would do
   qcheck -r disk.qcow2                           repair it, without losing data
+  qcheck -r leaks disk.qcow2                     only free what is leaked
   qcheck undo disk.qcow2                         take the repair back
   qcheck -o json disk.qcow2                      for a program to read
   qcheck -U disk.qcow2                           while a VM uses it (findings are provisional)

@@ -88,6 +88,16 @@ func TestImageOfARunningQEMU(t *testing.T) {
 		assert.NotEmpty(t, out)
 		assert.Regexp(t, `^qcheck: warning: .*\n$`, errs)
 	}
+	for _, args := range [][]string{{"info", "-U", path}, {"bitmaps", "-U", path}, {"bitmaps", "-U", path, "b0"}} {
+		_, out, _ := runIn(args...)
+		assert.Contains(t, out, "in use by the running VM")
+		assert.NotContains(t, out, "inconsistent", "it is as it should be")
+	}
+	for _, args := range [][]string{{"info", "-U", "-o", "json", path}, {"bitmaps", "-U", "-o", "json", path}, {"-U", "-o", "json", path}} {
+		_, out, _ := runIn(args...)
+		assert.Contains(t, out, `"state": "in-use"`)
+		assert.NotContains(t, out, "inconsistent")
+	}
 	code, _, _ = runIn("-U", "--require-bitmap", "b0", path)
 	assert.Equal(t, 4, code, "what the disk has of the bitmap is not to be used")
 

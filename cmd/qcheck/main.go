@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"syscall"
 
@@ -18,7 +17,11 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	code, by := execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if by != nil {
+		dieOf(by)
+	}
+	os.Exit(code)
 }
 
 // streams is where a command reads and writes.
@@ -29,8 +32,9 @@ type streams struct {
 	progress *progressLine   // goes away before anything is said
 }
 
-// run carries out a command line and gives the exit code.
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+// execute carries out a command line and gives the exit code, or the signal that cut
+// the command short.
+func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int, by os.Signal) {
 	s := &streams{in: stdin, out: stdout, err: stderr, told: make(map[string]bool)}
 	// The runtime would end with 2, which means that an image is corrupt.
 	defer func() {
@@ -41,47 +45,36 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}()
 	var cli CLI
 	exited := -1
-	parser, err := kong.New(&cli,
-		kong.Name("qcheck"),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { exited = code }),
-		kong.Help(help),
-		kong.Vars{"version": versionText()},
-		kong.Bind(s),
-	)
+	parser, err := newParser(&cli, kong.Writers(stdout, stderr), kong.Exit(func(code int) { exited = code }), kong.Bind(s))
 	if err != nil {
 		s.error(err) // the grammar itself is wrong
-		return int(exitTrouble)
+		return int(exitTrouble), nil
 	}
-	parser.Model.HelpFlag.Help = "Show how it is used and exit."
 	kctx, err := parser.Parse(literalArguments(args, parser.Model.Children))
 	if exited >= 0 { // --help, --version
-		return exited
+		return exited, nil
 	}
 	if err != nil {
-		return int(s.fail(usage(err)))
+		return int(s.fail(usage(err))), nil
 	}
 
-	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		signals = append(signals, syscall.SIGHUP)
+	in := listen()
+	defer in.stop()
+	kctx.BindTo(in.ctx, (*context.Context)(nil))
+	err = kctx.Run(&cli.Globals)
+	if e, ok := kctx.Selected().Target.Addr().Interface().(interface{ endsBySignal() bool }); !ok || !e.endsBySignal() {
+		by = in.signal()
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), signals...)
-	defer stop()
-	// The first signal ends in order; a second one need not wait for a disk that
-	// does not answer.
-	context.AfterFunc(ctx, stop)
-	kctx.BindTo(ctx, (*context.Context)(nil))
-	if err = kctx.Run(&cli.Globals); err == nil {
-		return int(exitSound)
+	if err == nil {
+		return int(exitSound), by
 	}
 	if code, ok := errors.AsType[exitCode](err); ok {
-		return int(code)
+		return int(code), by
 	}
 	if errors.Is(err, syscall.EPIPE) {
-		return int(exitTrouble) // whoever read the output has gone
+		return int(exitTrouble), by // whoever read the output has gone
 	}
-	return int(s.fail(err))
+	return int(s.fail(err)), by
 }
 
 // fail tells of an error, and what can be done about it, and gives the exit code.

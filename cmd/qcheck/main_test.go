@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -138,7 +139,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if checks {
 		after := stateOf(ts)
 		for name, was := range before {
-			if writes && (slices.Contains(args, name) || was.mode.IsDir() || strings.HasSuffix(name, undofile.Suffix)) {
+			if writes && (slices.Contains(args, name) || slices.Contains(args, "./"+name) || was.mode.IsDir() || strings.HasSuffix(name, undofile.Suffix)) {
 				continue
 			}
 			if is := after[name]; is != was {
@@ -254,6 +255,12 @@ func scriptPoke(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	_, err = f.WriteAt(b, off)
 	ts.Check(errors.Join(err, f.Close()))
+}
+
+// run carries out a command line and gives the exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	code, _ := execute(args, stdin, stdout, stderr)
+	return code
 }
 
 // runIn carries out a command line in the test's process; paths must be absolute.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"github.com/qcheck/qcheck/check"
@@ -84,8 +85,9 @@ func pending(s *streams, path string, places []*undofile.Place) error {
 				what = "the undoing of a repair of this image was interrupted"
 			}
 			return &repairFailure{image: path,
-				err:  fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
-				hint: fmt.Sprintf("`qcheck -r` does that and goes on, `qcheck undo` does only that; the undo journal is %s", check.Escape(p.Path))}
+				err: fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
+				hint: fmt.Sprintf("`qcheck -r %[1]s` does that and goes on, `qcheck undo %[1]s` does only that; the undo journal is %[2]s",
+					report.Typed(path), check.Escape(p.Path))}
 		}
 	}
 	return nil
@@ -142,7 +144,7 @@ func recoverError(path string, p *undofile.Place, err error) error {
 
 // repairOne repairs one image and gives what is to be reported, with its exit code.
 func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts check.Options) (report.Image, exitCode) {
-	image := report.Image{Name: path}
+	image := report.Image{Name: path, MaxFindings: opts.MaxFindings}
 	fail := func(err error) (report.Image, exitCode) {
 		image.Err, image.Result, image.Repair = err, nil, nil
 		return image, s.fail(err)
@@ -326,7 +328,7 @@ func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 	r := &report.Repair{
 		DryRun: c.DryRun, OldSize: plan.OldSize, NewSize: plan.NewSize, Lost: plan.Lost, Flags: c.how(),
-		Count: plan.Edits.Len(), Bytes: plan.Edits.Bytes(), Edits: toldEdits(&plan.Edits), MaxEdits: int(c.MaxFindings),
+		Count: plan.Edits.Len(), Bytes: plan.Edits.Bytes(), Edits: toldEdits(plan), MaxEdits: int(c.MaxFindings),
 	}
 	for _, a := range plan.Left {
 		r.Left = append(r.Left, report.Advice(a))
@@ -337,11 +339,19 @@ func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 	return r
 }
 
-// toldEdits puts the edits of a plan in a report's words.
-func toldEdits(edits *repair.Edits) iter.Seq[report.Edit] {
+// toldEdits puts the edits of a plan in a report's words. An edit has the codes that a
+// round of the plan went by; some are of findings that only the rounds before brought
+// about, as when a new table takes a cluster, and mean nothing to who has the report of
+// the check.
+func toldEdits(plan *repair.Plan) iter.Seq[report.Edit] {
+	found := make(map[check.Code]bool)
+	for i := range plan.Before.Findings {
+		found[plan.Before.Findings[i].Code] = true
+	}
 	return func(yield func(report.Edit) bool) {
-		for e := range edits.All() {
-			if !yield(report.Edit{Stage: e.Stage.String(), Offset: e.Offset, Old: e.Old, New: e.New, Reason: e.Reason, Codes: e.Codes}) {
+		for e := range plan.Edits.All() {
+			codes := slices.DeleteFunc(slices.Clone(e.Codes), func(c check.Code) bool { return !found[c] })
+			if !yield(report.Edit{Stage: e.Stage.String(), Offset: e.Offset, Old: e.Old, New: e.New, Reason: e.Reason, Codes: codes}) {
 				return
 			}
 		}

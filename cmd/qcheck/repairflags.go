@@ -12,7 +12,7 @@ import (
 
 // RepairFlags are the flags of a check that repairs, or shows what a repair would do.
 type RepairFlags struct {
-	Repair         repairScope  `short:"r" group:"repair" placeholder:"[=SCOPE]" help:"Repair what can be repaired without losing data, and keep an undo journal. SCOPE: all (without it), leaks, bitmaps or refcounts."`
+	Repair         repairScope  `short:"r" group:"repair" placeholder:"[=SCOPE]" help:"Repair what can be repaired without losing data, and keep an undo journal. SCOPE: all (without it), leaks, bitmaps or refcounts. It can be the next word as well: -r leaks; a file of such a name is ./leaks. Of several images none is repaired unless all can be opened."`
 	DryRun         bool         `short:"n" group:"repair" help:"Show what -r would do, and write nothing."`
 	BitmapPolicy   bitmapPolicy `group:"repair" placeholder:"POLICY" help:"What becomes of a bitmap that cannot be trusted: mark (inconsistent, without this flag), all-dirty (the next incremental backup copies everything) or remove."`
 	AllowDataLoss  bool         `group:"repair" help:"Also repair what cannot be repaired without losing data; says what is lost."`
@@ -23,7 +23,8 @@ type RepairFlags struct {
 }
 
 // repairScope is what to repair; empty where -r is not given. As a flag it takes a
-// value only behind an equals sign, so that an image can follow.
+// value behind an equals sign, or one of the scopes as the next word, as `qemu-img
+// check` does. Any other word that follows is an image.
 type repairScope repair.Scope
 
 // IsBool tells the parser that no value has to follow.
@@ -31,12 +32,16 @@ func (*repairScope) IsBool() bool { return true }
 
 var scopes = []repair.Scope{repair.ScopeAll, repair.ScopeLeaks, repair.ScopeBitmaps, repair.ScopeRefcounts}
 
+// isScope tells whether a word names a scope.
+func isScope(word string) bool { return slices.Contains(scopes, repair.Scope(word)) }
+
 // Decode takes the value from the command line.
 func (r *repairScope) Decode(ctx *kong.DecodeContext) error {
 	*r = repairScope(repair.ScopeAll)
 	t := ctx.Scan.Peek()
 	value, isText := t.Value.(string)
 	switch {
+	case t.Type == kong.UntypedToken && isText && isScope(value):
 	case t.Type == kong.FlagValueToken:
 	case t.Type == kong.ShortFlagTailToken && strings.HasPrefix(value, "="):
 		value = value[1:]
@@ -44,7 +49,7 @@ func (r *repairScope) Decode(ctx *kong.DecodeContext) error {
 		return nil
 	}
 	ctx.Scan.Pop()
-	if !isText || !slices.Contains(scopes, repair.Scope(value)) {
+	if !isText || !isScope(value) {
 		return fmt.Errorf("%q is none of all, leaks, bitmaps, refcounts", value)
 	}
 	*r = repairScope(value)

@@ -1,0 +1,46 @@
+package check
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// Where a result has more findings than a report lists, rare ones are listed all the
+// same, and the counts add up to the totals.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	var fs []Finding
+	add := func(code Code, severity Severity, n int, fixed bool) {
+		for range n {
+			fs = append(fs, Finding{Code: code, Severity: severity, Count: 2, Fixed: fixed})
+		}
+	}
+	add(MAP001, Corruption, 100, false)
+	add(MAP001, Corruption, 40, true)
+	add(REF006, Leak, 3, false)
+	add(BMD012, Note, 90, false)
+	fs = append(fs, Finding{Code: MAP001, Severity: Corruption, Count: 1000, Rest: true})
+	assert.Equal(t, fs, bounded(fs, 500), "there is room for all")
+	for _, most := range []int{1, 3, 10, 30} {
+		got := bounded(fs, 5*most)
+		rests := 0
+		byCode := make(map[Code]int)
+		for _, f := range got {
+			byCode[f.Code]++
+			if f.Rest {
+				rests++
+				assert.NotEmpty(t, f.Message)
+				assert.NotEmpty(t, f.Structure)
+			}
+		}
+		assert.LessOrEqual(t, len(got)-rests, 5*most)
+		assert.Equal(t, CountFindings(fs), CountFindings(got))
+		if most >= 3 {
+			assert.Equal(t, 3, byCode[REF006])
+		}
+		if most == 30 {
+			assert.Equal(t, 2, rests, "MAP001 and BMD012")
+		}
+	}
+}

@@ -1,0 +1,134 @@
+package report
+
+import (
+	"path"
+	"slices"
+
+	"github.com/qcheck/qcheck/check"
+)
+
+// Trial is what repairs would make of an image, found out by planning them.
+type Trial struct {
+	// Changes tells that a repair without further options does anything.
+	Changes bool
+	// Sound tells that nothing is left to be repaired then.
+	Sound bool
+	// Left lists what could be settled with one more option.
+	Left []Advice
+}
+
+// try gives the trial of an image, nil where none can be had.
+func (i *Image) try() *Trial {
+	if i.Try == nil {
+		return nil
+	}
+	return i.Try()
+}
+
+// recounted are the codes of refcounts, and of flags that go by them.
+var recounted = []check.Code{check.REF005, check.REF006, check.REF008, check.MAP004, check.MAP008}
+
+// onlyRefcounts tells that nothing is wrong but refcounts, of which everything is known:
+// a repair settles that for certain.
+func onlyRefcounts(r *check.Result) bool {
+	return !slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
+		return !f.Fixed && f.Severity > check.Note && f.Code != check.HDR006 && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
+	})
+}
+
+// repairsItself tells that QEMU mends all that is wrong when it opens the image for
+// writing, as it does with one that has the dirty bit and lazy refcounts.
+func repairsItself(r *check.Result) bool {
+	dirty := slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Code == check.HDR006 && !f.Fixed })
+	return dirty && r.QEMUOpen.ReadWrite == check.OpenOK && onlyRefcounts(r)
+}
+
+// way says how findings can be settled. What is said of a repair has been tried, or is
+// certain.
+func way(img *Image, code check.Code) string {
+	r := img.Result
+	if v := r.Verdict; v == check.VerdictIncomplete || v == check.VerdictUnsupported {
+		return ""
+	}
+	var bad, mendable bool
+	for i := range r.Findings {
+		if f := &r.Findings[i]; !f.Fixed && f.Severity > check.Note {
+			bad, mendable = true, mendable || f.Repair != check.RepairNone
+		}
+	}
+	if name := missingDataFile(r); name != "" {
+		return "put the external data file back, which holds all guest data: " + dataFilePath(img.Name, name)
+	}
+	if name := missingBacking(r); name != "" {
+		return "put the backing file back (" + name + "), or judge the image without it: `qcheck --no-backing {image}`"
+	}
+	var t *Trial
+	switch {
+	case bad && onlyRefcounts(r):
+		return adviceSafe
+	case r.Verdict == check.VerdictCorrupt || mendable || r.Verdict == check.VerdictInDoubt:
+		if t = img.try(); t == nil {
+			return adviceTry
+		}
+	default:
+		t = &Trial{} // there is nothing to be tried
+	}
+	switch {
+	case t.Changes && t.Sound:
+		return adviceSafe
+	case len(t.Left) > 0 && t.Left[0].Option == "--reattach": // before anything else is concluded
+		return adviceReattach
+	case t.Changes:
+		return advicePart
+	case len(t.Left) > 0 && t.Left[0].Option == "--allow-data-loss":
+		return adviceLossy
+	case code == check.BMD012:
+		return adviceAllDirty
+	case r.Verdict == check.VerdictCorrupt:
+		return lastResort(r)
+	}
+	return ""
+}
+
+// lastResort is what is left where no repair settles anything. Only what QEMU opens can
+// be converted.
+func lastResort(r *check.Result) string {
+	if r.QEMUOpen.ReadOnly == check.OpenOK {
+		return adviceBackup
+	}
+	return adviceOnlyBackup
+}
+
+// missingDataFile gives the name of the external data file where it is missing, escaped.
+func missingDataFile(r *check.Result) string {
+	for i := range r.Findings {
+		// One that is too short has an expected size.
+		if f := &r.Findings[i]; f.Code == check.DAT001 && f.Expected == "" && !f.Fixed {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// missingBacking gives the name of the backing file where it is missing, escaped, and
+// nothing worse is wrong.
+func missingBacking(r *check.Result) (name string) {
+	for i := range r.Findings {
+		switch f := &r.Findings[i]; {
+		case f.Fixed || f.Severity <= check.Warning:
+		case f.Code == check.CHN001:
+			name = f.Value
+		default:
+			return ""
+		}
+	}
+	return name
+}
+
+// dataFilePath is where a data file belongs that an image names.
+func dataFilePath(image, name string) string {
+	if path.IsAbs(name) {
+		return name
+	}
+	return path.Join(path.Dir(image), name)
+}
