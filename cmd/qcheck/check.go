@@ -121,7 +121,7 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 		return c.notOpened(s, path, err)
 	}
 	defer o.Close()
-	if err := pending(s, path, c.undoPlaces(path, o.IsDevice()).all); err != nil {
+	if err := pending(s, o.repairable(), c.undoPlaces(path, o.File)); err != nil {
 		image.Err = err
 		return image, s.fail(err)
 	}
