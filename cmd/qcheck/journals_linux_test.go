@@ -177,6 +177,9 @@ func TestCopyOfAHalfRepairedImage(t *testing.T) {
 		assert.Equal(t, half, contentOf(t, duplicate))
 		require.FileExists(t, journal)
 	}
+	// A stranger's image must not make us open files.
+	_, _, errs := runIn("--untrusted", duplicate)
+	assert.NotContains(t, errs, "copy")
 	copySparse(t, journal, duplicate+undofile.Suffix)
 	require.NoError(t, os.Chmod(duplicate+undofile.Suffix, 0o600))
 	for _, p := range []string{duplicate, path} {

@@ -206,7 +206,7 @@ func (c *UndoCmd) forget(s *streams, r repairable) error {
 		case err != nil || !mine || state.Phase == repair.PhaseNone:
 		case state.Pending():
 			return &repairFailure{image: r.path, err: fmt.Errorf("%s: %w", check.Escape(p.Path), &repair.UnfinishedError{}),
-				hint: "`qcheck undo` rolls the repair back, `qcheck -r` repairs the image; then there is something to forget"}
+				hint: "`qcheck undo` rolls the repair back; `qcheck -r` does that too, then repairs the image"}
 		default:
 			ours = append(ours, p)
 		}
