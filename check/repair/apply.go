@@ -80,7 +80,7 @@ func Apply(ctx context.Context, f File, p *Plan, js Journals, opts ApplyOptions)
 	if opts.Time.IsZero() {
 		opts.Time = time.Now()
 	}
-	j, err := create(js, l, opts.Time)
+	j, err := create(f, js, l, opts.Time)
 	if err != nil {
 		return nil, err
 	}

@@ -130,6 +130,7 @@ const (
 	DamagedForeign Damage = iota // it is no journal at all
 	DamagedVersion               // a later version has made it
 	DamagedContent               // a checksum does not fit
+	DamagedOther                 // it is the journal of another image
 )
 
 // DamagedError means that an undo journal cannot be relied upon. Nothing has been
@@ -145,7 +146,17 @@ func (e *DamagedError) Error() string {
 		return "the file is not an undo journal"
 	case DamagedVersion:
 		return fmt.Sprintf("the undo journal has version %d, which this program does not know", e.Version)
+	case DamagedOther:
+		return "the undo journal was made for another image"
 	default:
 		return "the undo journal is damaged"
 	}
+}
+
+// UnfinishedError means that a journal is still needed: the repair that it tells of, or
+// its undoing, was interrupted.
+type UnfinishedError struct{}
+
+func (e *UnfinishedError) Error() string {
+	return "a repair was interrupted, and its undo journal is needed to finish it or roll it back"
 }

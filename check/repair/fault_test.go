@@ -97,7 +97,7 @@ func (s *scene) failed(t *testing.T, w *world, done *Applied, err, cause error, 
 		for _, o := range w.log {
 			require.NotEqual(t, onImage, o.on, at)
 		}
-		require.Equal(t, notBegun.Left == nil, !w.exists, at)
+		require.Equal(t, notBegun.Left == nil, !w.exists && !w.fresh, at)
 	case errors.As(err, &rolled):
 		require.Equal(t, s.before, w.image, at)
 		require.Equal(t, rolled.Left == nil, !w.exists, at)

@@ -21,13 +21,13 @@ func TestGlance(t *testing.T) {
 			require.Equal(t, want, got, "%s, %d operations", s.name, k)
 			phases[got.Phase]++
 			if got.Undoable() {
-				ok, err := Belongs(file{c}, place{c})
+				fit, err := FitOf(file{c}, place{c})
 				require.NoError(t, err, s.name)
-				require.True(t, ok, "%s, %d operations", s.name, k)
+				require.Equal(t, FitUndo, fit, "%s, %d operations", s.name, k)
 				c.image = append(c.image, 1, 2, 3)
-				ok, err = Belongs(file{c}, place{c})
+				fit, err = FitOf(file{c}, place{c})
 				require.NoError(t, err, s.name)
-				require.False(t, ok, s.name)
+				require.Equal(t, FitNone, fit, s.name)
 			}
 		}
 	}

@@ -21,34 +21,42 @@ import (
 // taken for one.
 //
 //	    0 ┌──────────────────────────────────────────────┐
-//	      │ head      0  8  magic "QCHKUNDO"             │
-//	      │           8  4  version: 1                   │
+//	      │ identity  0  8  magic "QCHKUNDO"             │
+//	      │           8  4  version: 2                   │
+//	      │          16  8  time, ns since the Epoch     │
+//	      │          24  8  the image's size before      │
+//	      │          32  8  number of the image's device │
+//	      │          40  8  its inode, 0 for a device    │
+//	      │          64 32  SHA-256 of its first sector  │
+//	      │         128  4  CRC-32C of the record so far │
+//	 4096 ├──────────────────────────────────────────────┤
+//	      │ head      0  8  magic "QCHKHEAD"             │
 //	      │          12  4  flags; bit 0: the image is   │
 //	      │                 marked corrupt meanwhile     │
-//	      │          16  8  time, ns since the Epoch     │
 //	      │          24  8  the image's size before      │
 //	      │          32  8  the image's size after       │
 //	      │          40  8  number of records            │
 //	      │          48  8  length of all records        │
 //	      │          56  4  length of the first sector   │
 //	      │          64 32  SHA-256 of all records       │
+//	      │          96 32  SHA-256 of the identity      │
 //	      │         512     first sector before          │
 //	      │        1024     first sector after           │
 //	      │        4064 32  SHA-256 of the head so far,  │
 //	      │                 the journal's digest         │
-//	 4096 ├──────────────────────────────────────────────┤
+//	 8192 ├──────────────────────────────────────────────┤
 //	      │ mark 1   sealed: the journal is whole, the   │
 //	      │          image may change from now on        │
-//	 8192 │ mark 2   verified: the repair is done        │
-//	12288 │ mark 3   finished: nothing is left to do     │
-//	16384 │ mark 4   undoing: it is being taken back     │
-//	20480 │ mark 5   undone: the image is as before      │
+//	12288 │ mark 2   verified: the repair is done        │
+//	16384 │ mark 3   finished: nothing is left to do     │
+//	20480 │ mark 4   undoing: it is being taken back     │
+//	24576 │ mark 5   undone: the image is as before      │
 //	      │   each    0  8  magic "QCHKMARK"             │
 //	      │           8  4  which mark                   │
 //	      │          16  8  time, ns since the Epoch     │
 //	      │          24 32  the journal's digest         │
 //	      │          56  4  CRC-32C of the mark so far   │
-//	24576 ├──────────────────────────────────────────────┤
+//	28672 ├──────────────────────────────────────────────┤
 //	      │ record    0  8  offset in the image          │
 //	      │           8  4  length n in bytes            │
 //	      │          12  2  number of versions v, 1 to 5 │
@@ -72,9 +80,14 @@ import (
 // the disk with the rest of the journal: neither can a torn write of one damage
 // another, nor can a disk that is full keep a mark from being made. Without the
 // first mark the image has not been touched.
+//
+// The identity is written and flushed before anything else, so that a journal which
+// was never finished can be told from a file that is none of ours.
 const (
 	journalMagic   = "QCHKUNDO"
-	journalVersion = 1
+	headMagic      = "QCHKHEAD"
+	journalVersion = 2
+	headAt         = journalBlock
 	journalBlock   = 4096
 	headDigestAt   = journalBlock - sha256.Size
 	sectorBeforeAt = qcow2.SectorSize
@@ -83,7 +96,7 @@ const (
 	markMagic = "QCHKMARK"
 	markSize  = 60
 
-	recordsAt      = (1 + int64(lastMark)) * journalBlock
+	recordsAt      = (2 + int64(lastMark)) * journalBlock
 	recordHeadSize = 24
 	// maxRecord bounds a record's length, so that a record can be held in
 	// memory whatever a journal says.
@@ -105,7 +118,7 @@ const (
 	lastMark = markUndone
 )
 
-func (m mark) offset() int64 { return int64(m) * journalBlock }
+func (m mark) offset() int64 { return headAt + int64(m)*journalBlock }
 
 var crcTable = crc32.MakeTable(crc32.Castagnoli)
 
@@ -121,15 +134,18 @@ type JournalFile interface {
 // Journals is the place of an image's undo journal. This package opens no files
 // by itself.
 type Journals interface {
-	// Create makes the file, for reading and writing. It fails with
-	// [fs.ErrExist] when there is one, whatever it holds.
+	// Create makes a new file, for reading and writing. Until Publish nobody else
+	// finds it. It fails with [fs.ErrExist] when the place is taken.
 	Create() (JournalFile, error)
+	// Publish puts the file that Create has made in its place, so that it is still
+	// there after a power cut. It never replaces another file.
+	Publish() error
 	// Open opens the file, or fails with [fs.ErrNotExist].
 	Open() (JournalFile, error)
-	// Remove removes the file.
+	// Remove removes the file: the new one until it is published.
 	Remove() error
-	// SyncDir makes sure that it survives a power cut that the file is there,
-	// or not there any more.
+	// SyncDir makes sure that it survives a power cut that the file is not there
+	// any more.
 	SyncDir() error
 }
 
@@ -139,8 +155,8 @@ type journal struct {
 	phase Phase
 	marks map[mark][]byte // that were read, as they are in the file
 
-	corrupts         bool // the image is marked corrupt while it is half-written
-	time             time.Time
+	identity         identity
+	corrupts         bool  // the image is marked corrupt while it is half-written
 	oldSize, newSize int64 // of the image, in bytes
 	records          uint64
 	length           int64 // of all records, in bytes
@@ -159,22 +175,21 @@ func (j *journal) withMark(sector []byte) []byte {
 	return b
 }
 
-// encodeHead gives the journal's first block and notes its digest.
+// encodeHead gives the journal's second block and notes its digest.
 func (j *journal) encodeHead() []byte {
 	b := make([]byte, journalBlock)
-	copy(b, journalMagic)
+	copy(b, headMagic)
 	le := binary.LittleEndian
-	le.PutUint32(b[8:], journalVersion)
 	if j.corrupts {
 		le.PutUint32(b[12:], flagCorrupts)
 	}
-	le.PutUint64(b[16:], uint64(j.time.UnixNano()))
 	le.PutUint64(b[24:], uint64(j.oldSize))
 	le.PutUint64(b[32:], uint64(j.newSize))
 	le.PutUint64(b[40:], j.records)
 	le.PutUint64(b[48:], uint64(j.length))
 	le.PutUint32(b[56:], uint32(len(j.before)))
 	copy(b[64:], j.sum[:])
+	copy(b[96:], j.identity.digest[:])
 	copy(b[sectorBeforeAt:], j.before)
 	copy(b[sectorAfterAt:], j.after)
 	j.digest = sha256.Sum256(b[:headDigestAt])
@@ -216,12 +231,20 @@ func (j *journal) confirm() error {
 }
 
 // writeJournal writes all of a journal but the seal, and flushes it.
-func writeJournal(f JournalFile, l *layout, now time.Time) (*journal, error) {
+func writeJournal(f JournalFile, l *layout, id identity) (*journal, error) {
 	j := &journal{
-		f: f, phase: PhaseOpen, corrupts: l.corrupts, time: now,
+		f: f, phase: PhaseOpen, identity: id, corrupts: l.corrupts,
 		oldSize: l.plan.OldSize, newSize: l.plan.NewSize, before: l.before, after: l.after,
 	}
-	w := &recordWriter{f: f, buf: make([]byte, recordsAt, writeSize), hash: sha256.New(), oldSize: j.oldSize}
+	if _, err := f.WriteAt(j.identity.encode(), 0); err != nil {
+		return nil, err
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	w := &recordWriter{
+		f: f, off: headAt, buf: make([]byte, recordsAt-headAt, writeSize), hash: sha256.New(), oldSize: j.oldSize,
+	}
 	for p := range l.pieces() {
 		w.add(p)
 	}
@@ -232,13 +255,13 @@ func writeJournal(f JournalFile, l *layout, now time.Time) (*journal, error) {
 	}
 	j.records, j.length = w.records, w.off-recordsAt
 	w.hash.Sum(j.sum[:0])
-	if _, err := f.WriteAt(j.encodeHead(), 0); err != nil {
+	if _, err := f.WriteAt(j.encodeHead(), headAt); err != nil {
 		return nil, err
 	}
 	return j, f.Sync()
 }
 
-// recordWriter writes records one after the other. The blocks before them are
+// recordWriter writes records one after the other. The head and the marks are
 // written with the first, as zeros. After an error it does nothing more.
 type recordWriter struct {
 	f       JournalFile
@@ -323,14 +346,14 @@ func (w *recordWriter) flush() {
 
 // create makes, writes and seals the journal of a layout. When it fails the image
 // may stay as it is, and nothing is left of the journal if that can be had.
-func create(js Journals, l *layout, now time.Time) (*journal, error) {
-	f, err := js.Create()
+func create(f File, js Journals, l *layout, now time.Time) (*journal, error) {
+	jf, err := js.Create()
 	if err != nil {
 		return nil, &NotBegunError{Err: fmt.Errorf("the undo journal cannot be created: %w", err)}
 	}
-	j, err := writeJournal(f, l, now)
+	j, err := writeJournal(jf, l, identityOf(f, l, now))
 	if err == nil {
-		err = js.SyncDir()
+		err = js.Publish()
 	}
 	if err == nil {
 		err = j.mark(markSealed)
@@ -338,7 +361,7 @@ func create(js Journals, l *layout, now time.Time) (*journal, error) {
 	if err == nil {
 		return j, nil
 	}
-	return nil, &NotBegunError{Err: fmt.Errorf("the undo journal cannot be written: %w", err), Left: discard(f, js)}
+	return nil, &NotBegunError{Err: fmt.Errorf("the undo journal cannot be written: %w", err), Left: discard(jf, js)}
 }
 
 // discard closes and removes a journal that is of no more use.

@@ -23,8 +23,8 @@ type Phase uint8
 const (
 	// PhaseNone: there is no journal.
 	PhaseNone Phase = iota
-	// PhaseIncomplete: the journal was never finished, so the image has not been
-	// touched. The journal is of no use.
+	// PhaseIncomplete: the journal says which image it was to be for, but was never
+	// finished, so the image has not been touched. The journal is of no use.
 	PhaseIncomplete
 	// PhaseOpen: the repair was interrupted. The image may be half-written, and
 	// is rolled back.
@@ -48,9 +48,10 @@ func (p Phase) String() string { return phaseNames[p] }
 // JournalState is what a journal says.
 type JournalState struct {
 	Phase Phase
+	Time  time.Time // of the repair
+	Image FileID    // the image that the journal was made for
 	// The rest is known from PhaseOpen on.
-	Time             time.Time // of the repair
-	OldSize, NewSize int64     // of the image before and after the repair, in bytes
+	OldSize, NewSize int64 // of the image before and after the repair, in bytes
 	Records          uint64
 	Length           int64 // of the records, in bytes
 }
@@ -91,31 +92,46 @@ func StateOf(js Journals) (JournalState, error) {
 
 func (j *journal) state() JournalState {
 	if j.phase == PhaseIncomplete {
-		return JournalState{Phase: j.phase}
+		return JournalState{Phase: j.phase, Time: j.identity.time, Image: j.identity.id}
 	}
 	return JournalState{
-		Phase: j.phase, Time: j.time, OldSize: j.oldSize, NewSize: j.newSize, Records: j.records, Length: j.length,
+		Phase: j.phase, Time: j.identity.time, Image: j.identity.id, OldSize: j.oldSize, NewSize: j.newSize, Records: j.records, Length: j.length,
 	}
 }
 
-// load reads a journal and holds it to its checksums. Of one that is incomplete
-// nothing but the phase is known.
-func load(f JournalFile) (*journal, error) {
-	head := make([]byte, journalBlock)
-	if err := readZeros(f, head, 0); err != nil {
-		return nil, err
+// open reads a journal's first blocks. The damage is what speaks against relying on
+// them; without an identity it is no journal of ours, and nothing else counts.
+func open(f JournalFile) (j *journal, marks marksFound, damage *DamagedError, err error) {
+	b := make([]byte, 2*journalBlock)
+	if err := readZeros(f, b, 0); err != nil {
+		return nil, marks, nil, err
 	}
-	j := &journal{f: f}
-	marks, err := j.readMarks()
+	j = &journal{f: f}
+	if marks, err = j.readMarks(); err != nil {
+		return nil, marks, nil, err
+	}
+	if damage := j.identity.decode(b); damage != nil {
+		if damage.Kind == DamagedForeign && marks.any() {
+			damage.Kind = DamagedContent
+		}
+		return nil, marks, damage, nil
+	}
+	damage = j.decodeHead(b[headAt:])
+	if damage == nil {
+		damage = marks.check(j)
+	}
+	return j, marks, damage, nil
+}
+
+// load reads a journal and holds it to its checksums. Of one that is incomplete
+// nothing but the identity and the phase is known.
+func load(f JournalFile) (*journal, error) {
+	j, marks, damage, err := open(f)
 	if err != nil {
 		return nil, err
 	}
-	damage := j.decodeHead(head)
-	if damage != nil && damage.Kind == DamagedForeign && marks.any() {
-		damage.Kind = DamagedContent
-	}
-	if damage == nil && marks.any() {
-		damage = marks.check(j)
+	if j == nil {
+		return nil, damage
 	}
 	if damage == nil && !marks.blank {
 		if damage, err = j.checkRecords(); err != nil {
@@ -123,15 +139,20 @@ func load(f JournalFile) (*journal, error) {
 		}
 	}
 	switch {
-	case damage != nil && (damage.Kind != DamagedContent || marks.any()):
+	case damage != nil && marks.any():
 		return nil, damage
 	case damage != nil, marks.blank:
 		// Not sealed. What is torn may be the head or the seal itself; where the
 		// rest is sound, better take it that the image was touched.
-		return &journal{f: f, phase: PhaseIncomplete}, nil
+		return j.incomplete(), nil
 	}
 	j.marks, j.phase = marks.whole, marks.phase()
 	return j, nil
+}
+
+// incomplete is what is left of a journal that was never sealed.
+func (j *journal) incomplete() *journal {
+	return &journal{f: j.f, phase: PhaseIncomplete, identity: j.identity}
 }
 
 // marksFound are the marks of a journal.
@@ -191,39 +212,30 @@ func (j *journal) hasMark(m mark) bool {
 	return ok || err != nil
 }
 
-// decodeHead reads the first block of a journal.
+// decodeHead reads the second block of a journal, the identity of which is known.
 func (j *journal) decodeHead(b []byte) *DamagedError {
 	le := binary.LittleEndian
-	// The block may have been torn while it was written: the beginning of a head
-	// is no foreign file.
-	n := 0
-	for n < len(journalMagic) && b[n] == journalMagic[n] {
-		n++
-	}
-	version := le.Uint32(b[8:])
-	switch {
-	case n < len(journalMagic) && !allZero(b[n:]):
-		return &DamagedError{Kind: DamagedForeign}
-	case n == len(journalMagic) && version > journalVersion:
-		return &DamagedError{Kind: DamagedVersion, Version: version}
-	case sha256.Sum256(b[:headDigestAt]) != [sha256.Size]byte(b[headDigestAt:]):
+	if string(b[:len(headMagic)]) != headMagic || sha256.Sum256(b[:headDigestAt]) != [sha256.Size]byte(b[headDigestAt:]) ||
+		[sha256.Size]byte(b[96:]) != j.identity.digest {
 		return &DamagedError{Kind: DamagedContent}
 	}
 	j.digest = [sha256.Size]byte(b[headDigestAt:])
 	flags := le.Uint32(b[12:])
 	j.corrupts = flags&flagCorrupts != 0
-	j.time = time.Unix(0, int64(le.Uint64(b[16:])))
 	j.records = le.Uint64(b[40:])
 	j.sum = [sha256.Size]byte(b[64:])
 	oldSize, newSize, length, sector := le.Uint64(b[24:]), le.Uint64(b[32:]), le.Uint64(b[48:]), le.Uint32(b[56:])
 	// The checksum holds, and yet the file may come from a stranger.
-	if version != journalVersion || flags&^flagCorrupts != 0 || oldSize > newSize || newSize > math.MaxInt64 ||
+	if flags&^flagCorrupts != 0 || oldSize != uint64(j.identity.size) || oldSize > newSize || newSize > math.MaxInt64 ||
 		length > math.MaxInt64-uint64(recordsAt) || uint64(sector) != min(oldSize, qcow2.SectorSize) {
 		return &DamagedError{Kind: DamagedContent}
 	}
 	j.oldSize, j.newSize, j.length = int64(oldSize), int64(newSize), int64(length)
 	j.before = bytes.Clone(b[sectorBeforeAt:][:sector])
 	j.after = bytes.Clone(b[sectorAfterAt:][:sector])
+	if sha256.Sum256(j.before) != j.identity.sector {
+		return &DamagedError{Kind: DamagedContent}
+	}
 	if j.corrupts != (canMark(j.before) && canMark(j.after)) {
 		return &DamagedError{Kind: DamagedContent}
 	}

@@ -56,7 +56,7 @@ func TestDamagedJournal(t *testing.T) {
 				c := w.killed(0)
 				at := r.IntN(len(c.journal))
 				if r.IntN(2) == 0 {
-					at = r.IntN(64) + journalBlock*r.IntN(1+int(lastMark)) // head and marks
+					at = r.IntN(identitySize) + journalBlock*r.IntN(2+int(lastMark)) // identity, head and marks
 				}
 				c.journal[at] ^= 1 << r.IntN(8)
 				check(c, at)
@@ -65,7 +65,8 @@ func TestDamagedJournal(t *testing.T) {
 				c := w.killed(0)
 				// Cut off before the seal, a journal looks like one that was never
 				// made: that it was there nobody can know.
-				at := journalBlock + markSize + r.IntN(len(c.journal)-journalBlock-markSize)
+				sealed := int(markSealed.offset()) + markSize
+				at := sealed + r.IntN(len(c.journal)-sealed)
 				c.journal = c.journal[:at]
 				check(c, at)
 			}
@@ -94,11 +95,12 @@ func TestState(t *testing.T) {
 	}
 	reseal := func(b []byte) []byte {
 		j := &journal{}
-		_ = j.decodeHead(b[:journalBlock])
+		_ = j.identity.decode(b)
+		_ = j.decodeHead(b[headAt:recordsAt])
 		copy(b[markSealed.offset():], j.encodeMark(markSealed, time.Time{}))
 		return b
 	}
-	marksOnly := with(open, 0, make([]byte, 8)...)
+	const h = headAt
 	for _, c := range []struct {
 		name   string
 		b      []byte
@@ -106,10 +108,17 @@ func TestState(t *testing.T) {
 		damage Damage
 		broken bool
 	}{
-		{name: "empty", phase: PhaseIncomplete},
-		{name: "zeros", b: make([]byte, 100_000), phase: PhaseIncomplete},
-		{name: "head torn in the magic", b: []byte("QCHK"), phase: PhaseIncomplete},
-		{name: "head torn", b: open[:700], phase: PhaseIncomplete},
+		// What does not begin with a whole record of which image it is for is never ours.
+		{name: "empty", damage: DamagedForeign, broken: true},
+		{name: "zeros", b: make([]byte, 100_000), damage: DamagedForeign, broken: true},
+		{name: "identity torn in the magic", b: []byte("QCHK"), damage: DamagedForeign, broken: true},
+		{name: "nothing but the magic", b: []byte(journalMagic), damage: DamagedContent, broken: true},
+		{name: "identity torn", b: open[:100], damage: DamagedContent, broken: true},
+		{name: "identity torn at its end", b: open[:identitySize-1], damage: DamagedContent, broken: true},
+		{name: "nothing but the identity", b: open[:identitySize], phase: PhaseIncomplete},
+		{name: "head torn in the magic", b: open[:h+4], phase: PhaseIncomplete},
+		{name: "head torn", b: open[:h+700], phase: PhaseIncomplete},
+		{name: "head missing", b: with(open[:recordsAt], h, make([]byte, recordsAt-h)...), phase: PhaseIncomplete},
 		{name: "not sealed", b: with(open, markSealed.offset(), make([]byte, markSize)...), phase: PhaseIncomplete},
 		{name: "seal torn", b: with(open, markSealed.offset()+30, make([]byte, 30)...), phase: PhaseOpen},
 		{name: "seal torn, records not there", b: with(open[:recordsAt], markSealed.offset()+30, make([]byte, 30)...), phase: PhaseIncomplete},
@@ -117,16 +126,19 @@ func TestState(t *testing.T) {
 		{name: "finished", b: finished, phase: PhaseFinished},
 		{name: "foreign", b: []byte("#!/bin/sh\n"), damage: DamagedForeign, broken: true},
 		{name: "foreign, begins alike", b: []byte("QCHKMARK"), damage: DamagedForeign, broken: true},
-		{name: "later version", b: with(open, 8, 2), damage: DamagedVersion, broken: true},
-		{name: "head lost", b: marksOnly, damage: DamagedContent, broken: true},
+		{name: "later version", b: with(open, 8, journalVersion+1), damage: DamagedVersion, broken: true},
+		{name: "earlier version", b: with(open, 8, journalVersion-1), damage: DamagedVersion, broken: true},
+		{name: "identity lost", b: with(open, 0, make([]byte, identitySize)...), damage: DamagedContent, broken: true},
+		{name: "another image's identity", b: with(open, 0, (&identity{size: 5}).encode()...), damage: DamagedContent, broken: true},
+		{name: "head lost", b: with(open, h, make([]byte, 8)...), damage: DamagedContent, broken: true},
 		{name: "records lost", b: open[:recordsAt], damage: DamagedContent, broken: true},
 		{name: "another journal's seal", b: with(open, markSealed.offset(), (&journal{}).encodeMark(markSealed, time.Time{})...), damage: DamagedContent, broken: true},
-		{name: "unknown flag", b: reseal(rehead(with(open, 12, 0x81))), damage: DamagedContent, broken: true},
-		{name: "mark denied", b: reseal(rehead(with(open, 12, 0))), damage: DamagedContent, broken: true},
-		{name: "sizes wrap", b: reseal(rehead(with(open, 32, 0, 0, 0, 0, 0, 0, 0, 0x80))), damage: DamagedContent, broken: true},
-		{name: "length wraps", b: reseal(rehead(with(open, 48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f))), damage: DamagedContent, broken: true},
-		{name: "length is too long", b: reseal(rehead(with(open, 50, 1))), damage: DamagedContent, broken: true},
-		{name: "more records", b: reseal(rehead(with(open, 44, 1))), damage: DamagedContent, broken: true},
+		{name: "unknown flag", b: reseal(rehead(with(open, h+12, 0x81))), damage: DamagedContent, broken: true},
+		{name: "mark denied", b: reseal(rehead(with(open, h+12, 0))), damage: DamagedContent, broken: true},
+		{name: "sizes wrap", b: reseal(rehead(with(open, h+32, 0, 0, 0, 0, 0, 0, 0, 0x80))), damage: DamagedContent, broken: true},
+		{name: "length wraps", b: reseal(rehead(with(open, h+48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f))), damage: DamagedContent, broken: true},
+		{name: "length is too long", b: reseal(rehead(with(open, h+50, 1))), damage: DamagedContent, broken: true},
+		{name: "more records", b: reseal(rehead(with(open, h+44, 1))), damage: DamagedContent, broken: true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := worldOf(s.before)
@@ -158,9 +170,7 @@ func TestState(t *testing.T) {
 
 // rehead makes the checksum of a changed head right.
 func rehead(b []byte) []byte {
-	j := &journal{}
-	_ = j.decodeHead(append(append([]byte(nil), b[:headDigestAt]...), make([]byte, journalBlock-headDigestAt)...))
-	copy(b[headDigestAt:], headSum(b))
+	copy(b[headAt+headDigestAt:], headSum(b[headAt:]))
 	return b
 }
 
@@ -239,11 +249,13 @@ func rawRecord(at uint64, n uint32, versions, stored uint16, payload []byte) []b
 func rawJournal(image []byte, oldSize, newSize int64, n uint64, records []byte) []byte {
 	sector := image[:min(len(image), 512)]
 	j := &journal{
-		corrupts: canMark(sector), time: time.Unix(1, 0), oldSize: oldSize, newSize: newSize, records: n,
+		identity: identity{time: time.Unix(1, 0), size: oldSize, sector: sumOf(sector)},
+		corrupts: canMark(sector), oldSize: oldSize, newSize: newSize, records: n,
 		length: int64(len(records)), sum: sumOf(records), before: sector, after: sector,
 	}
 	b := make([]byte, recordsAt, int(recordsAt)+len(records))
-	copy(b, j.encodeHead())
+	copy(b, j.identity.encode())
+	copy(b[headAt:], j.encodeHead())
 	copy(b[markSealed.offset():], j.encodeMark(markSealed, time.Unix(2, 0)))
 	return append(b, records...)
 }
@@ -269,10 +281,10 @@ func FuzzJournal(f *testing.F) {
 		if _, err := s.apply(w); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(w.image, w.journal[:journalBlock], w.journal[recordsAt:], uint8(i))
+		f.Add(w.image, w.journal[:2*journalBlock], w.journal[recordsAt:], uint8(i))
 	}
 	f.Fuzz(func(t *testing.T, image, head, records []byte, marks uint8) {
-		if len(image) == 0 || len(head) > journalBlock {
+		if len(image) == 0 || len(head) > 2*journalBlock {
 			return
 		}
 		// Sums that hold, so that something is found behind them.
@@ -280,12 +292,17 @@ func FuzzJournal(f *testing.F) {
 		copy(b, head)
 		if marks&1 != 0 {
 			records = rehash(records)
-			binary.LittleEndian.PutUint64(b[48:], uint64(len(records)))
+			h := b[headAt:]
+			binary.LittleEndian.PutUint64(h[48:], uint64(len(records)))
 			sum := sumOf(records)
-			copy(b[64:], sum[:])
-			copy(b[headDigestAt:], headSum(b))
+			copy(h[64:], sum[:])
+			le := binary.LittleEndian
+			le.PutUint32(b[identitySumEnd:], crcOf(b[:identitySumEnd]))
+			id := sumOf(b[:identitySize])
+			copy(h[96:], id[:])
+			rehead(b)
 		}
-		j := &journal{digest: [32]byte(b[headDigestAt:journalBlock])}
+		j := &journal{digest: [32]byte(b[headAt+headDigestAt : headAt+journalBlock])}
 		for m := markSealed; m <= lastMark; m++ {
 			if marks>>m&1 != 0 {
 				copy(b[m.offset():], j.encodeMark(m, time.Time{}))

@@ -239,7 +239,9 @@ func TakeBack(f File, js Journals) (Recovery, error) {
 
 func (j *journal) takeBack(f File) (Action, error) {
 	if j.phase == PhaseIncomplete || j.phase == PhaseUndone {
-		return RecoveredDropped, nil
+		// Nothing that could be compared byte by byte keeps another image's journal
+		// from being removed here.
+		return RecoveredDropped, j.mustMatch(f)
 	}
 	return RecoveredRolledBack, j.undo(f)
 }

@@ -261,6 +261,7 @@ func (p folder) Create() (JournalFile, error) {
 	return os.OpenFile(string(p), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 func (p folder) Open() (JournalFile, error) { return os.OpenFile(string(p), os.O_RDWR, 0) }
+func (p folder) Publish() error             { return p.SyncDir() }
 func (p folder) Remove() error              { return os.Remove(string(p)) }
 func (p folder) SyncDir() error {
 	d, err := os.Open(filepath.Dir(string(p)))

@@ -13,7 +13,8 @@ import (
 type world struct {
 	image   []byte
 	journal []byte
-	exists  bool // the journal
+	exists  bool // the journal, in its place
+	fresh   bool // a journal that is not in its place yet
 	log     []op // since everything was on the disk
 	start   *world
 
@@ -37,6 +38,7 @@ const (
 	opWrite change = iota
 	opTruncate
 	opCreate
+	opPublish
 	opRemove
 	opSync
 )
@@ -103,9 +105,11 @@ func (w *world) apply(o op) {
 			*file = append(*file, make([]byte, n-len(*file))...)
 		}
 	case opCreate:
-		w.exists, w.journal = true, nil
+		w.fresh, w.journal = true, nil
+	case opPublish:
+		w.fresh, w.exists = false, true
 	case opRemove:
-		w.exists = false
+		w.fresh, w.exists = false, false
 	}
 }
 
@@ -283,6 +287,13 @@ func (j place) Open() (JournalFile, error) {
 		return nil, fs.ErrNotExist
 	}
 	return journalFile(j), nil
+}
+
+func (j place) Publish() error {
+	if err := j.w.perform(op{on: onDir, do: opPublish}); err != nil {
+		return err
+	}
+	return j.SyncDir()
 }
 
 func (j place) Remove() error  { return j.w.perform(op{on: onDir, do: opRemove}) }

@@ -122,7 +122,11 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 		return c.notOpened(s, path, err)
 	}
 	defer o.Close()
-	if err := pending(s, path, c.undoPlaces(path, o.IsDevice()).all); err != nil {
+	places := c.undoPlaces(path, o.File)
+	if c.Untrusted {
+		places.found = nil // a stranger's image must not make us open files
+	}
+	if err := pending(s, o.repairable(), places); err != nil {
 		image.Err = err
 		return image, s.fail(err)
 	}

@@ -17,6 +17,12 @@ import (
 )
 
 func main() {
+	// Where the runtime gives up, it would end with 2, which here means a corrupt image:
+	// out of memory, a signal that asks for a dump, a fault in a goroutine. So it ends by a
+	// signal of its own (SIGABRT) instead; docs/exit-codes.md says where it cannot.
+	// SIGQUIT must be left to it: it has its threads dump their stacks by it, and would wait
+	// ten seconds for those that do not.
+	debug.SetTraceback("crash")
 	code, by := execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	if by != nil {
 		dieOf(by)

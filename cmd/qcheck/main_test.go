@@ -52,6 +52,10 @@ func TestMain(m *testing.M) {
 //	                       findings.0.code; "len" gives a list's length
 //	jsonl N PATH VALUE     the same for line N of several, from 1 on
 //	poke FILE OFFSET HEX   overwrite bytes of a file
+//	zeros SIZE FILE        make a file of zeros
+//	truncate SIZE FILE     change a file's length
+//	interrupt IMAGE JOURNAL  make a finished repair look like one that was killed before
+//	                       it was proved
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	samples := t.TempDir()
@@ -86,7 +90,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"code": scriptCode, "errors": scriptErrors, "json": scriptJSON, "jsonl": scriptJSONLine,
-			"poke": scriptPoke,
+			"poke": scriptPoke, "zeros": scriptZeros, "truncate": scriptTruncate, "interrupt": scriptInterrupt,
 		},
 	})
 }
@@ -111,7 +115,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	args = args[1:]
 	checks := args[0] == "qcheck" && (len(args) < 2 || args[1] != "corpus" && args[1] != "fuzz")
-	writes := len(args) > 1 && args[1] == "undo" || slices.ContainsFunc(args, func(a string) bool {
+	writes := len(args) > 1 && args[1] == "undo" && !slices.Contains(args, "--list") || slices.ContainsFunc(args, func(a string) bool {
 		return a == "-r" || strings.HasPrefix(a, "-r=") || strings.HasPrefix(a, "--repair")
 	}) && !slices.Contains(args, "-n")
 	var before map[string]fileState
@@ -139,7 +143,8 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	if checks {
 		after := stateOf(ts)
 		for name, was := range before {
-			if writes && (slices.Contains(args, name) || slices.Contains(args, "./"+name) || was.mode.IsDir() || strings.HasSuffix(name, undofile.Suffix)) {
+			if writes && (slices.Contains(args, name) || slices.Contains(args, "./"+name) || was.mode.IsDir() || strings.Contains(name, undofile.Suffix) ||
+				slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(name, a+".") })) {
 				continue
 			}
 			if is := after[name]; is != was {
@@ -261,6 +266,52 @@ func scriptPoke(ts *testscript.TestScript, neg bool, args []string) {
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	code, _ := execute(args, stdin, stdout, stderr)
 	return code
+}
+
+func scriptZeros(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: zeros SIZE FILE")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), make([]byte, n), 0o600))
+}
+
+func scriptTruncate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: truncate SIZE FILE")
+	}
+	n, err := strconv.ParseInt(args[0], 0, 64)
+	ts.Check(err)
+	ts.Check(os.Truncate(ts.MkAbs(args[1]), n))
+}
+
+func scriptInterrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: interrupt IMAGE JOURNAL")
+	}
+	ts.Check(interrupt(ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// interrupt takes the marks off a journal that say that its repair is done, and marks
+// the image corrupt as it is meanwhile.
+func interrupt(image, journal string) error {
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	j, err := os.OpenFile(journal, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	var b [1]byte
+	_, err = f.ReadAt(b[:], 79)
+	b[0] |= 2
+	_, err2 := f.WriteAt(b[:], 79)
+	_, err3 := j.WriteAt(make([]byte, 8192), 12288)
+	return errors.Join(err, err2, err3)
 }
 
 // runIn carries out a command line in the test's process; paths must be absolute.

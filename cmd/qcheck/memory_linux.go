@@ -9,7 +9,7 @@ import (
 )
 
 // machineMemory is the memory of the machine in bytes, or of the container where
-// that has less; 0 where it is not known.
+// that has less, or what a limit of addresses leaves of it; 0 where it is not known.
 func machineMemory() uint64 {
 	var total uint64
 	var info unix.Sysinfo_t
@@ -25,5 +25,22 @@ func machineMemory() uint64 {
 			total = n
 		}
 	}
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &limit) == nil && limit.Cur != unix.RLIM_INFINITY {
+		if left := addressesLeft(limit); total == 0 || left < total {
+			total = left
+		}
+	}
 	return total
+}
+
+// addressesLeft is how many bytes a limit of addresses (ulimit -v) leaves. The runtime
+// ends the program where there are none left, and it has taken many more by now than it
+// uses.
+func addressesLeft(limit unix.Rlimit) uint64 {
+	text, _ := os.ReadFile("/proc/self/statm")
+	pages, _, _ := bytes.Cut(text, []byte{' '})
+	used, _ := strconv.ParseUint(string(pages), 10, 40)
+	used *= uint64(os.Getpagesize())
+	return max(limit.Cur, used+1) - used
 }

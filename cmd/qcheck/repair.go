@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"maps"
 	"os"
@@ -16,35 +15,9 @@ import (
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
-	"github.com/qcheck/qcheck/cmd/qcheck/internal/undofile"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/report"
 )
-
-// undoPlaces are where the undo journal of an image is, and where it may be as well.
-type undoPlaces struct {
-	// keep is where the journal of this repair is kept, or nil for nowhere.
-	keep *undofile.Place
-	// all are the places at which a repair may have been interrupted.
-	all   []*undofile.Place
-	named bool // keep was named by the user
-}
-
-// undoPlaces finds the places for an image.
-func (r *RepairFlags) undoPlaces(path string, device bool) undoPlaces {
-	p := undofile.Default(path, device)
-	u := undoPlaces{keep: p, all: []*undofile.Place{p}}
-	switch {
-	case r.NoUndo:
-		u.keep = nil
-	case r.Undo != nil:
-		u.keep, u.named = &undofile.Place{Path: *r.Undo}, true
-		if *r.Undo != p.Path {
-			u.all = append(u.all, u.keep)
-		}
-	}
-	return u
-}
 
 // repairFailure is what keeps an image from being repaired, or from being checked because
 // of a repair.
@@ -66,82 +39,6 @@ func (e *repairFailure) Unwrap() error { return e.err }
 // Hint says what to do about it.
 func (e *repairFailure) Hint() string { return e.hint }
 
-// pending tells of a repair that was interrupted, before anything else is said of
-// the image: what is in it may be half of the one and half of the other. A file that
-// is no journal, or whose image may not be told, is none of a check's business.
-func pending(s *streams, path string, places []*undofile.Place) error {
-	for _, p := range places {
-		look := *p
-		look.ReadOnly = true
-		state, err := repair.Glance(&look)
-		switch {
-		case err != nil:
-			if _, damaged := errors.AsType[*repair.DamagedError](err); damaged || !errors.Is(err, fs.ErrPermission) {
-				s.warning(fmt.Sprintf("%s: whether a repair was interrupted cannot be told: %s: %v", check.Escape(path), check.Escape(p.Path), err))
-			}
-		case state.Pending():
-			what := "a repair of this image was interrupted"
-			if state.Phase == repair.PhaseUndoing {
-				what = "the undoing of a repair of this image was interrupted"
-			}
-			return &repairFailure{image: path,
-				err: fmt.Errorf("%s (%s), and has to be brought to an end before anything else", what, state.Time.Format("2006-01-02 15:04:05")),
-				hint: fmt.Sprintf("`qcheck -r %[1]s` does that and goes on, `qcheck undo %[1]s` does only that; the undo journal is %[2]s",
-					report.Typed(path), check.Escape(p.Path))}
-		}
-	}
-	return nil
-}
-
-// recoverAll brings an image in order after a repair that was interrupted, and says
-// so. It gives what was done, as reports have it.
-func recoverAll(s *streams, path string, f repair.File, places []*undofile.Place) (string, error) {
-	did := ""
-	for _, p := range places {
-		rec, err := repair.Recover(f, p)
-		if err != nil {
-			return did, recoverError(path, p, err)
-		}
-		switch rec.Action {
-		case repair.RecoveredRolledBack:
-			did = "rolled-back"
-			s.warning(fmt.Sprintf("%s: a repair had been interrupted; it has been rolled back first", check.Escape(path)))
-		case repair.RecoveredCompleted:
-			did = "completed"
-			s.warning(fmt.Sprintf("%s: a repair had been interrupted at its last step; that has been done first", check.Escape(path)))
-		}
-		if rec.Left != nil {
-			s.warning(fmt.Sprintf("%s is of no more use, and cannot be removed: %v", check.Escape(p.Path), rec.Left))
-		}
-	}
-	return did, nil
-}
-
-// recoverError says what can be done when a journal could not be followed.
-func recoverError(path string, p *undofile.Place, err error) error {
-	name := check.Escape(p.Path)
-	e := &repairFailure{image: path, err: fmt.Errorf("undo journal %s: %w", name, err)}
-	changed, isChanged := errors.AsType[*repair.ChangedError](err)
-	damaged, isDamaged := errors.AsType[*repair.DamagedError](err)
-	_, noFile := errors.AsType[*undofile.NotAFileError](err)
-	_, interrupted := errors.AsType[*repair.InterruptedError](err)
-	switch {
-	case isChanged && changed.Phase == repair.PhaseFinished:
-		e.hint = "the journal is of another image, or the image has been used since: the repair cannot be taken back any more"
-	case isChanged:
-		e.hint = fmt.Sprintf("if the image was restored or replaced since, remove %s and start anew", name)
-	case isDamaged && damaged.Kind == repair.DamagedForeign:
-		e.hint = "nothing has been written; name another file with --undo"
-	case isDamaged:
-		e.hint = fmt.Sprintf("nothing has been written; move %s away, or name another file with --undo", name)
-	case noFile:
-		e.hint = "name another file with --undo"
-	case interrupted:
-		e.hint = "the undo journal is still there: mend what is in the way, then run the same command again"
-	}
-	return e
-}
-
 // repairOne repairs one image and gives what is to be reported, with its exit code.
 func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts check.Options) (report.Image, exitCode) {
 	image := report.Image{Name: path, MaxFindings: opts.MaxFindings}
@@ -154,8 +51,8 @@ func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts 
 		return c.notOpened(s, path, err)
 	}
 	defer o.Close()
-	places := c.undoPlaces(path, o.IsDevice())
-	recovered, err := recoverAll(s, path, o.File, places.all)
+	places := c.undoPlaces(path, o.File)
+	recovered, err := recoverAll(s, o.repairable(), places)
 	if err == nil {
 		err = o.reopen()
 	}
@@ -193,48 +90,33 @@ func (c *CheckCmd) apply(ctx context.Context, s *streams, o *opened, plan *repai
 	}
 	var js repair.Journals
 	if places.keep != nil {
-		if err := replaceable(o, places); err != nil {
+		if err := makeRoom(o.repairable(), places); err != nil {
 			return nil, err
 		}
 		js = places.keep
+	}
+	if err := stillThere(o.repairable()); err != nil {
+		return nil, err
 	}
 	var after *check.Result
 	verify := func(ctx context.Context, r io.ReaderAt, size int64) (err error) {
 		after, err = verify(ctx, o, r, size, plan, opts, c.CompactBitmaps)
 		return err
 	}
-	applied, err := repair.Apply(ctx, o.File, plan, js, repair.ApplyOptions{Verify: verify})
+	applied, err := repair.Apply(ctx, o.repairable(), plan, js, repair.ApplyOptions{Verify: verify})
+	places.settle(err)
 	if err != nil {
 		return nil, applyError(o.path, places, err)
+	}
+	if !o.IsAt(o.path) {
+		return nil, &repairFailure{image: o.path,
+			err:  errors.New("another file took this name while the repair was under way; the file that was repaired is the one that had the name before"),
+			hint: "check the file that has the name now"}
 	}
 	if applied.Unclosed != nil {
 		s.warning(fmt.Sprintf("%s: the repair is done, but the undo journal could not be marked as finished: %v", check.Escape(o.path), applied.Unclosed))
 	}
 	return check.Repaired(plan.Before, after, opts.MaxFindings), nil
-}
-
-// replaceable looks at what is in the place of a new journal. Recover has been
-// called, so no repair is under way there. One that was named must not cost another
-// image its journal.
-func replaceable(o *opened, places undoPlaces) error {
-	p := places.keep
-	state, err := repair.StateOf(p)
-	if err != nil {
-		return recoverError(o.path, p, err)
-	}
-	if places.named && state.Phase == repair.PhaseFinished {
-		ours, err := repair.Belongs(o.File, p)
-		if err != nil {
-			return recoverError(o.path, p, err)
-		}
-		if !ours {
-			return &repairFailure{image: o.path,
-				err:  fmt.Errorf("%s is the undo journal of another image, or of an earlier state of this one", check.Escape(p.Path)),
-				hint: "name another file with --undo, or remove this one if it is not needed any more"}
-		}
-	}
-	p.Replace = state.Phase != repair.PhaseNone
-	return nil
 }
 
 // verify checks a repaired image and holds the result against the plan's promise.
@@ -303,7 +185,7 @@ func (c *CheckCmd) planOne(ctx context.Context, o *opened, opts check.Options) (
 	if err != nil {
 		return nil, planError(err)
 	}
-	return c.told(plan, c.undoPlaces(o.path, o.IsDevice())), nil
+	return c.told(plan, c.undoPlaces(o.path, o.File)), nil
 }
 
 // makePlan works out a repair.
@@ -407,6 +289,8 @@ func applyError(path string, places undoPlaces, err error) error {
 		} else if !isFailed {
 			e.err = fmt.Errorf("%w: the repair was rolled back, the image is as before", errInterrupted)
 		}
+	case errors.Is(err, errReplaced):
+		e.err, e.hint = errReplaced, replacedHint
 	case isNotBegun && places.keep != nil:
 		e.err = fmt.Errorf("%s: %w", check.Escape(places.keep.Path), notBegun)
 		e.hint = "--undo FILE keeps the undo journal in another place, --no-undo does without"

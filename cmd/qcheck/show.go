@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
-	"github.com/qcheck/qcheck/cmd/qcheck/internal/undofile"
 	"github.com/qcheck/qcheck/report"
 )
 
@@ -45,7 +44,7 @@ func (c *Show) show(ctx context.Context, g *Globals, s *streams, path string, f 
 	if o.Live() {
 		s.warning(check.Escape(path) + ": another program writes to the image; what it has not written yet is not seen")
 	}
-	if err := pending(s, path, []*undofile.Place{undofile.Default(path, o.IsDevice())}); err != nil {
+	if err := pending(s, o.repairable(), placesOf(path, o.File)); err != nil {
 		s.warning(err.Error())
 	}
 	res, err := checkImage(ctx, o, check.Options{})

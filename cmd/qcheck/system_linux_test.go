@@ -165,6 +165,62 @@ func TestInterruptedLoop(t *testing.T) {
 	}
 }
 
+// Exit code 2 says that an image is corrupt. What makes Go's runtime give up ends by a
+// signal, so that nobody takes one for the other.
+func TestTheRuntimeNeverEndsWithTwo(t *testing.T) {
+	t.Parallel()
+	path := sample(t, 1)
+	// waiting is a check that has seen one image and waits for the names of others.
+	waiting := func() (*exec.Cmd, *bytes.Buffer) {
+		var stderr bytes.Buffer
+		cmd := program(t, "-o", "jsonl", path, "--files-from", "-")
+		cmd.Dir, cmd.Stderr = t.TempDir(), &stderr // a core goes there
+		names, err := cmd.StdinPipe()
+		require.NoError(t, err)
+		t.Cleanup(func() { names.Close() })
+		out, err := cmd.StdoutPipe()
+		require.NoError(t, err)
+		require.NoError(t, cmd.Start())
+		_, err = out.Read(make([]byte, 1))
+		require.NoError(t, err)
+		return cmd, &stderr
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGABRT, syscall.SIGTRAP, syscall.SIGSYS, syscall.SIGBUS} {
+		cmd, stderr := waiting()
+		require.NoError(t, cmd.Process.Signal(signal))
+		require.Error(t, cmd.Wait(), "%v", signal)
+		assert.Equal(t, syscall.SIGABRT, cmd.ProcessState.Sys().(syscall.WaitStatus).Signal(), "%v", signal)
+		assert.Contains(t, stderr.String(), "goroutine", "%v", signal)
+	}
+}
+
+// Where addresses are bounded, counting references stays within what is left of them: the
+// check is incomplete, rather than dead.
+func TestLimitOfAddresses(t *testing.T) {
+	t.Parallel()
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skipf("SKIPPED, NOT TESTED: no shell: %v", err)
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(self, filepath.Join(dir, "qcheck")))
+	path := sample(t, 0)
+	for _, kib := range []int{2 << 20, 4 << 20} {
+		cmd := exec.Command(shell, "-c", fmt.Sprintf("ulimit -v %d && exec %s %s", kib, filepath.Join(dir, "qcheck"), path))
+		out, _ := cmd.CombinedOutput()
+		assert.NotEqual(t, 2, cmd.ProcessState.ExitCode(), "%d KiB: %s", kib, out)
+	}
+	least := func(limit uint64) uint64 {
+		return addressesLeft(unix.Rlimit{Cur: limit, Max: limit})
+	}
+	left := least(16 << 30)
+	assert.Less(t, left, uint64(16<<30))
+	assert.Greater(t, left, uint64(1<<30))
+	assert.EqualValues(t, 1, least(4096), "used up already; 0 would be no bound")
+}
+
 // terminal makes a pseudo-terminal of so many columns; output gives what has been
 // written to it.
 func terminal(t *testing.T, columns uint16) (tty *os.File, output func() string) {

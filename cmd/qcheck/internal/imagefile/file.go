@@ -50,6 +50,7 @@ type Options struct {
 type File struct {
 	f      *os.File
 	opts   Options
+	info   fs.FileInfo // as it was opened
 	size   int64
 	device bool
 
@@ -103,7 +104,7 @@ func newFile(osFile *os.File, opts Options) (*File, error) {
 	if !usable(info.Mode()) {
 		return nil, &NotRegularError{Mode: info.Mode()}
 	}
-	f := &File{f: osFile, opts: opts, device: !info.Mode().IsRegular()}
+	f := &File{f: osFile, opts: opts, info: info, device: !info.Mode().IsRegular()}
 	conn, err := osFile.SyscallConn()
 	if err != nil {
 		return nil, err
