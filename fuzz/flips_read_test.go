@@ -242,7 +242,7 @@ func (r *reading) differs(is *reading) (what []string) {
 			what = append(what, diskName(i)+" has another size")
 		}
 		if n, fails := wrongPieces(a.pieces, b.pieces); n > 0 {
-			what = append(what, fmt.Sprintf("%s reads wrongly in %d KiB (%d KiB not at all)", diskName(i), n/2, fails/2))
+			what = append(what, fmt.Sprintf("%s reads wrongly in %d bytes (%d of them not at all)", diskName(i), n*pieceSize, fails*pieceSize))
 		}
 		if n, _ := wrongPieces(a.vm, b.vm); n > 0 {
 			what = append(what, fmt.Sprintf("the VM state of %s reads wrongly", diskName(i)))
@@ -292,7 +292,7 @@ func (want *reading) worse(before, after *reading) (what []string) {
 			a = after.disks[i]
 		}
 		if n := piecesWorse(w.pieces, b.pieces, a.pieces) + piecesWorse(w.vm, b.vm, a.vm); n > 0 {
-			what = append(what, fmt.Sprintf("%s: %d KiB that could be read", diskName(i), (n+1)/2))
+			what = append(what, fmt.Sprintf("%s: %d bytes could be read rightly before the repair", diskName(i), n*pieceSize))
 		}
 		if b.size == w.size && a.size != w.size || b.vmSize == w.vmSize && a.vmSize != w.vmSize {
 			what = append(what, diskName(i)+" had the right size")

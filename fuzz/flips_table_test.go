@@ -53,7 +53,7 @@ func share(n, of int) string {
 func flipTable(all []*flipCount) string {
 	var b strings.Builder
 	columns := append(slices.Clone(flipOutcomes), flipFaults...)
-	fmt.Fprintf(&b, "| image | flips | %s | healed of those that matter | QEMU heals | QEMU lies |\n|---|---:|%s---:|---:|---:|\n",
+	fmt.Fprintf(&b, "| image | flips | %s | healed of those that matter | QEMU heals | QEMU ends with 0, reads otherwise |\n|---|---:|%s---:|---:|---:|\n",
 		strings.Join(columns, " | "), strings.Repeat("---:|", len(columns)))
 	sum := &flipCount{kind: flipKind{name: "all"}, outcomes: make(map[string]int), faults: make(map[string]int), theirs: make(map[string]int), ours: make(map[string]int)}
 	row := func(c *flipCount) {
@@ -79,7 +79,7 @@ func flipTable(all []*flipCount) string {
 	}
 	row(sum)
 	if sum.asked > 0 {
-		fmt.Fprintf(&b, "\nOf %d flips that matter both were asked to repair a copy: qcheck heals %d and lies of %d, `qemu-img check -r all` heals %d, lies of %d, and makes %d worse without hiding it.\n",
+		fmt.Fprintf(&b, "\nOf %d flips that qcheck notices both were asked to repair a copy: qcheck heals %d and lies of %d, `qemu-img check -r all` heals %d, lies of %d, and makes %d worse without hiding it.\n",
 			sum.asked, sum.ours[flipHealed], sum.ours[flipFaulty], sum.theirs[flipHealed], sum.theirs[flipLied], sum.theirs[flipWorse])
 	}
 	return b.String()

@@ -21,14 +21,16 @@ import (
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/corpus/qemutest"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 var (
 	flipsKinds  = flag.String("flips.kinds", "*", "the images whose bits are flipped: names with wildcards, with commas between them")
-	flipsEvery  = flag.Uint64("flips.every", 40, "flip one of so many bits, chosen by their place (1: all)")
+	flipsEvery  = flag.Uint64("flips.every", 24, "flip one of so many bits, chosen by their place (1: all)")
 	flipsOne    = flag.String("flips.one", "", "flip one bit and tell everything of it: KIND:OFFSET:BIT")
-	flipsQEMU   = flag.Bool("flips.qemu", false, "ask qemu-img check too, and flip bits of images that QEMU makes")
-	flipsTheirs = flag.Uint64("flips.theirs", 8, "with -flips.qemu: try QEMU's own repair on one of so many copies (0: none)")
+	flipsQEMU   = flag.Bool("flips.qemu", false, "ask qemu-img check too, where it is installed, and flip bits of images that QEMU makes")
+	flipsAsk    = flag.Uint64("flips.ask", 4, "with -flips.qemu: ask about one of so many flips")
+	flipsTheirs = flag.Uint64("flips.theirs", 16, "with -flips.qemu: try QEMU's own repair on one of so many copies (0: none)")
 	flipsOut    = flag.String("flips.out", "", "write a line for each bad flip to this file")
 	flipsDocs   = flag.Bool("flips.docs", false, "write the table to docs/flips.md")
 	flipsUpdate = flag.Bool("flips.update", false, "write the faults that are found to testdata/flips-known.txt")
@@ -45,8 +47,8 @@ func chosen(kind string, f flip, every uint64, salt string) bool {
 		return every == 1
 	}
 	h := fnv.New64a()
-	fmt.Fprintf(h, "%s %d %d %s", kind, f.at, f.bit, salt)
-	return h.Sum64()%every == 0
+	fmt.Fprintf(h, "%s %s %d %d", salt, kind, f.at, f.bit)
+	return (h.Sum64()*0x9e3779b97f4a7c15>>24)%every == 0 // its low bits are no better than those of the place
 }
 
 func chosenKind(name string) bool {
@@ -75,6 +77,14 @@ func newFlipBase(t testing.TB, k flipKind) *flipBase {
 	b.res = res
 	b.was = readImage(b.img.Store, b.img.Siblings, nil, res)
 	require.Empty(t, b.was.differs(b.read(b.img.Store, res)))
+	if k.made == nil && k.spec.Crypt == qcow2.CryptNone {
+		// The reader is right where the builder says the same.
+		require.Equal(t, pieces(b.img.Guest(), b.was.disks[0].size), b.was.disks[0].pieces, k.name)
+		for i, sn := range res.Snapshots {
+			d := b.was.disks[i+1]
+			require.Equal(t, pieces(b.img.SnapshotGuest(sn.ID), d.size), d.pieces, k.name)
+		}
+	}
 	some := 0
 	for _, sum := range b.was.disks[0].pieces {
 		require.NotEqual(t, uint64(pieceFails), sum, "%s cannot be read", k.name)
@@ -96,7 +106,11 @@ func TestFlips(t *testing.T) {
 	}
 	every := *flipsEvery
 	if testing.Short() {
-		every *= 10
+		every *= 50
+	}
+	if _, ok := qemutest.Find(qemutest.QemuImg); *flipsQEMU && !ok {
+		t.Logf("%s is missing: it is not asked", qemutest.QemuImg)
+		*flipsQEMU = false
 	}
 	var all []*flipCount
 	for _, k := range flipKinds(*flipsQEMU) {
@@ -172,7 +186,7 @@ func flipAll(t *testing.T, k flipKind, every uint64) *flipCount {
 	}
 	var q *flipQEMU
 	if *flipsQEMU {
-		q = newFlipQEMU(t, b.img)
+		q = newFlipQEMU(t, b)
 	}
 	results := make([]tried, len(flips))
 	var next atomic.Int64
@@ -182,7 +196,13 @@ func flipAll(t *testing.T, k flipKind, every uint64) *flipCount {
 			for i := next.Add(1) - 1; i < int64(len(flips)); i = next.Add(1) - 1 {
 				trial := b.try(flips[i])
 				if q != nil {
-					q.ask(b, trial, fmt.Sprintf("image-%d.qcow2", w), chosen(k.name, flips[i], *flipsTheirs, "theirs"))
+					name := fmt.Sprintf("image-%d.qcow2", w)
+					if chosen(k.name, flips[i], *flipsAsk, "ask") {
+						q.ask(trial, name)
+					}
+					if chosen(k.name, flips[i], *flipsTheirs, "theirs") {
+						q.repair(b, trial, name)
+					}
 				}
 				results[i] = trial.x
 			}
@@ -192,7 +212,7 @@ func flipAll(t *testing.T, k flipKind, every uint64) *flipCount {
 	for i := range results {
 		c.add(&results[i])
 	}
-	t.Logf("%s: %d of %d bits", k.name, len(flips), c.all)
+	t.Logf("%s: %d of %d bits %v %v", k.name, len(flips), c.all, c.outcomes, c.faults)
 	return c
 }
 
@@ -219,7 +239,9 @@ func flipOne(t *testing.T) {
 		}
 		trial := b.try(f)
 		if *flipsQEMU {
-			newFlipQEMU(t, b.img).ask(b, trial, "image-0.qcow2", *flipsTheirs > 0)
+			q := newFlipQEMU(t, b)
+			q.ask(trial, "image-0.qcow2")
+			q.repair(b, trial, "image-0.qcow2")
 			defer func() { t.Logf("QEMU: %+v", trial.x.theirs) }()
 		}
 		t.Log(&trial.x)
