@@ -55,7 +55,7 @@ func (q *flipQEMU) check(s *corpus.Store, name string) int {
 
 // What QEMU may take for a repair: it makes a file as long as a wrong offset in it,
 // and a refcount table for all of that.
-const flipLimits = `ulimit -f 1048576; ulimit -v 1048576; exec "$@"`
+const flipLimits = `ulimit -f 1048576; ulimit -v 1048576; ulimit -t 10; exec "$@"`
 
 // run runs `qemu-img check` on a file.
 func (q *flipQEMU) run(path string, more ...string) int {

@@ -23,7 +23,8 @@ type flipCount struct {
 	// ours what came of qcheck's repair of the same.
 	asked        int
 	theirs, ours map[string]int
-	bad          []*tried
+	// bad are those with faults, open the others that are not healed.
+	bad, open []*tried
 }
 
 func (c *flipCount) add(x *tried) {
@@ -32,8 +33,11 @@ func (c *flipCount) add(x *tried) {
 	for _, f := range x.faults {
 		c.faults[f]++
 	}
-	if len(x.faults) > 0 {
+	switch {
+	case len(x.faults) > 0:
 		c.bad = append(c.bad, x)
+	case x.outcome != flipHealed && x.outcome != flipHarmless:
+		c.open = append(c.open, x)
 	}
 	if x.repaired != "" {
 		c.asked++
@@ -85,7 +89,8 @@ func flipTable(all []*flipCount) string {
 	return b.String()
 }
 
-// flipGroups lists the faults, those that are alike together.
+// flipGroups lists the faults, those that are alike together, and after them what
+// else is not healed.
 func flipGroups(all []*flipCount) string {
 	type group struct {
 		kinds  map[string]int
@@ -97,8 +102,12 @@ func flipGroups(all []*flipCount) string {
 	}
 	groups := make(map[string]map[string]*group)
 	for _, c := range all {
-		for _, x := range c.bad {
-			for _, fault := range x.faults {
+		for _, x := range slices.Concat(c.bad, c.open) {
+			names := x.faults
+			if len(names) == 0 {
+				names = []string{x.outcome}
+			}
+			for _, fault := range names {
 				if groups[fault] == nil {
 					groups[fault] = make(map[string]*group)
 				}
@@ -135,7 +144,7 @@ func flipGroups(all []*flipCount) string {
 		}
 		return strings.Join(parts, "; ")
 	}
-	for _, fault := range flipFaults {
+	for _, fault := range append(slices.Clone(flipFaults), flipGaveUp, flipUnseen, flipKept) {
 		if len(groups[fault]) == 0 {
 			continue
 		}
