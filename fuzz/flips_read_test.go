@@ -90,7 +90,7 @@ func readImage(s *corpus.Store, siblings map[string]*corpus.Store, like *reading
 		if img.Header.CryptMethod != qcow2.CryptNone {
 			x.pieces = encrypted(d, most, key)
 		} else {
-			x.pieces = pieces(d, most)
+			x.pieces = diskPieces(d, most)
 		}
 		x.vm = pieces(d.VMState(), mostVM)
 		r.disks = append(r.disks, x)
@@ -133,11 +133,35 @@ func readImage(s *corpus.Store, siblings map[string]*corpus.Store, like *reading
 	return r
 }
 
+// diskPieces reads n bytes of a disk, but not what is not mapped.
+func diskPieces(d *qcow2.Disk, n int64) []uint64 {
+	if d.Image().Header.HasBackingFile() {
+		return pieces(d, n)
+	}
+	sums := make([]uint64, (n+pieceSize-1)/pieceSize)
+	done := int64(0)
+	for x, err := range d.Map(0, qcow2.GuestOffset(n)) {
+		if err == nil && (x.Kind == qcow2.GuestZero || x.Kind == qcow2.GuestUnallocated) {
+			continue
+		}
+		start := max(done, int64(x.Start)/pieceSize*pieceSize)
+		done = max(done, min(n, (int64(x.Start)+int64(x.Length)+pieceSize-1)/pieceSize*pieceSize))
+		readPieces(d, sums, start, done)
+	}
+	return sums
+}
+
 // pieces reads n bytes.
 func pieces(r io.ReaderAt, n int64) []uint64 {
 	sums := make([]uint64, (n+pieceSize-1)/pieceSize)
-	buf := make([]byte, readAtOnce)
-	for at := int64(0); at < n; {
+	readPieces(r, sums, 0, n)
+	return sums
+}
+
+// readPieces reads the bytes from at to n.
+func readPieces(r io.ReaderAt, sums []uint64, at, n int64) {
+	buf := make([]byte, min(readAtOnce, max(n-at, 0)))
+	for at < n {
 		p := buf[:min(readAtOnce, n-at)]
 		if k, err := r.ReadAt(p, at); k < len(p) && err != nil {
 			// Piece by piece, since only some of it cannot be read.
@@ -157,7 +181,6 @@ func pieces(r io.ReaderAt, n int64) []uint64 {
 		}
 		at += int64(len(p))
 	}
-	return sums
 }
 
 var noBytes [readAtOnce]byte
