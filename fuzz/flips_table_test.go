@@ -175,7 +175,7 @@ const (
 )
 
 // writeFlipDocs puts the table in the documentation.
-func writeFlipDocs(t *testing.T, all []*flipCount) {
+func writeFlipDocs(t *testing.T, all []*flipCount, every uint64) {
 	t.Helper()
 	text, err := os.ReadFile(flipsDocsFile)
 	require.NoError(t, err)
@@ -186,6 +186,9 @@ func writeFlipDocs(t *testing.T, all []*flipCount) {
 	var b bytes.Buffer
 	b.Write(head)
 	b.WriteString(flipDocsBegin)
+	if every > 1 {
+		fmt.Fprintf(&b, "One of %d bits was flipped.\n\n", every)
+	}
 	if *flipsQEMU {
 		major, minor := qemutest.Version(t)
 		fmt.Fprintf(&b, "QEMU %d.%d was asked.\n\n", major, minor)

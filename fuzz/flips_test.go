@@ -140,7 +140,6 @@ func TestFlips(t *testing.T) {
 		}
 	}
 	if *flipsUpdate {
-		require.Equal(t, uint64(1), every, "-flips.update takes -flips.every=1")
 		text := "# The faults of repairs of single flipped bits that are known, to be mended; written by -flips.update.\n" +
 			strings.Join(slices.Sorted(maps.Keys(found)), "\n") + "\n"
 		require.NoError(t, os.WriteFile(flipsKnownFile, []byte(text), 0o644))
@@ -154,8 +153,7 @@ func TestFlips(t *testing.T) {
 		}
 	}
 	if *flipsDocs {
-		require.Equal(t, uint64(1), every, "-flips.docs takes -flips.every=1")
-		writeFlipDocs(t, all)
+		writeFlipDocs(t, all, every)
 	}
 }
 
