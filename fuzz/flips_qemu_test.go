@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -34,17 +36,20 @@ func newFlipQEMU(t testing.TB, b *flipBase) *flipQEMU {
 		dir = shm
 		t.Cleanup(func() { os.RemoveAll(shm) })
 	}
-	require.NoError(t, b.img.WriteFiles(dir, "image.qcow2"))
+	// Each worker has files of its own: QEMU locks them.
+	for w := range runtime.GOMAXPROCS(0) {
+		require.NoError(t, b.img.WriteFiles(filepath.Join(dir, strconv.Itoa(w)), "image.qcow2"))
+	}
 	return &flipQEMU{program: program, dir: dir, crypt: b.kind.spec.Crypt != qcow2.CryptNone, known: new(sync.Map)}
 }
 
 // check gives the exit code of `qemu-img check`; of equal images one is asked for.
-func (q *flipQEMU) check(s *corpus.Store, name string) int {
+func (q *flipQEMU) check(s *corpus.Store, worker string) int {
 	sum := s.Sum()
 	if rc, ok := q.known.Load(sum); ok {
 		return rc.(int)
 	}
-	path := filepath.Join(q.dir, name)
+	path := filepath.Join(q.dir, worker, "image.qcow2")
 	if s.WriteFile(path) != nil {
 		return -1
 	}
@@ -68,7 +73,7 @@ func (q *flipQEMU) run(path string, more ...string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", args...)
-	cmd.Dir, cmd.WaitDelay = q.dir, time.Second
+	cmd.Dir, cmd.WaitDelay = filepath.Dir(path), time.Second
 	err := cmd.Run()
 	switch {
 	case ctx.Err() != nil || cmd.ProcessState == nil:
@@ -107,7 +112,7 @@ func (q *flipQEMU) repair(b *flipBase, t *flipTrial, worker string) {
 	if x.outcome == flipHarmless || x.outcome == flipUnseen {
 		return
 	}
-	path := filepath.Join(q.dir, worker+".theirs")
+	path := filepath.Join(q.dir, worker, "theirs.qcow2")
 	defer os.Remove(path)
 	if t.flipped.WriteFile(path) != nil {
 		return

@@ -10,6 +10,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -194,7 +195,7 @@ func flipAll(t *testing.T, k flipKind, every uint64) *flipCount {
 			for i := next.Add(1) - 1; i < int64(len(flips)); i = next.Add(1) - 1 {
 				trial := b.try(flips[i])
 				if q != nil {
-					name := fmt.Sprintf("image-%d.qcow2", w)
+					name := strconv.Itoa(w)
 					if chosen(k.name, flips[i], *flipsAsk, "ask") {
 						q.ask(trial, name)
 					}
@@ -238,8 +239,8 @@ func flipOne(t *testing.T) {
 		trial := b.try(f)
 		if *flipsQEMU {
 			q := newFlipQEMU(t, b)
-			q.ask(trial, "image-0.qcow2")
-			q.repair(b, trial, "image-0.qcow2")
+			q.ask(trial, "0")
+			q.repair(b, trial, "0")
 			defer func() { t.Logf("QEMU: %+v", trial.x.theirs) }()
 		}
 		t.Log(&trial.x)
