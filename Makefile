@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build fuzz fuzz-mutants fuzz-native test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
+.PHONY: build fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -56,6 +56,12 @@ fuzz-native: ## each native fuzz target for FUZZTIME (5m, or a number of runs: 2
 			$(GO) test $$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
 		done; \
 	done
+
+flips: ## flip every bit of the metadata of images of many kinds, and repair them (see docs/flips.md); takes some minutes
+	$(GO) test ./fuzz -timeout 0 -run 'TestFlips$$' -v -flips.every 1 -flips.qemu $(FLIPS)
+
+flips-docs: ## the same, and write what was found to docs/flips.md and to the list of known faults
+	$(GO) test ./fuzz -timeout 0 -run 'TestFlips$$' -v -flips.every 1 -flips.qemu -flips.docs -flips.update $(FLIPS)
 
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh
