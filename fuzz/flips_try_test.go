@@ -84,15 +84,7 @@ func exitOf(res *check.Result, err error) int {
 	if err != nil {
 		return 1
 	}
-	switch res.Verdict {
-	case check.VerdictClean, check.VerdictWarnings:
-		return 0
-	case check.VerdictLeaks:
-		return 3
-	case check.VerdictCorrupt:
-		return 2
-	}
-	return 1
+	return res.ExitCode()
 }
 
 // flipBase is an image before any flip.

@@ -32,7 +32,7 @@ var recounted = []check.Code{check.REF005, check.REF006, check.REF008, check.MAP
 // a repair settles that for certain.
 func onlyRefcounts(r *check.Result) bool {
 	return !slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
-		return !f.Fixed && f.Severity > check.Note && f.Code != check.HDR006 && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
+		return !f.Fixed && f.Severity > check.Warning && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
 	})
 }
 
