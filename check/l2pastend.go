@@ -1,0 +1,62 @@
+package check
+
+import (
+	"math/bits"
+
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// pastEnd notes an entry that leads past the end of the file to where the file can have
+// reached before it was cut, and what of the disk is gone with that.
+func (s *scanner) pastEnd(ts *tableScan, i int, j *judgement) {
+	if j.faults&^(faultPastEnd|faultCompressed|faultBeyond) != 0 {
+		return
+	}
+	offset, length := j.entry.Offset(), s.c.g.ClusterSize()
+	if j.compressed {
+		offset, length = j.descriptor.Offset, j.descriptor.Length()
+	}
+	if !s.c.wasInFile(offset, length) {
+		return
+	}
+	ts.past++
+	if first, n := s.c.pastEndOfFile(offset, length); n > 0 {
+		s.out.past.claim(StructDataCluster, first, n)
+	}
+	guest, end := (ts.start+uint64(i))<<s.c.g.ClusterBits, s.diskEnd(ts)
+	for part := range lostParts(s.c.g, j.entry, j.bitmap, s.zeroFlag) {
+		if from := guest + part.from; from < end {
+			s.out.past.lose(lostRange{l1: ts.t.l1, from: from, length: min(part.length, end-from)})
+		}
+	}
+}
+
+// diskEnd is the size of the disk that a table is for.
+func (s *scanner) diskEnd(ts *tableScan) uint64 {
+	if ts.t.active() {
+		return s.c.h.Size
+	}
+	return 1 << 63 // a snapshot's disk can have had another size
+}
+
+// part is a part of a cluster.
+type part struct{ from, length uint64 }
+
+// lostParts gives the parts of a cluster that are gone with its host cluster: all of it,
+// or the subclusters that are stored there; none where it reads as zeros.
+func lostParts(g qcow2.Geometry, e qcow2.L2Entry, b qcow2.SubclusterBitmap, zeroFlag bool) func(yield func(part) bool) {
+	return func(yield func(part) bool) {
+		switch {
+		case e.Compressed() || !g.ExtendedL2 && !(zeroFlag && e.Zero()):
+			yield(part{0, g.ClusterSize()})
+		case g.ExtendedL2:
+			size := g.SubclusterSize()
+			for k, n := uint64(0), uint64(0); k < qcow2.SubclustersPerCluster; k += max(n, 1) {
+				n = uint64(bits.TrailingZeros32(^(b.Allocated() >> k)))
+				if n > 0 && !yield(part{k * size, n * size}) {
+					return
+				}
+			}
+		}
+	}
+}
