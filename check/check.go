@@ -126,6 +126,7 @@ type run struct {
 
 	past      pastClaims // what leads past the end of the file
 	pastRefs  pastRefs   // refcounts past the end of the file
+	cutTables []CutTable // some of the tables that the end of the file cuts
 	truncated bool       // the end of the file is missing, see checkTruncated
 	readable  uint64     // clusters of the active disk that have data in the file
 	limitOnce sync.Once  // see formerLimit

@@ -56,23 +56,43 @@ func (c *run) losePastL1(n uint32) {
 	}
 	whole := min(all, (uint64(c.img.Size())-uint64(l.extent.Offset))/8)
 	if whole < all {
-		c.loseWindows(n, whole, all-whole)
+		length := uint64(c.h.L1Size) * 8
+		if n > 0 {
+			length = all * 8
+		}
+		c.cut(CutTable{Extent: at(l.extent.Offset, length), EntrySize: 8, Code: FIL001}, n, whole*c.g.L2Coverage(), (all-whole)*c.g.L2Coverage())
 	}
 }
 
 // losePastTable notes that an L2 table lies past the end of the file, or a part of it.
 func (c *run) losePastTable(n uint32, index uint64, offset qcow2.HostOffset) {
 	c.claimPastEnd(StructL2Table, offset, c.g.ClusterSize())
-	whole := uint64(0)
-	if size := uint64(c.img.Size()); uint64(offset) < size {
-		whole = (size - uint64(offset)) / c.g.L2EntrySize()
+	from, size := index*c.g.L2Coverage(), uint64(c.img.Size())
+	if uint64(offset) >= size {
+		c.loseFrom(n, from, c.g.L2Coverage())
+		return
 	}
-	from := index*c.g.L2Coverage() + whole<<c.g.ClusterBits
-	c.loseFrom(n, from, (c.g.L2Entries()-whole)<<c.g.ClusterBits)
+	whole := (size - uint64(offset)) / c.g.L2EntrySize()
+	c.cut(CutTable{Extent: at(offset, c.g.ClusterSize()), EntrySize: c.g.L2EntrySize(), Code: MAP003}, n, from+whole<<c.g.ClusterBits, (c.g.L2Entries()-whole)<<c.g.ClusterBits)
 }
 
-func (c *run) loseWindows(n uint32, first, count uint64) {
-	c.loseFrom(n, first*c.g.L2Coverage(), count*c.g.L2Coverage())
+// CutTable is a table that the end of the file cuts.
+type CutTable struct {
+	Extent    qcow2.Extent // as it was
+	EntrySize uint64       // bytes
+	Code      Code         // of the finding that says so
+	// The part of a disk that the missing entries were for.
+	Snapshot     string // ID, escaped; empty for the active disk
+	From, Length uint64 // bytes
+}
+
+// cut notes a table that the end of the file cuts, and what is gone with its rest.
+func (c *run) cut(t CutTable, l1 uint32, from, length uint64) {
+	c.loseFrom(l1, from, length)
+	if len(c.cutTables) < maxBlank {
+		t.Snapshot, t.From, t.Length = c.l1s[l1].snapshot, from, length
+		c.cutTables = append(c.cutTables, t)
+	}
 }
 
 // loseFrom notes that nothing is known any more of a part of a disk.

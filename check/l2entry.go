@@ -217,6 +217,10 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 			if readsZeros {
 				f.Repair = RepairSafe // nothing is read from there
 			}
+		case faultPastEnd:
+			if readsZeros || s.c.g.ExtendedL2 && j.bitmap.Allocated() == 0 {
+				f.Repair = RepairSafe
+			}
 		case faultConflict, faultNoOffset, faultBitmap:
 			f.Extent.Offset += 8
 			if k.fault == faultBitmap {
@@ -230,6 +234,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 			s.out.funnel.report(f)
 		}
 	}
+	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
 	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
 	if lost && len(s.out.doubts) < maxDoubts {
 		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: snapshot}, "its L2 entry does not lead to data")

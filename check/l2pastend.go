@@ -1,6 +1,7 @@
 package check
 
 import (
+	"iter"
 	"math/bits"
 
 	"github.com/qcheck/qcheck/qcow2"
@@ -24,9 +25,9 @@ func (s *scanner) pastEnd(ts *tableScan, i int, j *judgement) {
 		s.out.past.claim(StructDataCluster, first, n)
 	}
 	guest, end := (ts.start+uint64(i))<<s.c.g.ClusterBits, s.diskEnd(ts)
-	for part := range lostParts(s.c.g, j.entry, j.bitmap, s.zeroFlag) {
-		if from := guest + part.from; from < end {
-			s.out.past.lose(lostRange{l1: ts.t.l1, from: from, length: min(part.length, end-from)})
+	for from, length := range LostParts(s.c.g, j.entry, j.bitmap, s.zeroFlag) {
+		if from += guest; from < end {
+			s.out.past.lose(lostRange{l1: ts.t.l1, from: from, length: min(length, end-from)})
 		}
 	}
 }
@@ -39,24 +40,36 @@ func (s *scanner) diskEnd(ts *tableScan) uint64 {
 	return 1 << 63 // a snapshot's disk can have had another size
 }
 
-// part is a part of a cluster.
-type part struct{ from, length uint64 }
-
-// lostParts gives the parts of a cluster that are gone with its host cluster: all of it,
-// or the subclusters that are stored there; none where it reads as zeros.
-func lostParts(g qcow2.Geometry, e qcow2.L2Entry, b qcow2.SubclusterBitmap, zeroFlag bool) func(yield func(part) bool) {
-	return func(yield func(part) bool) {
+// LostParts gives the parts of a cluster that are gone with its host cluster, each by
+// where in the cluster it begins and its length in bytes: all of it, or the subclusters
+// that are stored there; none where it reads as zeros.
+func LostParts(g qcow2.Geometry, e qcow2.L2Entry, b qcow2.SubclusterBitmap, zeroFlag bool) iter.Seq2[uint64, uint64] {
+	return func(yield func(from, length uint64) bool) {
 		switch {
 		case e.Compressed() || !g.ExtendedL2 && !(zeroFlag && e.Zero()):
-			yield(part{0, g.ClusterSize()})
+			yield(0, g.ClusterSize())
 		case g.ExtendedL2:
 			size := g.SubclusterSize()
 			for k, n := uint64(0), uint64(0); k < qcow2.SubclustersPerCluster; k += max(n, 1) {
 				n = uint64(bits.TrailingZeros32(^(b.Allocated() >> k)))
-				if n > 0 && !yield(part{k * size, n * size}) {
+				if n > 0 && !yield(k*size, n*size) {
 					return
 				}
 			}
 		}
+	}
+}
+
+// tail notes that of the last cluster of a run the end of the file has cut so many bytes.
+func (s *scanner) tail(ts *tableScan, i int, missing uint64) {
+	cs := s.c.g.ClusterSize()
+	from, end := (ts.start+uint64(i))*cs, s.diskEnd(ts)
+	if from < end && len(s.out.past.tails) < maxBlank {
+		from += cs - missing
+		length := missing
+		if from+length > end {
+			length = max(end, from) - from
+		}
+		s.out.past.tails = append(s.out.past.tails, lostRange{l1: ts.t.l1, from: from, length: length})
 	}
 }

@@ -360,6 +360,9 @@ func (s *scanner) take(ts *tableScan, i int, n uint64, e qcow2.L2Entry) {
 	ts.readable += n
 	off := e.Offset()
 	s.allocated(ts, off, n)
+	if end := uint64(off) + n<<s.c.g.ClusterBits; end > s.fileSize {
+		s.tail(ts, i+int(n)-1, end-s.fileSize)
+	}
 	first := s.c.g.HostCluster(off)
 	marks := s.copiedMark(ts, e)
 	if len(ts.versions) == 0 {

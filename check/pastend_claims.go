@@ -14,6 +14,9 @@ type pastClaims struct {
 	lost    []lostRange
 	entries map[Structure]uint64 // pointers past the end, by what they should lead to
 	gone    map[uint32]uint64    // bytes of lost, by number of the L1 table
+	// tails are the parts of clusters that the end of the file cuts. QEMU leaves such, so
+	// only in a file that is known to be cut they are lost.
+	tails []lostRange
 }
 
 // pastClaim is a run of clusters past the end that pointers lead to.
@@ -86,6 +89,9 @@ func (p *pastClaims) absorb(q *pastClaims) {
 	}
 	for _, r := range q.lost {
 		p.addLost(r)
+	}
+	if len(p.tails)+len(q.tails) <= maxPastClaims {
+		p.tails = append(p.tails, q.tails...)
 	}
 	for s, n := range q.entries {
 		p.countEntries(s, n)

@@ -71,6 +71,9 @@ func (c *run) checkTruncated() {
 		end = max(end, c.refcountedEnd())
 	}
 	c.truncated = true
+	for _, r := range c.past.tails {
+		c.past.lose(r)
+	}
 	former := max(uint64(c.g.HostOffset(end)), c.l1End())
 	f := Finding{
 		Code: FIL001, Extent: at(qcow2.HostOffset(c.img.Size()), former-uint64(c.img.Size())), Repair: c.truncatedRepair(),
@@ -85,6 +88,8 @@ func (c *run) checkTruncated() {
 	if m := c.missingStructures(); m != "" {
 		say = append(say, "missing: "+m)
 	}
+	gone, unmapped := c.mergedLoss(0)
+	c.res.Truncation = &Truncation{Size: uint64(c.img.Size()), Former: former, Readable: c.readableBytes(), Gone: gone, Unmapped: unmapped}
 	f.Message = strings.Join(append(say, c.diskLoss()...), "; ")
 	c.report(f)
 }
@@ -243,8 +248,8 @@ func (c *run) diskLoss() (say []string) {
 	if c.h.L1Size > 0 && !c.l1Usable() && c.l1Readable() == 0 {
 		return []string{"the L1 table is gone, and with it the way to all of the disk"}
 	}
-	readable := ReadableSize(min(c.readable*c.g.ClusterSize(), c.h.Size))
-	gone, unmapped := c.mergedLoss(0)
+	readable := ReadableSize(c.readableBytes())
+	gone, unmapped := c.res.Truncation.Gone, c.res.Truncation.Unmapped
 	if len(gone)+len(unmapped) == 0 {
 		say = append(say, fmt.Sprintf("nothing of the disk is gone: all of its data (%s) can be read", readable))
 	} else {
@@ -262,14 +267,17 @@ func (c *run) diskLoss() (say []string) {
 	return say
 }
 
+// readableBytes is how much data of the active disk can be read.
+func (c *run) readableBytes() uint64 { return min(c.readable<<c.g.ClusterBits, c.h.Size) }
+
 // nameRanges names the first of some parts of the disk, and says how much all are.
-func nameRanges(ranges []lostRange) string {
+func nameRanges(ranges []GuestRange) string {
 	var names []string
 	total := uint64(0)
 	for i, r := range ranges {
-		total += r.length
+		total += r.Length
 		if i < maxLostNamed {
-			names = append(names, guestRange(r.from, r.length))
+			names = append(names, guestRange(r.Offset, r.Length))
 		}
 	}
 	s := "guest " + strings.Join(names, ", ")
@@ -297,26 +305,26 @@ func guestRange(from, length uint64) string {
 
 // mergedLoss gives the lost ranges of an L1 table in the order of the disk: those that
 // were in use, and those of which that is not known any more.
-func (c *run) mergedLoss(l1 uint32) (gone, unmapped []lostRange) {
+func (c *run) mergedLoss(l1 uint32) (gone, unmapped []GuestRange) {
 	for _, r := range c.past.lost {
-		switch {
+		switch x := (GuestRange{r.from, r.length}); {
 		case r.l1 != l1:
 		case r.table:
-			unmapped = append(unmapped, r)
+			unmapped = append(unmapped, x)
 		default:
-			gone = append(gone, r)
+			gone = append(gone, x)
 		}
 	}
 	return mergeRanges(gone), mergeRanges(unmapped)
 }
 
 // mergeRanges sorts ranges, and makes one of those that adjoin.
-func mergeRanges(all []lostRange) []lostRange {
-	slices.SortFunc(all, func(a, b lostRange) int { return cmp.Compare(a.from, b.from) })
+func mergeRanges(all []GuestRange) []GuestRange {
+	slices.SortFunc(all, func(a, b GuestRange) int { return cmp.Compare(a.Offset, b.Offset) })
 	merged := all[:0]
 	for _, r := range all {
-		if k := len(merged) - 1; k >= 0 && merged[k].from+merged[k].length == r.from {
-			merged[k].length += r.length
+		if k := len(merged) - 1; k >= 0 && merged[k].Offset+merged[k].Length == r.Offset {
+			merged[k].Length += r.Length
 			continue
 		}
 		merged = append(merged, r)

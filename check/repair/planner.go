@@ -39,6 +39,7 @@ var fixers = [][]fixer{
 	{(*session).separateData}, // before anything that it reads is changed
 	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
+	{(*session).completeTables},
 	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).giveUpHeader},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
@@ -65,7 +66,7 @@ var errGrown = errors.New("the file would grow over a damaged table that is said
 func grown(before, now *check.Result, was, is *qcow2.Header) bool {
 	mended := func(code check.Code) bool { return before.Has(code) && !now.Has(code) }
 	return mended(check.HDR013) && was.RefcountTableOffset == is.RefcountTableOffset && was.RefcountTableClusters == is.RefcountTableClusters ||
-		mended(check.HDR012) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
+		mended(check.HDR012) && !before.Has(check.FIL001) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
 }
 
 // Make works out what a repair of an image of size bytes would do. Nothing is
