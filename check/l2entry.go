@@ -161,7 +161,8 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 	s.out.funnel.report(Finding{
 		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
-		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense", o, ts.bad, ts.seen),
+		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
+			o, ts.bad-ts.past, ts.seen, s.liesThere(ts.raw), s.c.windowRange(ts.t)),
 	})
 	s.doubt(o, "its content is not an L2 table")
 }

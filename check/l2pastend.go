@@ -73,3 +73,27 @@ func (s *scanner) tail(ts *tableScan, i int, missing uint64) {
 		s.out.past.tails = append(s.out.past.tails, lostRange{l1: ts.t.l1, from: from, length: length})
 	}
 }
+
+// liesThere names what a table was overwritten with, as far as that can be told.
+func (s *scanner) liesThere(raw []byte) string {
+	// Refcounts are small numbers, and hardly ever differ from their neighbours'.
+	const largest = 1 << 10
+	block := s.c.g.RefcountBlock(raw)
+	n := len(raw) * 8 / int(s.c.g.RefcountBits())
+	if s.c.g.RefcountBits() < 8 || !s.c.h.RefcountOrderOK() {
+		return "something else"
+	}
+	used := 0
+	for i := range n {
+		switch v := block.Get(i); {
+		case v > largest:
+			return "something else, such as guest data,"
+		case v > 0:
+			used++
+		}
+	}
+	if used < garbageEntries {
+		return "something else"
+	}
+	return "what reads as a refcount block"
+}

@@ -35,3 +35,12 @@ func (c *run) describeRuns(all []Finding) {
 		}
 	}
 }
+
+// windowRange names the part of the disk that an L2 table is for.
+func (c *run) windowRange(t *l2table) string {
+	from, length := uint64(c.windowStart(t.window)), c.g.L2Coverage()
+	if t.active() && from < c.h.Size {
+		length = min(length, c.h.Size-from)
+	}
+	return guestRange(from, length)
+}
