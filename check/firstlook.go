@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -102,13 +103,19 @@ func (l *look) entries(sector []byte, l2 bool) (offsets []int64, ored uint64) {
 	return offsets, ored
 }
 
+// repeats tells whether something is there twice: an L1 table names each L2 table once.
+func repeats(offsets []int64) bool {
+	sorted := slices.Sorted(slices.Values(offsets))
+	return len(slices.Compact(sorted)) < len(offsets)
+}
+
 // l1Table tells whether a sector begins an L1 table.
 func (l *look) l1Table(sector []byte, at int64) *Remains {
 	if sector[0] != 0x80 && sector[0] != 0 || l.tried >= maxLooks {
 		return nil
 	}
 	offsets, ored := l.entries(sector, false)
-	if len(offsets) == 0 {
+	if len(offsets) == 0 || slices.Contains(offsets, at) || repeats(offsets) {
 		return nil
 	}
 	// Clusters begin where all these do.
