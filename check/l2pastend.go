@@ -28,6 +28,7 @@ func (s *scanner) pastEnd(ts *tableScan, i int, j *judgement) {
 	for from, length := range LostParts(s.c.g, j.entry, j.bitmap, s.zeroFlag) {
 		if from += guest; from < end {
 			s.out.past.lose(lostRange{l1: ts.t.l1, from: from, length: min(length, end-from)})
+			s.out.past.shared = s.out.past.shared || ts.t.times > 1
 		}
 	}
 }

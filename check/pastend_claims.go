@@ -14,6 +14,7 @@ type pastClaims struct {
 	lost    []lostRange
 	entries map[Structure]uint64 // pointers past the end, by what they should lead to
 	gone    map[uint32]uint64    // bytes of lost, by number of the L1 table
+	shared  bool                 // some of what is gone belongs to several disks
 	// tails are the parts of clusters that the end of the file cuts. QEMU leaves such, so
 	// only in a file that is known to be cut they are lost.
 	tails []lostRange
@@ -90,6 +91,7 @@ func (p *pastClaims) absorb(q *pastClaims) {
 	for _, r := range q.lost {
 		p.addLost(r)
 	}
+	p.shared = p.shared || q.shared
 	if len(p.tails)+len(q.tails) <= maxPastClaims {
 		p.tails = append(p.tails, q.tails...)
 	}

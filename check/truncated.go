@@ -261,7 +261,7 @@ func (c *run) diskLoss() (say []string) {
 		}
 		say = append(say, fmt.Sprintf("%s of the disk's data can still be read", readable))
 	}
-	if len(c.past.gone) > 1 || len(c.past.gone) == 1 && c.past.gone[0] == 0 {
+	if c.past.shared || len(c.past.gone) > 1 || len(c.past.gone) == 1 && c.past.gone[0] == 0 {
 		say = append(say, "snapshots have lost data, too")
 	}
 	return say

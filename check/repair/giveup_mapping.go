@@ -37,6 +37,9 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 	tables := make(map[qcow2.HostOffset]*check.Finding) // that are none
 	twice := make(map[qcow2.HostOffset]*check.Finding)  // that have two places
 	waiting := s.slotsOfLostTables()
+	if err := s.findSharers(ctx); err != nil {
+		return false, err
+	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		if f.Rest || f.Repair != check.RepairLossy {
@@ -104,6 +107,7 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 	if err != nil {
 		return false, err
 	}
+	var lost ranges // of what the finding is about
 	for at := 0; at+step <= len(raw); at += step {
 		e := binary.BigEndian.Uint64(raw[at:])
 		will := become(e)
@@ -112,9 +116,9 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 		}
 		changed = true
 		putWord(raw[at:], will)
-		lost := uint64(at/step) * covers
+		behind := uint64(at/step) * covers
 		if !readsL2(f.Code) {
-			s.loseGuest(f, lost, covers)
+			s.loseGuest(f, behind, covers)
 			continue
 		}
 		var b qcow2.SubclusterBitmap
@@ -128,9 +132,10 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 			putWord(raw[at+8:], uint64(qcow2.NewSubclusterBitmap(0, keep)))
 		}
 		for from, length := range check.LostParts(s.g, qcow2.L2Entry(e), b, s.h.ZeroFlag()) {
-			s.loseGuest(f, lost+from, length)
+			lost.add(behind+from, length)
 		}
 	}
+	s.loseFrom(f, lost)
 	if !changed {
 		return false, nil
 	}

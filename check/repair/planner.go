@@ -22,6 +22,9 @@ type session struct {
 	ev   *check.Evidence
 	opts *Options
 	lost *[]lostThing
+	// sharers are, by place, the L1 entries that name an L2 table of which entries are to be
+	// given up.
+	sharers map[qcow2.HostOffset][]l1Slot
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }

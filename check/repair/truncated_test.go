@@ -221,7 +221,7 @@ func assertLossDeclared(t *testing.T, name string, was, is *qcow2.Disk, size int
 			_, err := was.ReadAt(a, int64(guest))
 			require.True(t, err == nil || err == io.EOF)
 			lost := slices.ContainsFunc(plan.LostGuest, func(l GuestRange) bool {
-				return l.Offset <= guest && guest < l.Offset+l.Length && (l.Snapshot == name || name != "")
+				return l.Offset <= guest && guest < l.Offset+l.Length && l.Snapshot == name
 			})
 			tail := x.Kind == qcow2.GuestData && host+512 > uint64(size) && host/cs == uint64(size)/cs ||
 				x.Kind == qcow2.GuestCompressed && uint64(x.Host)+x.HostLength > uint64(size)
