@@ -12,9 +12,12 @@ import (
 type pastClaims struct {
 	claims  []pastClaim
 	lost    []lostRange
-	entries map[Structure]uint64 // pointers past the end, by what they should lead to
-	gone    map[uint32]uint64    // bytes of lost, by number of the L1 table
-	shared  bool                 // some of what is gone belongs to several disks
+	data    uint64               // pointers past the end that should lead to data
+	entries map[Structure]uint64 // the same for other structures
+	gone    map[uint32]*loss     // all of lost, by number of the L1 table
+	last    *loss                // of gone, the one that was added to last
+	lastL1  uint32
+	shared  bool // some of what is gone belongs to several disks
 	// tails are the parts of clusters that the end of the file cuts. QEMU leaves such, so
 	// only in a file that is known to be cut they are lost.
 	tails []lostRange
@@ -34,6 +37,10 @@ type lostRange struct {
 	table        bool   // its L2 table is gone: how much of it was in use is not known
 }
 
+// loss sums up what is gone of a disk, in bytes: what was in use, and what the tables were for
+// that are gone.
+type loss struct{ data, unmapped uint64 }
+
 // maxPastClaims bounds each list. Neighbours are one.
 const maxPastClaims = 1 << 16
 
@@ -44,10 +51,39 @@ func (p *pastClaims) claim(s Structure, first qcow2.HostCluster, n uint64) {
 }
 
 func (p *pastClaims) countEntries(s Structure, n uint64) {
+	if s == StructDataCluster { // there can be many
+		p.data += n
+		return
+	}
 	if p.entries == nil {
 		p.entries = make(map[Structure]uint64)
 	}
 	p.entries[s] += n
+}
+
+// pointers is the number of pointers past the end to a kind of structure.
+func (p *pastClaims) pointers(s Structure) uint64 {
+	if s == StructDataCluster {
+		return p.data
+	}
+	return p.entries[s]
+}
+
+// of gives the sums of an L1 table.
+func (p *pastClaims) of(l1 uint32) *loss {
+	if p.last != nil && p.lastL1 == l1 {
+		return p.last
+	}
+	if p.gone == nil {
+		p.gone = make(map[uint32]*loss)
+	}
+	l := p.gone[l1]
+	if l == nil {
+		l = &loss{}
+		p.gone[l1] = l
+	}
+	p.last, p.lastL1 = l, l1
+	return l
 }
 
 func (p *pastClaims) addClaim(c pastClaim) {
@@ -66,10 +102,11 @@ func (p *pastClaims) lose(r lostRange) {
 	if r.length == 0 {
 		return
 	}
-	if p.gone == nil {
-		p.gone = make(map[uint32]uint64)
+	if l := p.of(r.l1); r.table {
+		l.unmapped += r.length
+	} else {
+		l.data += r.length
 	}
-	p.gone[r.l1] += r.length
 	p.addLost(r)
 }
 
@@ -98,11 +135,11 @@ func (p *pastClaims) absorb(q *pastClaims) {
 	for s, n := range q.entries {
 		p.countEntries(s, n)
 	}
+	p.data += q.data
 	for l1, n := range q.gone {
-		if p.gone == nil {
-			p.gone = make(map[uint32]uint64)
-		}
-		p.gone[l1] += n
+		l := p.of(l1)
+		l.data += n.data
+		l.unmapped += n.unmapped
 	}
 }
 

@@ -144,6 +144,18 @@ func (c *run) claimedEnd(claims []pastClaim) (end qcow2.HostCluster, how cutKind
 			openEnd = last
 		}
 	}
+	if len(c.past.claims) == maxPastClaims {
+		// There are more. Those that are known stand for them.
+		kept := uint64(0)
+		for _, cl := range c.past.claims {
+			kept += cl.pointers
+		}
+		all := c.past.data
+		for _, n := range c.past.entries {
+			all += n
+		}
+		open = uint64(float64(open) * float64(all) / float64(kept))
+	}
 	dense := openEnd > 0 && (open+c.refcountedBefore(openEnd))*2 >= uint64(openEnd-c.fileClusters())
 	switch {
 	case agreed:
@@ -214,9 +226,9 @@ func (c *run) truncatedRepair() Repair {
 	switch {
 	case c.h.L1Size > 0 && !c.l1Usable() && c.l1Readable() == 0:
 		return RepairNone // there is no way to the disk any more
-	case len(c.past.gone) > 0, c.past.entries[StructL1Table] > 0, c.past.entries[StructSnapshotTable] > 0, c.l1CutShort():
+	case len(c.past.gone) > 0, c.past.pointers(StructL1Table) > 0, c.past.pointers(StructSnapshotTable) > 0, c.l1CutShort():
 		return RepairLossy
-	case c.past.entries[StructBitmapDirectory]+c.past.entries[StructBitmapTable]+c.past.entries[StructBitmapData] > 0:
+	case c.past.pointers(StructBitmapDirectory)+c.past.pointers(StructBitmapTable)+c.past.pointers(StructBitmapData) > 0:
 		return RepairPolicy
 	}
 	return RepairSafe
@@ -226,7 +238,7 @@ func (c *run) truncatedRepair() Repair {
 func (c *run) missingStructures() string {
 	var parts []string
 	for _, s := range Structures() {
-		n := c.past.entries[s]
+		n := c.past.pointers(s)
 		switch {
 		case n == 0:
 		case s == StructSnapshotTable, s == StructRefcountTable, s == StructBitmapDirectory, s == StructL1Table && n == 1:
@@ -254,14 +266,14 @@ func (c *run) diskLoss() (say []string) {
 		say = append(say, fmt.Sprintf("nothing of the disk is gone: all of its data (%s) can be read", readable))
 	} else {
 		if len(gone) > 0 {
-			say = append(say, "gone: "+nameRanges(gone))
+			say = append(say, "gone: "+c.nameRanges(gone, c.past.of(0).data))
 		}
 		if len(unmapped) > 0 {
-			say = append(say, "gone as far as it was in use, with the tables that mapped it: "+nameRanges(unmapped))
+			say = append(say, "gone as far as it was in use, with the tables that mapped it: "+c.nameRanges(unmapped, c.past.of(0).unmapped))
 		}
 		say = append(say, fmt.Sprintf("%s of the disk's data can still be read", readable))
 	}
-	if c.past.shared || len(c.past.gone) > 1 || len(c.past.gone) == 1 && c.past.gone[0] == 0 {
+	if c.past.shared || len(c.past.gone) > 1 || len(c.past.gone) == 1 && c.past.gone[0] == nil {
 		say = append(say, "snapshots have lost data, too")
 	}
 	return say
@@ -271,17 +283,16 @@ func (c *run) diskLoss() (say []string) {
 func (c *run) readableBytes() uint64 { return min(c.readable<<c.g.ClusterBits, c.h.Size) }
 
 // nameRanges names the first of some parts of the disk, and says how much all are.
-func nameRanges(ranges []GuestRange) string {
+func (c *run) nameRanges(ranges []GuestRange, total uint64) string {
 	var names []string
-	total := uint64(0)
-	for i, r := range ranges {
-		total += r.Length
-		if i < maxLostNamed {
-			names = append(names, guestRange(r.Offset, r.Length))
-		}
+	for _, r := range ranges[:min(len(ranges), maxLostNamed)] {
+		names = append(names, guestRange(r.Offset, r.Length))
 	}
 	s := "guest " + strings.Join(names, ", ")
-	if n := len(ranges) - maxLostNamed; n > 0 {
+	switch n := len(ranges) - maxLostNamed; {
+	case len(c.past.lost) >= maxPastClaims:
+		s += " and many more ranges"
+	case n > 0:
 		s += fmt.Sprintf(" and %s", plural(n, "more range", "more ranges"))
 	}
 	if len(ranges) > 1 {
