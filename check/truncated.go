@@ -54,7 +54,7 @@ func (c *run) fileClusters() qcow2.HostCluster {
 // checkTruncated tells whether the end of the file is missing, and reports it. It relies
 // on what all passes before have noted in c.past and c.pastRefs.
 func (c *run) checkTruncated() {
-	if c.opts.Live || c.img.Size() < qcow2.HeaderLengthV2 {
+	if c.opts.Live || c.met(HDR020) {
 		return // the file grows while it is read, or has no header to go by (HDR020)
 	}
 	c.claimHeaderPointers()

@@ -37,8 +37,10 @@ func incidentCases() []Case {
 	reused = append(reused, Point(RefcountTableEntry(1), L2Table(0)))
 	reused = append(reused, Point(L2Entry(10*window), L2Table(11*window)), SetBits(L2Entry(10*window), copied))
 
-	overlay := Spec{Size: 64 * mib, Backing: &Backing{Name: "incident-base.raw", Format: "raw", Size: 64 * mib, Writes: []Write{{Length: 8 * mib, Pattern: 0xbb, Stamp: true}}},
-		Ops: []Op{Write{Length: mib, Pattern: 1, Stamp: true}, Write{Offset: 4 * mib, Length: mib, Pattern: 2, Stamp: true}}}
+	overlay := func(base string) Spec {
+		return Spec{Size: 64 * mib, Backing: &Backing{Name: base, Format: "raw", Size: 64 * mib, Writes: []Write{{Length: 8 * mib, Pattern: 0xbb, Stamp: true}}},
+			Ops: []Op{Write{Length: mib, Pattern: 1, Stamp: true}, Write{Offset: 4 * mib, Length: mib, Pattern: 2, Stamp: true}}}
+	}
 	torn := []Damage{SetRefcount(Data(4*mib+8*c).To(Data(5*mib-1)), 0), Truncate(Data(4*mib+8*c), 0)}
 	halfTorn := []Damage{Truncate(Data(4*mib+8*c), 0)}
 
@@ -62,9 +64,9 @@ func incidentCases() []Case {
 		incident("counted-past-the-end", "a writer that counts clusters past the end of the file (cloud-hypervisor 7526)",
 			disk, []Damage{SetRefcount(End(16*c), 1)}, Want{Code: check.REF006, Count: 16}),
 		incident("torn-overlay", "an overlay after a host crash: of the last writes the L2 table reached the disk, data and refcounts did not (boxlite 866)",
-			overlay, torn, Want{Code: check.FIL001}, Want{Code: check.MAP007, At: L2Entry(4*mib + 8*c), Count: 8}),
+			overlay("torn.raw"), torn, Want{Code: check.FIL001}, Want{Code: check.MAP007, At: L2Entry(4*mib + 8*c), Count: 8}),
 		incident("torn-overlay-counted", "the same, but that the refcounts were written (boxlite 866)",
-			overlay, halfTorn, Want{Code: check.FIL001}, Want{Code: check.MAP007, At: L2Entry(4*mib + 8*c), Count: 8}),
+			overlay("torn-counted.raw"), halfTorn, Want{Code: check.FIL001}, Want{Code: check.MAP007, At: L2Entry(4*mib + 8*c), Count: 8}),
 		incident("killed-hypervisor", "the hypervisor was killed: the bitmaps are in use, and the next incremental backup fails (qmpbackup 25, virtnbdbackup 10, 17, 91)",
 			killed, nil, Want{Code: check.BMD012, Bitmap: "backup-monday"}, Want{Code: check.BMD012, Bitmap: "backup-tuesday"}),
 		incident("cut-short", "a copy that was cut short, as by a full disk (hyperkit 221)",
