@@ -23,6 +23,7 @@ type Rule struct {
 // catalog is every row: a file a group of structures, sorted by code within each
 // group of letters. Its order is that of docs/findings.md.
 var catalog = slices.Concat(
+	fileRules,
 	headerRules,
 	extensionRules,
 	mappingRules,

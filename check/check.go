@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"sync"
 
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -140,6 +141,14 @@ type run struct {
 	behind        []qcow2.Snapshot    // an entry that follows the last snapshot
 	bitmaps       []qcow2.BitmapEntry // the entries that could be read
 	spoilt        map[string]struct{} // see spoilBitmap
+
+	past      pastClaims // what leads past the end of the file
+	pastRefs  pastRefs   // refcounts past the end of the file
+	cutTables []CutTable // some of the tables that the end of the file cuts
+	truncated bool       // the end of the file is missing, see checkTruncated
+	readable  uint64     // clusters of the active disk that have data in the file
+	limitOnce sync.Once  // see formerLimit
+	limit     uint64
 }
 
 // A pass looks at one kind of structure. Each opens its file with what it tests,
@@ -179,7 +188,8 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 // check runs all passes and sums up.
 func (c *run) check() (*Result, error) {
 	err := c.runPasses()
-	c.res.Findings = c.finish()
+	c.res.Findings = truncatedFirst(c.finish())
+	c.describeRuns(c.res.Findings)
 	c.settleRepairs(c.res.Findings)
 	c.res.MemoryPeak = c.counts.Memory()
 	c.res.settle()

@@ -8,6 +8,8 @@ type Code string
 
 // The codes of the catalogue.
 const (
+	FIL001 Code = "FIL001"
+
 	HDR001 Code = "HDR001"
 	HDR002 Code = "HDR002"
 	HDR003 Code = "HDR003"

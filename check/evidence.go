@@ -99,6 +99,18 @@ func (e *Evidence) UnusableEntries() []uint64 {
 	return out
 }
 
+// CutTables gives the tables that the end of the file cuts. They were read as far as they
+// go. An L1 table is one only where the end of the file is known to be missing.
+func (e *Evidence) CutTables() []CutTable {
+	return slices.DeleteFunc(slices.Clone(e.run.cutTables), func(t CutTable) bool { return t.Code == FIL001 && !e.run.truncated })
+}
+
+// WasInFile tells whether a place past the end of the file is one that the file can have
+// had before it was cut.
+func (e *Evidence) WasInFile(offset qcow2.HostOffset, length uint64) bool {
+	return e.run.wasInFile(offset, length)
+}
+
 // Reserved tells whether a cluster is kept for something although nothing refers
 // to it, so that its refcount must not be lowered.
 func (e *Evidence) Reserved(cl qcow2.HostCluster) bool { return e.run.isReserved(cl) }

@@ -18,6 +18,7 @@ type funnel struct {
 	max      int    // findings listed per code
 	places   int    // further ones that are listed for a repair
 	cluster  uint64 // bytes; an L2 table ends where one does
+	extended bool   // L2 entries have a second word
 	findings []Finding
 	byCode   map[Code]*codeState
 	// shut tells, by number in the catalogue, of which codes this funnel has begun to
@@ -32,6 +33,7 @@ type codeState struct {
 	shut   *atomic.Bool // see funnel
 	entry  bool         // see isEntry
 	joins  bool         // see joinable
+	past   bool         // see leadsPast
 	listed int
 	last   int // index of the last listed finding of this code
 	rest   uint64
@@ -39,7 +41,7 @@ type codeState struct {
 }
 
 func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
-	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(),
+	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(), extended: g.ExtendedL2,
 		byCode: make(map[Code]*codeState), shut: make([]atomic.Bool, len(catalog))}
 	if f.max <= 0 {
 		f.max = DefaultMaxFindings
@@ -49,7 +51,7 @@ func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
 
 // part is a funnel that will be joined to this one.
 func (f *funnel) part() *funnel {
-	return &funnel{max: f.max, places: f.places, cluster: f.cluster, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true}
+	return &funnel{max: f.max, places: f.places, cluster: f.cluster, extended: f.extended, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true}
 }
 
 // room is how many findings of a code are listed.
@@ -69,7 +71,7 @@ func (f *funnel) of(code Code) *codeState {
 		if !ok {
 			panic(fmt.Sprintf("finding with code %q, which is not in the catalogue", code))
 		}
-		s = &codeState{rule: &catalog[i], shut: &f.shut[i], entry: isEntry[code], joins: joinable(code), last: -1}
+		s = &codeState{rule: &catalog[i], shut: &f.shut[i], entry: isEntry[code], joins: joinable(code), past: leadsPast(code), last: -1}
 		f.byCode[code] = s
 	}
 	return s
@@ -81,16 +83,7 @@ func (f *funnel) of(code Code) *codeState {
 func (f *funnel) report(x Finding) { f.take(f.of(x.Code), &x) }
 
 func (f *funnel) take(s *codeState, x *Finding) {
-	if x.Severity == 0 {
-		x.Severity = s.rule.Severity
-	}
-	if x.Structure == "" {
-		x.Structure = s.rule.Structure
-	}
-	if x.Repair == 0 {
-		x.Repair = s.rule.Repair
-	}
-	x.Count = max(x.Count, 1)
+	f.fill(s, x)
 	x.Rest = x.Rest || s.shut.Load()
 	if f.join(s, x) {
 		return
@@ -115,6 +108,21 @@ func (f *funnel) take(s *codeState, x *Finding) {
 	f.findings = append(f.findings, *x)
 }
 
+// fill fills in what the catalogue says.
+func (f *funnel) fill(s *codeState, x *Finding) *funnel {
+	if x.Severity == 0 {
+		x.Severity = s.rule.Severity
+	}
+	if x.Structure == "" {
+		x.Structure = s.rule.Structure
+	}
+	if x.Repair == 0 {
+		x.Repair = s.rule.Repair
+	}
+	x.Count = max(x.Count, 1)
+	return f
+}
+
 // join makes one finding of the last one of a code and one that carries on where
 // that ends.
 func (f *funnel) join(s *codeState, x *Finding) bool {
@@ -122,8 +130,11 @@ func (f *funnel) join(s *codeState, x *Finding) bool {
 		return false
 	}
 	last := &f.findings[s.last]
-	last.Extent.Length += x.Extent.Length
+	last.Extent.Length = uint64(x.Extent.Offset-last.Extent.Offset) + x.Extent.Length
 	last.Count += x.Count
+	if s.past {
+		last.Value, last.Expected = "", "" // they differ from entry to entry
+	}
 	return true
 }
 
@@ -155,6 +166,9 @@ func (f *funnel) crowded(code Code, severity Severity, n uint64) bool {
 // yet, and is true, where none are needed any more.
 func (f *funnel) wordless(x Finding) bool {
 	s := f.of(x.Code)
+	if s.past && !x.Rest && !s.shut.Load() && f.fill(s, &x).join(s, &x) {
+		return true
+	}
 	if !s.shut.Load() {
 		if s.last < 0 || s.rest == 0 && !f.findings[s.last].Brief {
 			return false // it may be listed, or carry on the last one that is
@@ -167,16 +181,16 @@ func (f *funnel) wordless(x Finding) bool {
 
 // continues tells whether b carries on where a ends.
 func (f *funnel) continues(a, b *Finding) bool {
-	if uint64(b.Extent.Offset)&(f.cluster-1) == 0 && (b.Brief || b.GuestOffset != nil && b.Structure != StructL1Table) {
+	if uint64(b.Extent.Offset)&(f.cluster-1) == 0 && (b.Brief || f.places > 0 && leadsPast(b.Code) || b.GuestOffset != nil && b.Structure != StructL1Table) {
 		// Another L2 table need not be the next one of the disk. And where two
 		// structures lie in a cluster, only what is there is to be left alone.
 		return false
 	}
-	return a.Extent.Length != 0 && b.Extent.Length != 0 &&
-		a.Extent.Offset+qcow2.HostOffset(a.Extent.Length) == b.Extent.Offset &&
-		a.Severity == b.Severity && a.Structure == b.Structure && a.Repair == b.Repair &&
+	gap := b.Extent.Offset - a.Extent.Offset - qcow2.HostOffset(a.Extent.Length)
+	return a.Extent.Length != 0 && b.Extent.Length != 0 && b.Extent.Offset > a.Extent.Offset &&
+		(gap == 0 || gap == 8 && f.extended && l2Entries[a.Code]) && a.Severity == b.Severity && a.Structure == b.Structure && a.Repair == b.Repair &&
 		a.Snapshot == b.Snapshot && a.Bitmap == b.Bitmap &&
-		a.Value == b.Value && a.Expected == b.Expected
+		(a.Value == b.Value && a.Expected == b.Expected || leadsPast(a.Code))
 }
 
 // isEntry holds the codes whose findings are entries of a table: where such an entry
@@ -188,6 +202,15 @@ var isEntry = map[Code]bool{
 	REF001: true, REF002: true, REF003: true,
 	BMT001: true, BMT002: true, BMT003: true, BMT004: true, BMT005: true,
 }
+
+// leadsPast tells of the codes of entries that lead past the end of the file. Neighbours
+// are one piece of news whatever they hold: each leads somewhere else.
+func leadsPast(code Code) bool {
+	return l2Entries[code] || code == MAP003 || code == REF003 || code == BMT005
+}
+
+// l2Entries are those of L2 entries, of which the first word is at fault.
+var l2Entries = map[Code]bool{MAP007: true, MAP010: true}
 
 // joinable tells of the codes where a run of bad neighbours is one piece of news.
 func joinable(code Code) bool {

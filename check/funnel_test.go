@@ -65,29 +65,29 @@ func TestFunnelListsPlacesForARepair(t *testing.T) {
 			Structure: StructL2Table, GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
 	}
 	for i := range 100 {
-		assert.Equal(t, i > 10, f.wordless(entry(MAP007, i)), i)
+		assert.Equal(t, i > 10, f.wordless(entry(MAP006, i)), i)
 		if i <= 10 {
-			f.report(entry(MAP007, i))
+			f.report(entry(MAP006, i))
 		}
 		f.report(Finding{Code: REF005, Extent: at(qcow2.HostOffset(i*100), 2)})
 		f.report(Finding{Code: MAP016, Extent: at(qcow2.HostOffset(i*100), 8), Message: "m"})
-		f.report(entry(MAP010, 2*i))
+		f.report(entry(MAP009, 2*i))
 	}
 	got := make(map[Code][]Finding)
 	for _, x := range f.finish() {
 		got[x.Code] = append(got[x.Code], x)
 	}
-	require.Len(t, got[MAP007], 11)
-	last := got[MAP007][10]
-	assert.Equal(t, Finding{Code: MAP007, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, Brief: true, Count: 90,
+	require.Len(t, got[MAP006], 11)
+	last := got[MAP006][10]
+	assert.Equal(t, Finding{Code: MAP006, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, Brief: true, Count: 90,
 		Extent: at(0x1050, 90*8), GuestOffset: ptr(qcow2.GuestOffset(10 << 16))}, last)
 	assert.Len(t, got[REF005], 10+1)
 	require.Len(t, got[MAP016], 30+1)
 	assert.False(t, got[MAP016][29].Brief, "these are no runs of entries, and few")
-	require.Len(t, got[MAP010], 30+1)
-	assert.True(t, got[MAP010][29].Brief)
-	assert.True(t, got[MAP010][30].Rest)
-	assert.EqualValues(t, 70, got[MAP010][30].Count)
+	require.Len(t, got[MAP009], 30+1)
+	assert.True(t, got[MAP009][29].Brief)
+	assert.True(t, got[MAP009][30].Rest)
+	assert.EqualValues(t, 70, got[MAP009][30].Count)
 }
 
 // What adjoins in the file need not adjoin on the disk.
@@ -109,12 +109,47 @@ func TestFunnelDoesNotJoinL2Tables(t *testing.T) {
 func TestFunnelEndsPlacesWithTheCluster(t *testing.T) {
 	f := newFunnel(&Options{MaxFindings: 1, MaxPlaces: 9}, qcow2.Geometry{ClusterBits: 16})
 	for i := range 6 {
-		f.report(Finding{Code: MAP003, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
+		f.report(Finding{Code: MAP002, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
 	}
 	got := f.finish()
 	require.Len(t, got, 3)
 	assert.Equal(t, at(0x1fff0, 16), got[1].Extent)
 	assert.Equal(t, at(0x20000, 24), got[2].Extent)
+
+	// Entries that lead past the end of the file are joined at once.
+	f = newFunnel(&Options{MaxFindings: 1, MaxPlaces: 9}, qcow2.Geometry{ClusterBits: 16})
+	for i := range 6 {
+		f.report(Finding{Code: MAP003, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
+	}
+	got = f.finish()
+	require.Len(t, got, 2)
+	assert.Equal(t, at(0x1ffe8, 24), got[0].Extent)
+	assert.Equal(t, at(0x20000, 24), got[1].Extent)
+}
+
+// Neighbours that lead past the end of the file are one finding whatever they hold.
+func TestFunnelJoinsWhatLeadsPastTheEnd(t *testing.T) {
+	for _, code := range []Code{MAP003, MAP007, MAP010, REF003, BMT005} {
+		for _, extended := range []bool{false, true} {
+			step := 8
+			if extended && (code == MAP007 || code == MAP010) {
+				step = 16
+			}
+			f := newFunnel(&Options{MaxFindings: 3}, qcow2.Geometry{ClusterBits: 16, ExtendedL2: extended})
+			for i := range 100 {
+				x := Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+step*i), 8), Value: hex(uint64(i)), Message: "m", GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
+				if i == 0 || !f.wordless(x) {
+					assert.Zero(t, i, "further ones need no words")
+					f.report(x)
+				}
+			}
+			got := f.finish()
+			require.Len(t, got, 1, code)
+			assert.EqualValues(t, 100, got[0].Count)
+			assert.Equal(t, at(0x1000, 99*step+8), got[0].Extent)
+			assert.Empty(t, got[0].Value, "they differ")
+		}
+	}
 }
 
 // However findings are spread over funnels, joining these in order gives the
@@ -122,7 +157,7 @@ func TestFunnelEndsPlacesWithTheCluster(t *testing.T) {
 func TestFunnelAbsorb(t *testing.T) {
 	var all []Finding
 	for i := range 300 {
-		all = append(all, Finding{Code: []Code{MAP005, MAP007, REF005}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
+		all = append(all, Finding{Code: []Code{MAP005, MAP006, REF005}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
 	}
 	whole := newFunnel(&Options{MaxFindings: 4}, qcow2.Geometry{ClusterBits: 16})
 	for _, x := range all {

@@ -42,15 +42,13 @@ func (l *l1table) cut(entries uint64) {
 // such table as much is read as nobody else has.
 func (c *run) listL1s() {
 	c.l1s = append(c.l1s, l1table{}) // number 0 is the active one, even when it has no entries
-	if c.l1Usable() {
-		n := uint64(c.h.L1Size)
+	if n := c.l1Readable(); n > 0 {
 		c.l1s[0] = l1table{extent: at(c.h.L1TableOffset, n*8), entries: n, ref: at(qcow2.FieldL1TableOffset, 8), needed: min(n, c.h.L1Needed(c.g))}
 	}
 	for i := range c.snapshots {
 		s := &c.snapshots[i]
-		if s.L1Size > 0 && c.snapshotL1Usable(s) {
+		if n := c.snapshotL1Readable(s); n > 0 {
 			needed, _ := c.snapshotL1Needed(s)
-			n := uint64(s.L1Size)
 			if needed == 0 || needed > n {
 				needed = n
 			}

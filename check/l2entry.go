@@ -161,7 +161,8 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 	s.out.funnel.report(Finding{
 		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
-		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense", o, ts.bad, ts.seen),
+		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
+			o, ts.bad-ts.past, ts.seen, s.liesThere(ts.raw), s.c.windowRange(ts.t)),
 	})
 	s.doubt(o, "its content is not an L2 table")
 }
@@ -217,6 +218,10 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 			if readsZeros {
 				f.Repair = RepairSafe // nothing is read from there
 			}
+		case faultPastEnd:
+			if readsZeros || s.c.g.ExtendedL2 && j.bitmap.Allocated() == 0 {
+				f.Repair = RepairSafe
+			}
 		case faultConflict, faultNoOffset, faultBitmap:
 			f.Extent.Offset += 8
 			if k.fault == faultBitmap {
@@ -230,6 +235,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 			s.out.funnel.report(f)
 		}
 	}
+	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
 	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
 	if lost && len(s.out.doubts) < maxDoubts {
 		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: snapshot}, "its L2 entry does not lead to data")

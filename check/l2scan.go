@@ -49,7 +49,9 @@ type scanResult struct {
 	doubts                            []Doubt
 	blank                             []uint32 // tables without a single entry
 	garbage                           []uint32 // tables that are none
-	err                               error    // a claim that failed
+	past                              pastClaims
+	readable                          uint64 // clusters of the active disk that have data in the file
+	err                               error  // a claim that failed
 }
 
 // dataRun is a run of clusters that consecutive entries of a table name.
@@ -166,15 +168,14 @@ func (s *scanner) adjacent(order []uint32, i, to int) int {
 // read fills buf with n adjacent tables. When that fails it reads them one by
 // one and tells which could not be read.
 func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
-	img := s.c.img
 	cs := s.c.g.ClusterSize()
-	if img.ReadAt(buf, s.c.tables[tableAt(order, i)].offset) == nil {
+	if s.readAt(buf, s.c.tables[tableAt(order, i)].offset) == nil {
 		return nil
 	}
 	failed = make([]bool, n)
 	for k := range n {
 		t := &s.c.tables[tableAt(order, i+k)]
-		if err := img.ReadAt(buf[uint64(k)*cs:uint64(k+1)*cs], t.offset); err != nil {
+		if err := s.readAt(buf[uint64(k)*cs:uint64(k+1)*cs], t.offset); err != nil {
 			failed[k] = true
 			o := s.c.tableOwner(t)
 			s.out.funnel.report(troubleFinding(o, at(t.offset, cs), err))
@@ -182,6 +183,18 @@ func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
 		}
 	}
 	return failed
+}
+
+// readAt reads tables. Of an entry that the end of the file cuts nothing is left: half
+// an offset leads to what is somebody else's.
+func (s *scanner) readAt(p []byte, off qcow2.HostOffset) error {
+	if err := s.c.img.ReadAt(p, off); err != nil {
+		return err
+	}
+	if whole := (s.fileSize - uint64(off)) &^ uint64(s.entrySize-1); whole < uint64(len(p)) {
+		clear(p[whole:])
+	}
+	return nil
 }
 
 // tableOwner names an L2 table.
@@ -205,11 +218,13 @@ type tableScan struct {
 	end      int    // the first entry past the end of the disk
 	start    uint64 // guest cluster of the first entry
 	seen     int    // entries that are not zero
-	bad      int    // entries that make no sense
+	bad      int    // entries at fault
+	past     int    // of these, such as lead past the end of the file to where it can have reached once
 	beyond   int    // entries that only map what lies past the end of the disk
 
 	next                                           qcow2.HostOffset // where the next cluster would not be fragmented
 	allocated, fragmented, compressed, dataFileEnd uint64
+	readable                                       uint64
 }
 
 // garbageEntries is how many bad entries a table must have, and half of all its
@@ -226,7 +241,7 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 		s.noteBlank(idx)
 		return
 	}
-	if ts.bad > garbageEntries && ts.bad > ts.seen/2 {
+	if nonsense := ts.bad - ts.past; nonsense > garbageEntries && nonsense > ts.seen/2 {
 		s.reportGarbage(ts)
 		s.out.garbage = append(s.out.garbage, idx)
 		return
@@ -238,6 +253,7 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 		s.out.allocated += ts.allocated
 		s.out.fragmented += ts.fragmented
 		s.out.compressed += ts.compressed
+		s.out.readable += ts.readable
 	}
 	s.out.dataFileEnd = max(s.out.dataFileEnd, ts.dataFileEnd)
 	for _, r := range s.runs {
@@ -343,8 +359,12 @@ func be64(b []byte, at int) uint64 { return binary.BigEndian.Uint64(b[at:]) }
 // take accounts for n ordinary entries that name consecutive clusters.
 func (s *scanner) take(ts *tableScan, i int, n uint64, e qcow2.L2Entry) {
 	ts.seen += int(n)
+	ts.readable += n
 	off := e.Offset()
 	s.allocated(ts, off, n)
+	if end := uint64(off) + n<<s.c.g.ClusterBits; end > s.fileSize {
+		s.tail(ts, i+int(n)-1, end-s.fileSize)
+	}
 	first := s.c.g.HostCluster(off)
 	marks := s.copiedMark(ts, e)
 	if len(ts.versions) == 0 {
@@ -405,6 +425,7 @@ func (s *scanner) odd(ts *tableScan, i int) {
 		ts.beyond++ // it may be the size that is wrong, and the table all that there is of the disk
 	case j.faults != 0:
 		ts.bad++
+		s.pastEnd(ts, i, &j)
 	}
 	switch {
 	case j.compressed:
@@ -416,6 +437,7 @@ func (s *scanner) odd(ts *tableScan, i int) {
 	}
 	ts.dataFileEnd = max(ts.dataFileEnd, j.dataFileEnd)
 	if j.n > 0 {
+		ts.readable++
 		if ts.known(i, s.entrySize) {
 			j.marks &^= refcount.MarkSole
 		}
@@ -439,7 +461,7 @@ func (s *scanner) load(idx uint32) (ts *tableScan, ok bool) {
 		return nil, false
 	}
 	raw := s.cluster()
-	if s.c.img.ReadAt(raw, t.offset) != nil {
+	if s.readAt(raw, t.offset) != nil {
 		return nil, false
 	}
 	return s.begin(t, raw, nil), true

@@ -195,7 +195,11 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 // lead nowhere, and holes within the disk. Of the holes there may be many; a few
 // will do.
 func (c *run) openSlots() []l1slot {
-	slots := slices.Clone(c.badSlots)
+	// Where the end of the file is missing, an entry that leads there is not wrong.
+	slots := slices.DeleteFunc(slices.Clone(c.badSlots), func(s l1slot) bool {
+		return c.truncated && c.g.Aligned(s.entry.Offset()) && c.wasInFile(s.entry.Offset(), c.g.ClusterSize()) &&
+			!qcow2.RangeFits(uint64(s.entry.Offset()), c.g.ClusterSize(), uint64(c.img.Size()))
+	})
 	for i := range c.tables {
 		if t := &c.tables[i]; t.skip {
 			slots = append(slots, l1slot{l1: t.l1, index: t.window, entry: qcow2.NewL1Entry(t.offset, false)})

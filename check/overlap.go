@@ -157,6 +157,10 @@ func (c *run) reportOverlap(culprit, other place) {
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
 		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
 	}
+	if culprit.kind == placeTable {
+		t := &c.tables[culprit.index]
+		f.Message += "; gone: guest " + c.windowRange(t)
+	}
 	if code == REF004 && culprit.kind != placeBlock {
 		// The block is the right one: it is the other structure that has to go.
 		f.Repair = RepairLossy

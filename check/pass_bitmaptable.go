@@ -285,15 +285,17 @@ func (p *bitmapsPass) scanTable(b *bitmap) error {
 	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](p.img, b.TableOffset, b.entries)
 	p.addTable(b)
 	var stored, faulty, n uint64
+	cut := false
 	start := len(p.runs)
 	for i, e := range scan.All() {
 		if n++; n%(1<<14) == 0 && p.ctx.Err() != nil {
 			return p.ctx.Err()
 		}
 		faults := p.entryFaults(e)
-		if faults != 0 {
+		if faults != 0 && !p.cutOff(b, e, faults) {
 			faulty++
 		}
+		cut = cut || faults != 0
 		if e.Offset() == 0 {
 			continue
 		}
@@ -310,7 +312,7 @@ func (p *bitmapsPass) scanTable(b *bitmap) error {
 		p.trouble(b.tableOwner(), at(bad.Offset, bad.Length), bad)
 	}
 	switch {
-	case faulty == 0:
+	case faulty == 0 && !cut:
 	case faulty >= foreignEntries && faulty*2 > max(stored, faulty):
 		p.runs = p.runs[:start]
 		b.last = 0
@@ -319,6 +321,18 @@ func (p *bitmapsPass) scanTable(b *bitmap) error {
 		return p.reportTable(b, scan)
 	}
 	return nil
+}
+
+// cutOff tells of an entry that leads past the end of the file to where the file can have
+// reached before it was cut, and notes it. It is an entry all the same.
+func (p *bitmapsPass) cutOff(b *bitmap, e qcow2.BitmapTableEntry, faults bitmapFaults) bool {
+	if faults != badPlace || !p.wasInFile(e.Offset(), p.g.ClusterSize()) {
+		return false
+	}
+	if p.stale == "" && !b.partial {
+		p.claimPastEnd(StructBitmapData, e.Offset(), p.g.ClusterSize())
+	}
+	return true
 }
 
 // reportTable goes through a table again for the sake of what is wrong with it.

@@ -133,7 +133,7 @@ func (c *run) checkTablePointers() {
 			switch {
 			case t.structure == StructL1Table && f.Extent.Offset == t.countAt && c.h.DiskTooLarge(c.g):
 				continue // the virtual size asks for it, and that is reported
-			case t.structure == StructL1Table && !c.l1CanShrink():
+			case t.structure == StructL1Table && !c.l1CanShrink() && c.l1Readable() == 0:
 				f.Repair = RepairNone
 			case t.structure == StructSnapshotTable && t.count == 0:
 				f.Repair = RepairSafe // nothing is lost with a table of no entries

@@ -172,6 +172,8 @@ func (c *run) mergeScan(r scanResult) {
 	c.res.FragmentedClusters += r.fragmented
 	c.res.CompressedClusters += r.compressed
 	c.dataFileEnd = max(c.dataFileEnd, r.dataFileEnd)
+	c.past.absorb(&r.past)
+	c.readable += r.readable
 	for _, d := range r.doubts {
 		c.doubt(d.Owner, d.Why)
 	}

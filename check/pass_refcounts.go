@@ -55,7 +55,11 @@ func (c *run) checkRefcounts() error {
 		c.res.ImageEndOffset = uint64(c.g.HostOffset(cl + 1))
 	}
 	c.res.TotalClusters = c.g.Clusters(c.h.SectorAlignedSize())
-	if c.uncounted || !c.refTableUsable() || !c.h.RefcountOrderOK() {
+	if c.uncounted {
+		return nil
+	}
+	if !c.refTableUsable() || !c.h.RefcountOrderOK() {
+		c.checkTruncated()
 		return nil
 	}
 	c.table = c.loadTable()
@@ -78,6 +82,14 @@ func (c *run) checkRefcounts() error {
 	}
 	if totals.InFile.Any {
 		c.res.ImageEndOffset = uint64(c.g.HostOffset(totals.InFile.Highest + 1))
+	}
+	c.checkTruncated()
+	if !c.truncated {
+		for _, u := range c.pastRefs.runs {
+			c.unreserved(u, found.add)
+		}
+		found.rest += c.pastRefs.rest
+		found.unreferenced = found.unreferenced || c.pastRefs.rest > 0
 	}
 	return c.settleLeaks(&found)
 }
@@ -132,6 +144,8 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 	switch {
 	case d.Coverage == refcount.Unknown:
 		// Nothing can be said; why has been reported with the block.
+	case c.takePastRef(d):
+		// They tell how long the file was, or are found to be too high.
 	case d.Refcount > d.References:
 		c.overcounted = c.overcounted || d.References == 1
 		c.takeExcess(u, found)

@@ -81,6 +81,7 @@ func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
 	case !c.g.Aligned(offset):
 		bad(REF002, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names a refcount block at %v, which is not the start of a cluster", offset)
 	case c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()):
+		c.claimPastEnd(StructRefcountBlock, offset, c.g.ClusterSize())
 		bad(REF003, hex(e), "", "names a refcount block at %v, but the file ends at 0x%x", offset, c.img.Size())
 	default:
 		c.count(c.g.HostCluster(offset), 1, 1)

@@ -77,7 +77,10 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 			add(c.pastEnd(f.Code, v))
 			continue
 		}
-		for _, v := range qcow2.ScanTable[qcow2.L1Entry](c.img, f.Extent.Offset, f.Extent.Length/8).All() {
+		for k, v := range qcow2.ScanTable[qcow2.L1Entry](c.img, f.Extent.Offset, f.Extent.Length/8).All() {
+			if k%2 == 1 && l2Entries[f.Code] && c.g.ExtendedL2 {
+				continue // a subcluster bitmap
+			}
 			add(c.pastEnd(f.Code, uint64(v)))
 		}
 	}

@@ -53,9 +53,27 @@ type Result struct {
 	// Provisional tells that a writer had the image open meanwhile, so that
 	// findings may come from reading it in the middle of a change.
 	Provisional bool
+	// Truncation tells what is missing of a file that was cut (FIL001); nil where it was not.
+	Truncation *Truncation
 	// MemoryPeak is what the reference counts took at most, in bytes.
 	MemoryPeak int64
 }
+
+// Truncation tells what is missing of a file whose end is missing, and what is left.
+type Truncation struct {
+	Size   uint64 // of the file, in bytes
+	Former uint64 // how long it was at least, in bytes
+	// Readable is how much data of the active disk lies before the end, in bytes: whole
+	// clusters as they are mapped.
+	Readable uint64
+	// Gone are the parts of the active disk whose data lay behind the end, Unmapped those
+	// that were mapped by tables there: how much of these was in use is not known any more.
+	// Both are in order; of very many only the first are kept.
+	Gone, Unmapped []GuestRange
+}
+
+// GuestRange is a part of a disk, in bytes.
+type GuestRange struct{ Offset, Length uint64 }
 
 // SnapshotInfo describes an internal snapshot.
 type SnapshotInfo struct {

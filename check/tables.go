@@ -49,6 +49,9 @@ func (c *run) collectTables() ([]l2table, error) {
 				return nil, c.ctx.Err()
 			}
 			blank = false
+			if x := l.entry(i); !qcow2.RangeFits(uint64(x.Offset), x.Length, uint64(c.img.Size())) {
+				continue // half an entry leads to what is somebody else's
+			}
 			offset, ok := c.checkL1Entry(n, i, e)
 			if !ok {
 				continue
@@ -63,6 +66,7 @@ func (c *run) collectTables() ([]l2table, error) {
 			refs = append(refs, l2ref{offset: offset, index: uint32(i), first: uint32(n), last: uint32(n)})
 			at[i] = uint32(len(refs))
 		}
+		c.losePastL1(uint32(n))
 		if blank && len(c.blankL1s) < maxBlank {
 			c.blankL1s = append(c.blankL1s, uint32(n))
 		}
@@ -197,6 +201,9 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		})
 		// A table that the end of the file cuts is still read as far as it goes.
 		cut = !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
+		if e.Reserved() == 0 && c.wasInFile(offset, c.g.ClusterSize()) {
+			c.losePastTable(uint32(n), i, offset)
+		}
 	default:
 		return offset, true
 	}

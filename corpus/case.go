@@ -78,6 +78,11 @@ func (c *Case) Healthy() bool {
 	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != check.Note && w.Code != check.BMD012 })
 }
 
+// NotQcow2 tells that the file is to be taken for no qcow2 image at all.
+func (c *Case) NotQcow2() bool {
+	return slices.ContainsFunc(c.Want, func(w Want) bool { return w.Code == check.HDR001 })
+}
+
 // ExpectedSeverity is the severity that the finding must have.
 func (w Want) ExpectedSeverity() check.Severity {
 	if w.Severity != 0 {
@@ -115,7 +120,7 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 // sections make the cases, each those of its file.
 var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
 	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, fileCases,
-	hostileCases, combinedCases, togetherCases, fuzzedCases}
+	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases}
 
 // allCases are the cases, sorted by name.
 var allCases = sync.OnceValue(func() []Case {

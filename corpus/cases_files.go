@@ -46,6 +46,10 @@ func fileCasesIn(bits uint32) []Case {
 		one("encryption/payload", "the key's material is said to lie behind the header's end", luks, check.CRY002, Place{},
 			Set(CryptoHeader().At(luksSlotsAt+40, 4), 1<<24)),
 		missing,
+		one("file/cut-short", "the end of the file is missing, and the data of three clusters with it", base, check.FIL001, Place{}, Truncate(Data(5<<bits), 0)).
+			and(check.MAP007, L2Entry(5<<bits)).and(check.MAP007, L2Entry(32<<bits)).inAllSizes(),
+		one("file/cut-in-table", "the file ends within its only L2 table", base, check.FIL001, Place{}, Truncate(L2Table(0), 8)).
+			and(check.MAP003, L1Entry(0)).and(check.MAP007, L2Entry(0)).inAllSizes(),
 		one("data-file/unnamed", "a data file whose name is not recorded",
 			Spec{Size: 8 * mib, DataFile: &DataFile{Name: ""}}, check.DAT002, Place{}),
 		one("backing/no-format", "the backing file's format is not recorded, so that its content decides it: unsafe",

@@ -22,6 +22,7 @@ var pending = map[string]string{}
 // notAlone are codes that no image gives alone, with the reason.
 var notAlone = map[check.Code]string{
 	check.HDR020: "a file without a whole header has no tables either",
+	check.FIL001: "the end of the file takes with it what something names",
 	check.MAP020: "a lost table makes what it owns seem nobody's",
 	check.CMP001: "found only by reading all compressed data, which is another check",
 	check.DAT003: "a matter of the folder that QEMU is started in, which an image alone does not show",

@@ -22,7 +22,7 @@ const repairTextHead = `# What repairs of the corpus's images achieve, one a lin
 // to take long, and of such that cannot be read, are not.
 func repaired(c *corpus.Case) bool {
 	return !c.Huge && !c.QEMUSlow && len(c.Unreadable) == 0 && c.MemoryLimit == 0 &&
-		!strings.HasPrefix(c.Name, "hostile/") && c.Name != "header/magic"
+		!strings.HasPrefix(c.Name, "hostile/") && !c.NotQcow2()
 }
 
 // TestRepairVerdicts compares what repairs achieve with what is recorded.

@@ -126,6 +126,9 @@ func (h *Human) headline(img *Image) {
 		t, parts = apart(r.Findings)
 	}
 	parts = append(parts, totals(t, img.ClusterSize)...)
+	if t := r.Truncation; t != nil {
+		parts = slices.Insert(parts, 0, fmt.Sprintf("the file ends after %s of %s", size(t.Size), size(t.Former)))
+	}
 	if img.Err != nil {
 		parts = slices.Insert(parts, 0, printable(img.Err.Error()))
 	}

@@ -114,22 +114,7 @@ func jsonPrintable(b []byte) []byte {
 
 // size writes a number of bytes as people read it: exact where it is a whole
 // number of units, else with one decimal.
-func size(n uint64) string {
-	const units = "KMGTPE"
-	u, unit := uint64(1), -1
-	for unit+1 < len(units) && n/u >= 1024 {
-		u <<= 10
-		unit++
-	}
-	switch {
-	case unit < 0:
-		return plural(n, "byte", "bytes")
-	case n%u == 0:
-		return fmt.Sprintf("%d %ciB", n/u, units[unit])
-	default:
-		return fmt.Sprintf("%.1f %ciB", float64(n)/float64(u), units[unit])
-	}
-}
+func size(n uint64) string { return check.ReadableSize(n) }
 
 func plural(n uint64, one, many string) string {
 	if n == 1 {

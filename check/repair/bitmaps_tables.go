@@ -99,7 +99,8 @@ func (f *bitmapFixer) judgeTable(b *bitmapFix, broken map[qcow2.HostCluster]stru
 			continue
 		}
 		stored++
-		if code == "" || !foreign(code) && code != check.BMT001 {
+		cut := code == check.BMT005 && f.ev.WasInFile(e.Offset(), f.g.ClusterSize())
+		if code == "" || cut || !foreign(code) && code != check.BMT001 {
 			if code != "" {
 				codes = append(codes, code)
 			}

@@ -71,20 +71,26 @@ func assertSameGuest(t testing.TB, name string, was, is *qcow2.Disk, found bool,
 			}
 			for done := uint64(0); done < x.Length; {
 				n := min(x.Length-done, 1<<20)
-				a, b := make([]byte, n), make([]byte, n)
 				off := uint64(x.Start) + done
+				given := false // what is said to be lost may need a backing file now
+				for _, l := range lost {
+					switch {
+					case l.Snapshot != name:
+					case l.Offset <= off && off < l.Offset+l.Length:
+						given, n = true, min(n, l.Offset+l.Length-off)
+					case off < l.Offset:
+						n = min(n, l.Offset-off)
+					}
+				}
 				done += n
+				if given {
+					continue
+				}
+				a, b := make([]byte, n), make([]byte, n)
 				if _, err := was.ReadAt(a, int64(off)); err != nil && err != io.EOF {
 					continue
 				}
 				_, err := is.ReadAt(b, int64(off))
-				for _, l := range lost {
-					lo, hi := max(l.Offset, off), min(l.Offset+l.Length, off+n)
-					if l.Snapshot == name && lo < hi {
-						clear(a[lo-off : hi-off])
-						clear(b[lo-off : hi-off])
-					}
-				}
 				if err != nil && err != io.EOF || !bytes.Equal(a, b) {
 					t.Errorf("%q: guest data at 0x%x %s: %v", name, off, what, err)
 					return
@@ -145,7 +151,7 @@ func listed(fs []check.Finding, want func(*check.Finding) bool) (codes []string)
 // repairCases are the damaged images of the corpus that can be repaired in memory.
 func repairCases() (cases []corpus.Case) {
 	for _, c := range corpus.Cases() {
-		if c.Healthy() || c.Huge || c.Unreadable != nil || strings.HasPrefix(c.Name, "hostile/") || c.Name == "header/magic" {
+		if c.Healthy() || c.Huge || c.Unreadable != nil || strings.HasPrefix(c.Name, "hostile/") || c.NotQcow2() {
 			continue
 		}
 		cases = append(cases, c)

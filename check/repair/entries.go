@@ -25,6 +25,12 @@ var words = map[check.Code]word{
 	},
 	// Only those that read as zeros are safe: nothing is read from their place.
 	check.MAP006: func(s *session, f *check.Finding, e uint64) uint64 { return bitZero },
+	check.MAP007: func(s *session, f *check.Finding, e uint64) uint64 {
+		if s.g.ExtendedL2 {
+			return 0 // the subcluster bitmap says what is zero
+		}
+		return bitZero
+	},
 	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ bitCopied },
 	check.MAP012: func(s *session, f *check.Finding, e uint64) uint64 {
 		b := qcow2.SubclusterBitmap(e)
@@ -65,7 +71,7 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 var reasons = map[check.Code]string{
 	check.MAP001: "clear reserved bits", check.MAP005: "clear reserved bits", check.REF001: "clear reserved bits",
 	check.BMT001: "clear reserved bits", check.BMT002: "clear reserved bits",
-	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
+	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP007: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
 	check.MAP012: "let zero subclusters be zero", check.MAP013: "clear the subcluster bitmap of compressed data",
 	check.MAP004: "set COPIED as the references are", check.MAP008: "set COPIED as the references are",
 }
@@ -92,7 +98,11 @@ func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed b
 	if err != nil {
 		return false, err
 	}
-	for at := 0; at+8 <= len(raw); at += 8 {
+	step := 8
+	if s.g.ExtendedL2 && f.Code == check.MAP007 {
+		step = 16 // every other word is a subcluster bitmap
+	}
+	for at := 0; at+8 <= len(raw); at += step {
 		e := binary.BigEndian.Uint64(raw[at:])
 		if will := mend(s, f, e); will != e {
 			binary.BigEndian.PutUint64(raw[at:], will)

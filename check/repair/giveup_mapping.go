@@ -37,6 +37,9 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 	tables := make(map[qcow2.HostOffset]*check.Finding) // that are none
 	twice := make(map[qcow2.HostOffset]*check.Finding)  // that have two places
 	waiting := s.slotsOfLostTables()
+	if err := s.findSharers(ctx); err != nil {
+		return false, err
+	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		if f.Rest || f.Repair != check.RepairLossy {
@@ -94,32 +97,54 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 		return false, nil
 	}
 	x := f.Extent
+	step := 8
 	whole := s.g.ExtendedL2 && f.Structure != check.StructL1Table && f.Code != check.MAP013
 	if whole {
-		x.Length = s.g.L2EntrySize()
+		step = 16
+		x.Length = (x.Length + 15) &^ 15
 	}
 	raw, err := s.bytes(x)
 	if err != nil {
 		return false, err
 	}
-	lost := uint64(0)
-	for at := 0; at+8 <= len(raw); at += 8 {
+	var lost ranges // of what the finding is about
+	for at := 0; at+step <= len(raw); at += step {
 		e := binary.BigEndian.Uint64(raw[at:])
 		will := become(e)
 		if spared[x.Offset+qcow2.HostOffset(at)] || will == e {
 			continue
 		}
 		changed = true
-		binary.BigEndian.PutUint64(raw[at:], will)
-		if !whole || at == 0 {
-			s.loseGuest(f, lost, covers)
+		putWord(raw[at:], will)
+		behind := uint64(at/step) * covers
+		if !readsL2(f.Code) {
+			s.loseGuest(f, behind, covers)
+			continue
 		}
-		lost += covers
+		var b qcow2.SubclusterBitmap
+		if whole {
+			b = qcow2.SubclusterBitmap(binary.BigEndian.Uint64(raw[at+8:]))
+			// What reads as zeros does so without a place.
+			keep := b.Zeros()
+			if qcow2.L2Entry(e).Compressed() {
+				keep = 0
+			}
+			putWord(raw[at+8:], uint64(qcow2.NewSubclusterBitmap(0, keep)))
+		}
+		for from, length := range check.LostParts(s.g, qcow2.L2Entry(e), b, s.h.ZeroFlag()) {
+			lost.add(behind+from, length)
+		}
 	}
+	s.loseFrom(f, lost)
 	if !changed {
 		return false, nil
 	}
 	return true, s.o.write(x.Offset, raw, intent{reason: "give up what cannot be found: " + reasonFor(f), codes: []check.Code{f.Code}})
+}
+
+// readsL2 tells of the codes of L2 entries that lead to no data, although they should.
+func readsL2(c check.Code) bool {
+	return c == check.MAP006 || c == check.MAP007 || c == check.MAP010 || c == check.MAP011 || c == check.MAP014
 }
 
 // reasonFor words what is wrong with an entry.
@@ -140,6 +165,12 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 
 // loseRange notes that a part of a disk is lost.
 func (s *session) loseRange(snapshot string, from, length uint64, why string) {
+	if snapshot == "" { // what lies past the end of the disk is no part of it
+		if from >= s.h.Size {
+			return
+		}
+		length = min(length, s.h.Size-from)
+	}
 	if n := len(*s.lost); n > 0 {
 		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Snapshot == snapshot && last.guest.Offset+last.guest.Length == from && last.why == why {
 			last.guest.Length += length

@@ -22,6 +22,9 @@ type session struct {
 	ev   *check.Evidence
 	opts *Options
 	lost *[]lostThing
+	// sharers are, by place, the L1 entries that name an L2 table of which entries are to be
+	// given up.
+	sharers map[qcow2.HostOffset][]l1Slot
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }
@@ -39,6 +42,7 @@ var fixers = [][]fixer{
 	{(*session).separateData}, // before anything that it reads is changed
 	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
+	{(*session).completeTables},
 	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).giveUpHeader},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
@@ -65,7 +69,7 @@ var errGrown = errors.New("the file would grow over a damaged table that is said
 func grown(before, now *check.Result, was, is *qcow2.Header) bool {
 	mended := func(code check.Code) bool { return before.Has(code) && !now.Has(code) }
 	return mended(check.HDR013) && was.RefcountTableOffset == is.RefcountTableOffset && was.RefcountTableClusters == is.RefcountTableClusters ||
-		mended(check.HDR012) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
+		mended(check.HDR012) && !before.Has(check.FIL001) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
 }
 
 // Make works out what a repair of an image of size bytes would do. Nothing is

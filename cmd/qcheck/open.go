@@ -49,6 +49,11 @@ func (o *opened) reopen() error {
 	if errors.Is(err, qcow2.ErrNotQcow2) && o.Size() == 0 {
 		err = fmt.Errorf("%w: it is empty", err)
 	}
+	if errors.Is(err, qcow2.ErrNotQcow2) {
+		if found := check.FirstLook(o.File, o.Size()); found != nil {
+			err = fmt.Errorf("%w, but %v: its header was overwritten; write nothing to it, and put a backup of the header back", err, found)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", check.Escape(o.path), err)
 	}

@@ -51,7 +51,7 @@ A finding may be milder than its code's severity where the image explains what i
 `
 
 var groups = map[string]string{
-	"HDR": "Header", "EXT": "Header extensions", "MAP": "Guest mapping", "CMP": "Compressed clusters", "REF": "Refcounts",
+	"FIL": "File", "HDR": "Header", "EXT": "Header extensions", "MAP": "Guest mapping", "CMP": "Compressed clusters", "REF": "Refcounts",
 	"SNP": "Snapshots", "BMP": "Bitmaps: extension", "BMD": "Bitmaps: directory", "BMT": "Bitmaps: table",
 	"BMX": "Bitmaps: data", "CRY": "Encryption", "DAT": "External data file", "CHN": "Backing chain",
 	"IOE": "Errors of reading", "LIM": "Limits",
