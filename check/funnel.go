@@ -175,7 +175,7 @@ func (f *funnel) continues(a, b *Finding) bool {
 	return a.Extent.Length != 0 && b.Extent.Length != 0 &&
 		a.Extent.Offset+qcow2.HostOffset(a.Extent.Length) == b.Extent.Offset &&
 		a.Severity == b.Severity && a.Structure == b.Structure && a.Repair == b.Repair &&
-		a.Snapshot == b.Snapshot && a.Bitmap == b.Bitmap &&
+		a.Of == b.Of && a.Bitmap == b.Bitmap &&
 		a.Value == b.Value && a.Expected == b.Expected
 }
 

@@ -159,7 +159,7 @@ func (s *scanner) reportEntries(ts *tableScan) {
 func (s *scanner) reportGarbage(ts *tableScan) {
 	o := s.c.tableOwner(ts.t)
 	s.out.funnel.report(Finding{
-		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Extent: at(ts.t.offset, len(ts.raw)),
+		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
 		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense", o, ts.bad, ts.seen),
 	})
@@ -170,7 +170,7 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 // two words.
 func (c *run) entryFinding(t *l2table, i int) Finding {
 	return Finding{
-		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
+		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Of: c.l1s[t.l1].of, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
 	}
 }
 
@@ -202,12 +202,12 @@ var l2codes = [...]struct {
 // no words.
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros := s.zeroFlag && j.entry.Zero()
-	guest, snapshot := s.c.entryGuest(ts.t, i), s.c.l1s[ts.t.l1].snapshot
+	guest, l := s.c.entryGuest(ts.t, i), &s.c.l1s[ts.t.l1]
 	for _, k := range l2codes {
 		if j.faults&k.fault == 0 {
 			continue
 		}
-		f := Finding{Code: k.code, Snapshot: snapshot, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		f := Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
 			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
@@ -232,7 +232,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	}
 	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
 	if lost && len(s.out.doubts) < maxDoubts {
-		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: snapshot}, "its L2 entry does not lead to data")
+		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: l.snapshot, Of: l.of}, "its L2 entry does not lead to data")
 	}
 }
 

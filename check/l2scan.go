@@ -187,7 +187,7 @@ func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
 // tableOwner names an L2 table.
 func (c *run) tableOwner(t *l2table) Owner {
 	l := &c.l1s[t.l1]
-	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Ref: l.entry(uint64(t.window))}
+	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
 }
 
 func (s *scanner) doubt(o Owner, why string) {

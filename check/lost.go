@@ -50,7 +50,8 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
-	c.findLostSnapshots()
+	c.findLostSnapshots(leaks)
+	c.findWiped(leaks, cut)
 	suspects := c.blankOwners()
 	if len(suspects) == 0 {
 		return nil
@@ -118,38 +119,13 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	return 0, false
 }
 
-// findLostSnapshots looks behind the snapshot table's last entry, or where there
-// is none at the table's place, for an entry whose L1 table nothing refers to: a
-// number of snapshots that is too small makes leaks of all that the others own.
-func (c *run) findLostSnapshots() {
-	x := c.snapshotTable
-	if c.h.NbSnapshots == 0 {
-		x.Offset = c.h.SnapshotsOffset
-	}
-	if x.Offset == 0 || !c.g.Aligned(x.Offset) {
-		return
-	}
-	next := (x.Offset + qcow2.HostOffset(x.Length) + 7) &^ 7
-	head := make([]byte, qcow2.SnapshotHeadSize)
-	if c.img.ReadAt(head, next) != nil {
-		return
-	}
-	s, _ := qcow2.DecodeSnapshot(head, next) // the head is all that is looked at
-	if s.L1TableOffset == 0 || s.L1Size == 0 || !c.g.Aligned(s.L1TableOffset) {
-		return
-	}
-	if cl := c.g.HostCluster(s.L1TableOffset); c.onDisk(cl) > c.counts.Get(cl) {
-		c.doubt(Owner{Structure: StructSnapshotTable}, fmt.Sprintf("what looks like one more entry follows at %v, and %s fits its L1 table", next, c.clusterRange(cl, 1)))
-	}
-}
-
 // findLostTables searches the unreferenced clusters for L2 tables, when an L1
 // table has a place for one.
 func (c *run) findLostTables(leaks []unowned, cut bool) error {
-	slots := c.openSlots()
-	if len(slots) == 0 || c.h.HasDataFile() {
+	if c.h.HasDataFile() {
 		return nil
 	}
+	slots := c.openSlots()
 	probes := 0
 	sector := make([]byte, min(qcow2.SectorSize, c.g.ClusterSize()))
 	table := make([]byte, c.g.ClusterSize())
@@ -178,6 +154,13 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 				continue
 			}
 			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+				continue
+			}
+			if c.isL1Copy(table) {
+				c.explain(cl, 1)
+				continue
+			}
+			if len(slots) == 0 {
 				continue
 			}
 			if t := s.ownsUnowned(table, strays); t.entries > 0 {
@@ -259,6 +242,11 @@ type lostTable struct {
 	sole bool
 	// data tells that something is stored there that does not read as zeros.
 	data bool
+	// copied and bare count the entries of clusters with a refcount of one and no reference,
+	// compressed data aside, that have COPIED set and that have not. The active disk's have
+	// it, those of a table that a snapshot had for itself have not.
+	copied, bare int
+	runs         []clusterRun // what it owns
 }
 
 // ownsUnowned looks at what may be an L2 table. Every cluster that its entries
@@ -287,7 +275,15 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 				}
 			}
 			shared = shared || references > 0 || refcount != 1 && !j.entry.Compressed()
+			if refcount == 1 && references == 0 && !j.entry.Compressed() {
+				if j.entry.Copied() {
+					t.copied++
+				} else {
+					t.bare++
+				}
+			}
 		}
+		t.runs = append(t.runs, clusterRun{j.first, j.n})
 		copied = copied || j.entry.Copied() || j.entry.Compressed()
 		if !j.entry.Compressed() {
 			shared = shared || !j.entry.Copied()
@@ -312,19 +308,25 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot) {
 	off := c.g.HostOffset(cl)
 	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
-	slot, evidence := placeFor(off, slots)
+	slot, evidence := placeFor(off, c.slotsFor(&t, slots))
+	c.explain(cl, 1)
+	for _, r := range t.runs {
+		c.explain(r.first, r.n)
+	}
 	lost := LostTable{Offset: off, Why: evidence}
 	if slot != nil {
 		l := &c.l1s[slot.l1]
-		f.Path, f.Snapshot = fmt.Sprintf("l1[%d]", slot.index), l.snapshot
+		f.Path, f.Snapshot, f.Of = fmt.Sprintf("l1[%d]", slot.index), l.snapshot, l.of
 		f.GuestOffset = ptr(c.windowStart(slot.index))
-		lost.Slot, lost.Snapshot, lost.Index = l.entry(uint64(slot.index)), l.snapshot, slot.index
+		lost.Slot, lost.Snapshot, lost.Of, lost.Index = l.entry(uint64(slot.index)), l.snapshot, l.of, slot.index
 	}
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
 	if !c.guestHasLost(t) {
 		f.Severity = InDoubt
 		f.Message += "; it may also be what an interrupted operation has left behind"
+	} else {
+		c.guestHasLostAny = true
 	}
 	c.report(f)
 	if len(c.lostTables) < maxLostTables {
@@ -340,8 +342,24 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 // were shared), the return to a snapshot (which then is there still), the emptying
 // of an overlay (under the dirty bit). While somebody writes nothing is certain.
 func (c *run) guestHasLost(t lostTable) bool {
-	return t.sole && (t.data || c.h.BackingFileOffset != 0) && c.h.NbSnapshots == 0 && len(c.behind) == 0 &&
+	return t.sole && (t.data || c.h.BackingFileOffset != 0) && c.h.NbSnapshots == 0 && c.lostSnapshots == nil &&
 		!c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) && !c.opts.Live
+}
+
+// slotsFor gives the places that may be a lost table's: one of the active disk's has COPIED set
+// for what it alone owns, one that a snapshot had for itself never has. While the dirty bit
+// is set nothing can be told by refcounts.
+func (c *run) slotsFor(t *lostTable, slots []l1slot) []l1slot {
+	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) || t.copied == 0 && t.bare == 0 {
+		return slots
+	}
+	var fit []l1slot
+	for _, s := range slots {
+		if active := s.l1 == 0; active && t.bare == 0 || !active && t.copied == 0 {
+			fit = append(fit, s)
+		}
+	}
+	return fit
 }
 
 // placeFor chooses the L1 entry that a lost table at off belongs to, if one can
@@ -360,6 +378,9 @@ func placeFor(off qcow2.HostOffset, slots []l1slot) (*l1slot, string) {
 		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that is empty", slots[0].index)
 	case len(slots) == 1:
 		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that leads nowhere", slots[0].index)
+	}
+	if len(slots) == 0 {
+		return nil, "where it belongs cannot be told, since no L1 table that could be its own has an entry without a table"
 	}
 	return nil, "where it belongs cannot be told from it alone, since several L1 entries have no table"
 }

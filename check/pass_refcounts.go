@@ -201,7 +201,6 @@ func (c *run) settleLeaks(found *leaks) error {
 			break
 		}
 	}
-	c.doubtSnapshotsBehind()
 	if err := c.findLost(found.runs.runs, found.runs.unreferenced); err != nil {
 		return err
 	}

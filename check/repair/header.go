@@ -82,12 +82,12 @@ func (s *session) ownsMore(have, needed uint64) bool {
 	}
 	first, n := s.g.ClusterSpan(x.Offset, x.Length)
 	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
-		if s.ev.Counts.Get(cl) > 0 || !s.lacks(cl) {
+		if s.ev.Counts.Get(cl) > 0 || !s.ev.Lacks(cl) {
 			return false
 		}
 	}
 	for _, e := range qcow2.ReadL1(s.img, x.Offset, needed-have).All() {
-		if to := e.Offset(); to != 0 && (e.Reserved() != 0 || !s.g.Aligned(to) || !s.lacks(s.g.HostCluster(to))) {
+		if to := e.Offset(); to != 0 && (e.Reserved() != 0 || !s.g.Aligned(to) || !s.ev.Lacks(s.g.HostCluster(to))) {
 			return false
 		}
 	}

@@ -42,6 +42,9 @@ type Options struct {
 	// Reattach hangs lost L2 tables back where the evidence is unambiguous. The
 	// default is false.
 	Reattach bool
+	// FreeUnowned frees clusters that nothing refers to although a damaged structure may
+	// own them. What they hold is lost. The default is false.
+	FreeUnowned bool
 	// CompactBitmaps makes table entries of stored clusters of zeros or ones.
 	// The default is false.
 	CompactBitmaps bool

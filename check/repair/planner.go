@@ -22,6 +22,9 @@ type session struct {
 	ev   *check.Evidence
 	opts *Options
 	lost *[]lostThing
+	// origin gives, by entry of the snapshot table as it will be, which one it is of the
+	// table as it was; nil where both are the same.
+	origin *[]check.SnapshotRef
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }
@@ -88,6 +91,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var first *check.Evidence
 	var header qcow2.Header // of the first round
 	var lost []lostThing
+	var origin []check.SnapshotRef
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -107,7 +111,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			return nil, errGrown
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, first: first}
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, first: first}
 		changed, err := s.fix(ctx)
 		if err != nil {
 			return nil, err
