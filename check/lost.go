@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -50,6 +51,7 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
+	slices.SortFunc(c.explained, func(a, b clusterRun) int { return cmp.Compare(a.first, b.first) })
 	c.findLostSnapshots(leaks)
 	c.findWiped(leaks, cut)
 	suspects := c.blankOwners()
@@ -68,7 +70,9 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 func (c *run) blankOwners() []Owner {
 	var owners []Owner
 	for _, idx := range c.blank {
-		owners = append(owners, c.tableOwner(&c.tables[idx]))
+		if t := &c.tables[idx]; c.mapsLacking(t) {
+			owners = append(owners, c.tableOwner(t))
+		}
 	}
 	for _, n := range c.blankL1s {
 		owners = append(owners, c.l1s[n].owner())
@@ -94,7 +98,7 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	for _, l := range leaks {
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
-			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table {
+			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table || c.isExplained(cl) {
 				continue
 			}
 			x := at(c.g.HostOffset(cl), c.g.ClusterSize())
@@ -150,7 +154,13 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			if probes%256 == 0 && c.ctx.Err() != nil {
 				return c.ctx.Err()
 			}
-			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil || !s.plausible(sector) {
+			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil {
+				continue
+			}
+			if !s.plausible(sector) {
+				if c.isOldSnapshotTable(off) {
+					c.explain(cl, 1)
+				}
 				continue
 			}
 			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {

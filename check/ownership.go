@@ -79,6 +79,50 @@ func (c *run) isL1Copy(b []byte) bool {
 	return found
 }
 
+// isOldSnapshotTable tells whether a cluster holds a snapshot table that a later one has taken
+// the place of: each entry's L1 table is one of those that are known.
+func (c *run) isOldSnapshotTable(off qcow2.HostOffset) bool {
+	found := false
+	for end := off + qcow2.HostOffset(c.g.ClusterSize()); off < end; {
+		chain := c.snapshotChain(off, 1)
+		if chain == nil || !slices.ContainsFunc(c.l1s, func(l l1table) bool { return l.of != 0 && l.extent.Offset == chain[0].L1TableOffset }) {
+			break
+		}
+		found = true
+		off += qcow2.HostOffset(chain[0].EntrySize)
+	}
+	return found
+}
+
+// mapsLacking tells whether an L2 table of another disk, for the same part as t, names
+// clusters that lack a reference: then t may have shared them.
+func (c *run) mapsLacking(t *l2table) bool {
+	s := c.prober()
+	tried := 0
+	for i := range c.tables {
+		o := &c.tables[i]
+		if o.window != t.window || o.offset == t.offset {
+			continue
+		}
+		if tried++; tried > maxTargets {
+			return true
+		}
+		ts, ok := s.load(uint32(i))
+		if !ok {
+			continue
+		}
+		for k := range ts.entries {
+			j, named := s.again(ts, k)
+			for n := range j.n {
+				if named && c.lacks(j.first+qcow2.HostCluster(n)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
 // maxLostL2 bounds the L2 tables that are read whole to tell whether an L1 table is one.
 const maxLostL2 = 1 << 10
 

@@ -30,7 +30,6 @@ type dataFound struct {
 func (c *run) unownedData(leaks []unowned, cut bool) (d dataFound) {
 	d.atLeast = cut
 	budget := maxContent
-	slices.SortFunc(c.explained, func(a, b clusterRun) int { return cmp.Compare(a.first, b.first) })
 	add := func(first qcow2.HostCluster, n uint64) {
 		if d.n == 0 || first > d.last+1 {
 			d.runs++
@@ -99,7 +98,7 @@ func (c *run) isExplained(cl qcow2.HostCluster) bool {
 // to, and puts in doubt whose these are.
 func (c *run) findWiped(leaks []unowned, cut bool) {
 	doubts := len(c.doubts)
-	if len(c.lostTables) > 0 {
+	if len(c.lostTables) > 1 { // a single one may as well have lost its entry
 		for _, n := range c.blankL1s {
 			c.reportWipedL1(n)
 		}

@@ -42,7 +42,7 @@ var fixers = [][]fixer{
 	{(*session).separateData}, // before anything that it reads is changed
 	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
-	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).giveUpHeader},
+	{givingUp((*session).giveUpSnapshots), givingUp((*session).giveUpMappings), givingUp((*session).giveUpHeader)},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
 	{(*session).fixMarks},

@@ -227,7 +227,7 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 			if lowers && !r.mayLower(cl, d.Refcount) {
 				continue
 			}
-			if lowers && d.References == 0 && r.unownedBefore(cl, d.Refcount) {
+			if lowers && d.References == 0 && (r.doubt || r.o.gaveUp) && r.unownedBefore(cl, d.Refcount) {
 				r.freed.add(cl)
 			}
 			b.Set(int(i), d.References)
@@ -239,7 +239,7 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
 func (r *refcounter) mayLower(cl qcow2.HostCluster, refcount uint64) bool {
-	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.unownedBefore(cl, refcount)) {
+	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, refcount)) {
 		return false
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))

@@ -1,6 +1,7 @@
 package repair
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -12,11 +13,26 @@ import (
 // of what it led to. Giving the structure up, or mending it, does not make leaks of them: they
 // are freed only where that was asked for by name, and then it is a loss like any other.
 
+// givingUp is a fixer that gives something up, which is remembered.
+func givingUp(f fixer) fixer {
+	return func(s *session, ctx context.Context) (bool, error) {
+		changed, err := f(s, ctx)
+		s.o.gaveUp = s.o.gaveUp || changed
+		return changed, err
+	}
+}
+
 // unownedBefore tells whether a cluster with a refcount lacked a reference before the repair
 // began, and a part of a disk may have owned it. What bitmaps may have owned is not meant:
 // that goes with them.
 func (r *refcounter) unownedBefore(cl qcow2.HostCluster, refcount uint64) bool {
 	return r.doubtBefore && refcount > r.first.Counts.Get(cl)
+}
+
+// spared tells whether such a cluster is kept although nothing is in doubt any more: it is all
+// that is left of what the repair has given up.
+func (r *refcounter) spared(cl qcow2.HostCluster, refcount uint64) bool {
+	return r.o.gaveUp && r.unownedBefore(cl, refcount)
 }
 
 // ofDisk tells whether a doubt is about what maps a disk.
