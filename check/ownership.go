@@ -27,7 +27,8 @@ func (c *run) unownedRange(x qcow2.Extent) bool {
 }
 
 // claimedAstray tells whether the reference to a cluster is likely to be none: of an L1 table
-// that is looked for in the wrong place, or of one of its entries.
+// that is looked for in the wrong place, or of one of its entries, or of a snapshot table that
+// is none.
 func (c *run) claimedAstray(cl qcow2.HostCluster) bool {
 	for n := range c.l1s {
 		if n == maxBlank {
@@ -37,6 +38,11 @@ func (c *run) claimedAstray(cl qcow2.HostCluster) bool {
 			if first, k := c.g.ClusterSpan(l.extent.Offset, l.extent.Length); cl >= first && cl < first+qcow2.HostCluster(k) {
 				return true
 			}
+		}
+	}
+	if c.snapshotStop && c.snapshotTable.Offset > 0 {
+		if first, k := c.g.ClusterSpan(c.snapshotTable.Offset, c.snapshotTable.Length); cl >= first && cl < first+qcow2.HostCluster(k) {
+			return true
 		}
 	}
 	n, ok := c.tableNumber(c.g.HostOffset(cl))

@@ -39,6 +39,9 @@ func (c *run) checkSnapshots() error {
 		}
 	}
 	c.claim(Owner{Structure: StructSnapshotTable, Ref: at(qcow2.FieldSnapshotsOffset, 8)}, claimed)
+	if c.snapshotStop {
+		c.snapshotTable = claimed
+	}
 
 	ids := make(map[string]int, len(t.Snapshots))
 	for i := range t.Snapshots {

@@ -15,7 +15,7 @@ import (
 // giveUpSnapshots writes the snapshot table anew without the entries that cannot be
 // read, or whose L1 table is not there. What such a snapshot owned alone is lost.
 func (s *session) giveUpSnapshots(context.Context) (bool, error) {
-	if !s.losing() || s.headerShared() {
+	if !s.losing() || s.headerShared() || s.snapshotsToFind() {
 		return false, nil
 	}
 	gone := make(map[int]*check.Finding) // by entry
@@ -81,6 +81,10 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	s.dropEntries(func(i int) bool { return all || gone[i] != nil })
 	return true, s.writeSnapshots(kept, codes)
 }
+
+// snapshotsToFind tells whether the snapshots are there, and the header need only be led back
+// to them, which is not asked for: then they are not given up.
+func (s *session) snapshotsToFind() bool { return s.ev.LostSnapshots != nil && !s.opts.Reattach }
 
 // dropEntries notes that the snapshot table has lost entries, so that others have another
 // number from now on.

@@ -39,8 +39,8 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 var fixers = [][]fixer{
 	{(*session).fixHeader, (*session).fixEntries},
 	{(*session).fixExtensions, (*session).fixCompression},
+	{(*session).reattach},     // before anything is given up
 	{(*session).separateData}, // before anything that it reads is changed
-	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
 	{givingUp((*session).giveUpSnapshots), givingUp((*session).giveUpMappings), givingUp((*session).giveUpHeader)},
 	{(*session).fixRefcounts},

@@ -135,7 +135,7 @@ func (s *session) strayPointers() (all []pointer) {
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != check.HDR012 && !s.headerShared() && !misread[0] {
+		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != check.HDR012 && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
 			continue
 		}
 		switch f.Code {
