@@ -167,6 +167,17 @@ func (c *run) lostL1(off qcow2.HostOffset, entries uint64) (ok, blank bool) {
 	return true, blank
 }
 
+// isLostL1 tells whether a cluster that reads as an L2 table is an L1 table that nothing refers
+// to: what it names are L2 tables. An L2 table names data.
+func (c *run) isLostL1(off qcow2.HostOffset, b []byte) bool {
+	n := len(b) / 8
+	for n > 0 && be64(b, n*8-8) == 0 {
+		n--
+	}
+	ok, blank := c.lostL1(off, uint64(n))
+	return ok && !blank
+}
+
 // lostL2 tells whether a cluster reads as an L2 table, and whatever it names lacks a
 // reference. What the guest has written may read as a table by chance, and a refcount block
 // or another table by its make.
