@@ -224,7 +224,7 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		b := r.g.RefcountBlock(r.block.raw)
 		for i := entry; i < entry+k; i++ {
 			cl := qcow2.HostCluster(index*r.per() + i)
-			if lowers && !r.mayLower(cl, d.Refcount) {
+			if lowers && !r.mayLower(cl, d) {
 				continue
 			}
 			if lowers && d.References == 0 && (r.doubt || r.o.gaveUp) && r.unownedBefore(cl, d.Refcount) {
@@ -238,8 +238,8 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 }
 
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
-func (r *refcounter) mayLower(cl qcow2.HostCluster, refcount uint64) bool {
-	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, refcount)) {
+func (r *refcounter) mayLower(cl qcow2.HostCluster, d refcount.Diff) bool {
+	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, d)) {
 		return false
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
 )
 
 // Clusters that nothing refers to, while a damaged structure may own them, are all that is left
@@ -31,8 +32,8 @@ func (r *refcounter) unownedBefore(cl qcow2.HostCluster, refcount uint64) bool {
 
 // spared tells whether such a cluster is kept although nothing is in doubt any more: it is all
 // that is left of what the repair has given up.
-func (r *refcounter) spared(cl qcow2.HostCluster, refcount uint64) bool {
-	return r.o.gaveUp && r.unownedBefore(cl, refcount)
+func (r *refcounter) spared(cl qcow2.HostCluster, d refcount.Diff) bool {
+	return r.o.gaveUp && d.References == 0 && r.unownedBefore(cl, d.Refcount)
 }
 
 // ofDisk tells whether a doubt is about what maps a disk.
