@@ -39,7 +39,7 @@ type Options struct {
 	BitmapPolicy BitmapPolicy
 	// AllowDataLoss lets lossy repairs be done. The default is false.
 	AllowDataLoss bool
-	// Reattach hangs lost L2 tables back where the evidence is unambiguous. The
+	// Reattach hangs lost tables and snapshots back where the evidence is unambiguous. The
 	// default is false.
 	Reattach bool
 	// FreeUnowned frees clusters that nothing refers to although a damaged structure may
