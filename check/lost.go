@@ -48,11 +48,11 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 	if len(leaks) == 0 {
 		return nil
 	}
+	c.findLostSnapshots(leaks)
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
 	slices.SortFunc(c.explained, func(a, b clusterRun) int { return cmp.Compare(a.first, b.first) })
-	c.findLostSnapshots(leaks)
 	c.findWiped(leaks, cut)
 	suspects := c.blankOwners()
 	if len(suspects) == 0 {
@@ -262,6 +262,10 @@ type lostTable struct {
 	// it, those of a table that a snapshot had for itself have not.
 	copied, bare int
 	runs         []clusterRun // what it owns
+	// shared is an entry, at index sharedAt, of a cluster that another table names too; 0
+	// where there is none.
+	shared   qcow2.L2Entry
+	sharedAt int
 }
 
 // ownsUnowned looks at what may be an L2 table. Every cluster that its entries
@@ -299,6 +303,9 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 			}
 		}
 		t.runs = append(t.runs, clusterRun{j.first, j.n})
+		if t.shared == 0 && s.c.counts.Get(j.first) > 0 && !s.c.claimedAstray(j.first) {
+			t.shared, t.sharedAt = j.entry, i
+		}
 		copied = copied || j.entry.Copied() || j.entry.Compressed()
 		if !j.entry.Compressed() {
 			shared = shared || !j.entry.Copied()
@@ -337,6 +344,9 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	}
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
+	if slot == nil && !c.strayL1() {
+		f.Repair = RepairNone // it is known to be of no use
+	}
 	if !c.guestHasLost(t) {
 		f.Severity = InDoubt
 		f.Message += "; it may also be what an interrupted operation has left behind"
@@ -362,15 +372,18 @@ func (c *run) guestHasLost(t lostTable) bool {
 }
 
 // slotsFor gives the places that may be a lost table's: one of the active disk's has COPIED set
-// for what it alone owns, one that a snapshot had for itself never has. While the dirty bit
-// is set nothing can be told by refcounts.
+// for what it alone owns, one that a snapshot had for itself never has; and two tables that share a
+// cluster name it at the same place of the disk. While the dirty bit is set nothing can be told
+// by refcounts.
 func (c *run) slotsFor(t *lostTable, slots []l1slot) []l1slot {
-	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) || t.copied == 0 && t.bare == 0 {
-		return slots
-	}
+	dirty := c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty)
 	var fit []l1slot
 	for _, s := range slots {
-		if active := s.l1 == 0; active && t.bare == 0 || !active && t.copied == 0 {
+		active := s.l1 == 0
+		if t.shared != 0 && !c.namesAt(s.index, t.sharedAt, t.shared) {
+			continue
+		}
+		if dirty || active && t.bare == 0 || !active && t.copied == 0 {
 			fit = append(fit, s)
 		}
 	}

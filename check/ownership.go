@@ -100,6 +100,28 @@ func (c *run) isOldSnapshotTable(off qcow2.HostOffset) bool {
 	return found
 }
 
+// namesAt tells whether some L2 table for a part of the disk has an entry, at an index, for the
+// same cluster as e.
+func (c *run) namesAt(window uint32, index int, e qcow2.L2Entry) bool {
+	const copied = uint64(1) << 63
+	s := c.prober()
+	var word [8]byte
+	tried := 0
+	for i := range c.tables {
+		t := &c.tables[i]
+		if t.window != window || t.skip {
+			continue
+		}
+		if tried++; tried > maxTargets {
+			return true
+		}
+		if c.img.ReadAt(word[:], t.offset+qcow2.HostOffset(index*s.entrySize)) == nil && (be64(word[:], 0)^uint64(e))&^copied == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // mapsLacking tells whether an L2 table of another disk, for the same part as t, names
 // clusters that lack a reference: then t may have shared them.
 func (c *run) mapsLacking(t *l2table) bool {
@@ -127,6 +149,13 @@ func (c *run) mapsLacking(t *l2table) bool {
 		}
 	}
 	return false
+}
+
+// strayL1 tells whether an L1 table may be looked for in the wrong place, so that there is more
+// to hang back than L2 tables.
+func (c *run) strayL1() bool {
+	return c.met(HDR012) || c.met(SNP002) || len(c.blankL1s) > 0 || c.lostSnapshots != nil ||
+		slices.ContainsFunc(c.l1s, func(l l1table) bool { return l.misread || l.entries == 0 && l.extent.Offset != 0 })
 }
 
 // maxLostL2 bounds the L2 tables that are read whole to tell whether an L1 table is one.
