@@ -170,7 +170,7 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 				c.explain(cl, 1)
 				continue
 			}
-			if c.isLostL1(off, table) {
+			if c.isLostL1(table) {
 				c.explain(cl, 1)
 				c.doubt(Owner{Structure: StructL1Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "it reads as one, and nothing refers to it")
 				continue

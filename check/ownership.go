@@ -196,15 +196,28 @@ func (c *run) lostL1(off qcow2.HostOffset, entries uint64) (ok, blank bool) {
 	return true, blank
 }
 
-// isLostL1 tells whether a cluster that reads as an L2 table is an L1 table that nothing refers
-// to: what it names are L2 tables. An L2 table names data.
-func (c *run) isLostL1(off qcow2.HostOffset, b []byte) bool {
-	n := len(b) / 8
-	for n > 0 && be64(b, n*8-8) == 0 {
-		n--
+// isLostL1 tells whether a cluster that reads as an L2 table is rather an L1 table: whatever it
+// names, some clusters at least, reads as an L2 table that is in use. An L2 table names data.
+// What refcounts say is not asked: they may just have been made anew.
+func (c *run) isLostL1(b []byte) bool {
+	s := c.prober()
+	table := make([]byte, c.g.ClusterSize())
+	tables := 0
+	for i := 0; i+8 <= len(b); i += 8 {
+		w := be64(b, i)
+		if w == 0 {
+			continue
+		}
+		e := qcow2.L1Entry(w)
+		to := e.Offset()
+		if e.Reserved() != 0 || to == 0 || !c.g.Aligned(to) || c.img.ReadAt(table, to) != nil || allZero(table) || !s.plausible(table) {
+			return false
+		}
+		if tables++; tables == maxLostL2 {
+			break
+		}
 	}
-	ok, blank := c.lostL1(off, uint64(n))
-	return ok && !blank
+	return tables > 0
 }
 
 // lostL2 tells whether a cluster reads as an L2 table, and whatever it names lacks a

@@ -136,6 +136,10 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 		case check.HDR006, check.HDR007:
 		case check.REF005, check.REF007, check.REF008:
 			stale, corrupt = true, true
+		case check.MAP022:
+			// As with a lost table.
+			stale = stale || f.Severity == check.Warning
+			corrupt = corrupt || f.Severity == check.Corruption
 		case check.MAP020:
 			// While the image is dirty the table may be what an operation has left
 			// behind; what tells so must not go before that is settled.
