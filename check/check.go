@@ -125,6 +125,7 @@ type run struct {
 	guestHasLostAny bool
 
 	probe       *scanner // see prober
+	lostRead    uint64   // see readLost
 	blocksTried int      // see fitsBlock
 
 	table       *refcount.Table     // what the file says; nil where it cannot be told

@@ -159,7 +159,17 @@ func (c *run) strayL1() bool {
 }
 
 // maxLostL2 bounds the L2 tables that are read whole to tell whether an L1 table is one.
-const maxLostL2 = 1 << 10
+const maxLostL2 = 1 << 6
+
+// maxLostRead bounds, in bytes, what a check reads to tell whether tables are lost: in a hostile
+// image everything can seem to be one.
+const maxLostRead = 512 << 20
+
+// readLost reads a cluster that may be a table; ok is false where too much was read already.
+func (c *run) readLost(b []byte, off qcow2.HostOffset) (ok bool) {
+	c.lostRead += uint64(len(b))
+	return c.lostRead <= maxLostRead && c.img.ReadAt(b, off) == nil
+}
 
 // lostL1 tells whether so many entries at an offset are those of an L1 table that nothing
 // refers to: each names a cluster, another one than the others do and none of the table's
@@ -210,10 +220,10 @@ func (c *run) isLostL1(b []byte) bool {
 		}
 		e := qcow2.L1Entry(w)
 		to := e.Offset()
-		if e.Reserved() != 0 || to == 0 || !c.g.Aligned(to) || c.img.ReadAt(table, to) != nil || allZero(table) || !s.plausible(table) {
+		if e.Reserved() != 0 || to == 0 || !c.g.Aligned(to) || !c.readLost(table, to) || allZero(table) || !s.plausible(table) {
 			return false
 		}
-		if tables++; tables == maxLostL2 {
+		if tables++; tables == maxTargets {
 			break
 		}
 	}
@@ -226,7 +236,7 @@ func (c *run) isLostL1(b []byte) bool {
 func (c *run) lostL2(off qcow2.HostOffset) (ok, blank bool) {
 	s := c.prober()
 	table := make([]byte, c.g.ClusterSize())
-	if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+	if !c.readLost(table, off) || !s.plausible(table) {
 		return false, false
 	}
 	if allZero(table) {
