@@ -190,7 +190,7 @@ var mappingRules = []Rule{
 		Why: "An L2 or L1 table that reads as zeros maps nothing, and the image is in order as far as a reader can " +
 			"tell. But clusters that hold data have a refcount and no owner, and a wiped table explains that: a hole " +
 			"punched in the wrong place, or a write that was lost. Then a whole part of the disk reads as zeros. " +
-			"`qemu-img check` calls its clusters leaks and says that no data is harmed. It is a warning only where an " +
+			"`qemu-img check` calls its clusters leaks and says that no data is harmed. It is in doubt only where an " +
 			"interrupted operation of QEMU's can have left the same: the dirty bit is set, the table is the newest one, " +
 			"the clusters are the last ones or one short run, or all tables before or behind it are empty too.",
 		Do: "Copy the image before anything else, and start no VM from it: QEMU may give these clusters to something " +

@@ -62,8 +62,8 @@ var snapshotRules = []Rule{
 		Spec:  "Header, nb_snapshots and snapshots_offset; Snapshots",
 		Why: "The header counts fewer snapshots than the table has, or leads elsewhere. The entries are there and make " +
 			"sense: each has an L1 table that nothing else refers to, and all that it leads to lacks just these " +
-			"references. QEMU does not see these snapshots, and `qemu-img check` calls what they own leaks. It is a " +
-			"warning where the deletion of a snapshot that was cut short may have left the entry.",
+			"references. QEMU does not see these snapshots, and `qemu-img check` calls what they own leaks. It is in " +
+			"doubt where the deletion of a snapshot that was cut short may have left the entry.",
 		Do: "Never run `qemu-img check -r` on this image: it frees what the snapshots own. `qcheck -r --reattach` leads " +
 			"the header back to them."},
 }

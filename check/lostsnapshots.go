@@ -118,7 +118,7 @@ func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value str
 			c.h.NbSnapshots, l.Table, strings.Join(names, ", "))
 		// A deletion that was cut short can look like this as well, where the new table was
 		// written over an earlier one.
-		f.Severity = Warning
+		f.Severity = InDoubt
 		f.Message += "; it may also be what an interrupted deletion has left behind"
 	} else {
 		f.Expected = l.Table.String()

@@ -143,10 +143,10 @@ func (c *run) reportWiped(t *l2table, d *dataFound, inDoubt bool) {
 	}
 	switch why := c.interrupted(t, d); {
 	case why != "":
-		f.Severity = Warning
+		f.Severity = InDoubt
 		f.Message += "; it may also be that " + why
 	case inDoubt:
-		f.Severity = Warning
+		f.Severity = InDoubt
 		f.Message += "; another structure that is damaged may own them as well"
 	case len(c.blank) > 1:
 		f.Message += fmt.Sprintf(" (%d tables are all zeros)", len(c.blank))
@@ -242,7 +242,7 @@ func (c *run) reportWipedL1(n uint32) {
 	}
 	// A snapshot of an empty disk has such a table, and so has the disk that went back to it.
 	if n > 0 || c.h.NbSnapshots > 0 || !c.guestHasLostAny {
-		f.Severity = Warning
+		f.Severity = InDoubt
 		f.Message += "; it may also have been empty"
 	}
 	c.report(f)
@@ -260,11 +260,4 @@ func sizeWords(n uint64) string {
 		return fmt.Sprintf("%d %s", uint64(v), units[u])
 	}
 	return fmt.Sprintf("%.1f %s", v, units[u])
-}
-
-func plural(n uint64, one, many string) string {
-	if n == 1 {
-		return one
-	}
-	return many
 }

@@ -138,7 +138,7 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 			stale, corrupt = true, true
 		case check.MAP022:
 			// As with a lost table.
-			stale = stale || f.Severity == check.Warning
+			stale = stale || f.Severity == check.InDoubt
 			corrupt = corrupt || f.Severity == check.Corruption
 		case check.MAP020:
 			// While the image is dirty the table may be what an operation has left
