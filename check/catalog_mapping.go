@@ -184,6 +184,19 @@ var mappingRules = []Rule{
 		Do: "Copy the image, write nothing to it, and restore this part of the disk from a backup. If the right " +
 			"table still exists, it may be pointed out among the findings as a lost L2 table (MAP020). `qcheck " +
 			"-r --allow-data-loss` can only give this part up."},
+	{Code: MAP022, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone,
+		Title: "a table is all zeros, while data that nothing refers to fits there",
+		Spec:  "Cluster mapping; QEMU: qcow2_cache_flush, discard_in_l2_slice",
+		Why: "An L2 or L1 table that reads as zeros maps nothing, and the image is in order as far as a reader can " +
+			"tell. But clusters that hold data have a refcount and no owner, and a wiped table explains that: a hole " +
+			"punched in the wrong place, or a write that was lost. Then a whole part of the disk reads as zeros. " +
+			"`qemu-img check` calls its clusters leaks and says that no data is harmed. It is in doubt only where an " +
+			"interrupted operation of QEMU's can have left the same: the dirty bit is set, the table is the newest one, " +
+			"the clusters are the last ones or one short run, or all tables before or behind it are empty too.",
+		Do: "Copy the image before anything else, and start no VM from it: QEMU may give these clusters to something " +
+			"else. Never run `qemu-img check -r`: it frees the data for good. Restore this part of the disk from a " +
+			"backup, or let a recovery tool look at the clusters that are named. No repair frees them but one with " +
+			"`--free-unowned`."},
 	{Code: CMP001, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy,
 		Title: "a compressed cluster cannot be decompressed",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_co_decompress",

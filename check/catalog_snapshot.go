@@ -57,4 +57,13 @@ var snapshotRules = []Rule{
 			"damaged in its size or in the table's. The end of the disk would be missing when the snapshot is used.",
 		Do: "Do not go back to this snapshot. Restore the table from a backup, or read the part that is there from a " +
 			"copy."},
+	{Code: SNP008, Severity: Corruption, Structure: StructSnapshotTable, Repair: RepairReattach,
+		Title: "there are snapshots that the header does not lead to",
+		Spec:  "Header, nb_snapshots and snapshots_offset; Snapshots",
+		Why: "The header counts fewer snapshots than the table has, or leads elsewhere. The entries are there and make " +
+			"sense: each has an L1 table that nothing else refers to, and all that it leads to lacks just these " +
+			"references. QEMU does not see these snapshots, and `qemu-img check` calls what they own leaks. It is in " +
+			"doubt where the deletion of a snapshot that was cut short may have left the entry.",
+		Do: "Never run `qemu-img check -r` on this image: it frees what the snapshots own. `qcheck -r --reattach` leads " +
+			"the header back to them."},
 }

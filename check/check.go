@@ -121,8 +121,12 @@ type run struct {
 	blankL1s      []uint32            // some of the L1 tables without a single entry
 	unallocated   []qcow2.HostCluster // some of the referenced clusters that have refcount 0
 	lostTables    []LostTable         // tables that no L1 entry names
+	explained     []clusterRun        // clusters that these own, or that are copies of a table
+	// guestHasLostAny: one of them can only be a part of the active disk.
+	guestHasLostAny bool
 
 	probe       *scanner // see prober
+	lostRead    uint64   // see readLost
 	blocksTried int      // see fitsBlock
 
 	table       *refcount.Table     // what the file says; nil where it cannot be told
@@ -138,7 +142,8 @@ type run struct {
 
 	snapshots     []qcow2.Snapshot    // the entries that could be read
 	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
-	behind        []qcow2.Snapshot    // an entry that follows the last snapshot
+	snapshotStop  bool                // the table could not be walked to its end, or makes no sense
+	lostSnapshots *LostSnapshots      // see findLostSnapshots
 	bitmaps       []qcow2.BitmapEntry // the entries that could be read
 	spoilt        map[string]struct{} // see spoilBitmap
 
@@ -265,7 +270,7 @@ func troubleFinding(o Owner, x qcow2.Extent, err error) Finding {
 		err = re.Err
 	}
 	return Finding{
-		Code: IOE001, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Bitmap: o.Bitmap, Path: o.Path,
+		Code: IOE001, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap, Path: o.Path,
 		Message: fmt.Sprintf("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
 	}
 }

@@ -62,6 +62,7 @@ const (
 	MAP019 Code = "MAP019"
 	MAP020 Code = "MAP020"
 	MAP021 Code = "MAP021"
+	MAP022 Code = "MAP022"
 
 	CMP001 Code = "CMP001"
 
@@ -82,6 +83,7 @@ const (
 	SNP005 Code = "SNP005"
 	SNP006 Code = "SNP006"
 	SNP007 Code = "SNP007"
+	SNP008 Code = "SNP008"
 
 	BMP001 Code = "BMP001"
 	BMP002 Code = "BMP002"

@@ -74,13 +74,14 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // even have its header. Nor is there a policy for what bitmaps hold of a disk that is
 // larger than any can be; where they are not true any more nothing is done about them.
 func (c *run) settleRepairs(all []Finding) {
-	broken, cut, lost, stale := false, false, false, false
+	broken, cut, lost, stale, wiped := false, false, false, false, false
 	beyond := c.img.GeometryOK && c.h.DiskTooLarge(c.g)
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
 		stale = stale || all[i].Code == BMP002
 		lost = lost || all[i].Code == MAP020 && all[i].Severity == InDoubt && c.h.NbSnapshots == 0
+		wiped = wiped || all[i].Code == MAP022 && all[i].Severity == InDoubt
 	}
 	for i := range all {
 		f := &all[i]
@@ -91,6 +92,8 @@ func (c *run) settleRepairs(all []Finding) {
 		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
 			beyond && stale && f.Code.AboutBitmaps():
 			f.Repair = RepairNone
+		case wiped && f.Code == HDR006:
+			f.Repair = RepairNone // without it nothing would explain the wiped table
 		case lost && f.Code == HDR006:
 			f.Repair = RepairReattach // while it may be due to this that the table is lost
 		case broken && f.Code == SNP003,

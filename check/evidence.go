@@ -30,6 +30,9 @@ type Evidence struct {
 
 	// LostTables are the L2 tables that no L1 entry names any more (MAP020).
 	LostTables []LostTable
+	// LostSnapshots is a snapshot table that the header does not lead to, or not to
+	// all of (SNP008); nil where there is none.
+	LostSnapshots *LostSnapshots
 
 	run *run
 }
@@ -44,15 +47,19 @@ type LostTable struct {
 	// Snapshot is the ID, escaped, of the snapshot whose L1 table that is, and
 	// Index the entry's.
 	Snapshot string
+	Of       SnapshotRef
 	Index    uint32
 }
 
 // L1Table is an L1 table that was read.
 type L1Table struct {
 	Snapshot string // ID, escaped; empty for the active disk
+	Of       SnapshotRef
 	Offset   qcow2.HostOffset
-	Entries  uint64       // 0 where it lies in the place of something else
-	Ref      qcow2.Extent // the bytes of the file that lead to it
+	// Misread tells that what lies there is likely none.
+	Misread bool
+	Entries uint64       // 0 where it lies in the place of something else
+	Ref     qcow2.Extent // the bytes of the file that lead to it
 }
 
 // L1Tables gives the L1 tables that were read, as far as they were; the active one is
@@ -61,7 +68,7 @@ func (e *Evidence) L1Tables() []L1Table {
 	all := make([]L1Table, 0, len(e.run.l1s))
 	for i := range e.run.l1s {
 		l := &e.run.l1s[i]
-		all = append(all, L1Table{Snapshot: l.snapshot, Offset: l.extent.Offset, Entries: l.entries, Ref: l.ref})
+		all = append(all, L1Table{Snapshot: l.snapshot, Of: l.of, Offset: l.extent.Offset, Misread: l.misread, Entries: l.entries, Ref: l.ref})
 	}
 	return all
 }
@@ -72,7 +79,7 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 	res, err := c.check()
 	e := &Evidence{
 		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
-		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, run: c,
+		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, LostSnapshots: c.lostSnapshots, run: c,
 	}
 	if c.table != nil {
 		e.Blocks = c.table.Blocks()
@@ -126,12 +133,14 @@ func (e *Evidence) Contested(x qcow2.Extent, besides ...Structure) (found bool) 
 	return found
 }
 
-// ReadsAsL2Table tells whether every entry in a cluster could be one of an L2 table that
-// is in order; blank tells that all are zero.
-func (e *Evidence) ReadsAsL2Table(off qcow2.HostOffset) (ok, blank bool) {
-	table := make([]byte, e.run.g.ClusterSize())
-	ok = e.run.img.ReadAt(table, off) == nil && newScanner(e.run).plausible(table)
-	return ok, ok && allZero(table)
+// Lacks tells whether a cluster has a refcount for which a reference is missing.
+func (e *Evidence) Lacks(cl qcow2.HostCluster) bool { return e.Table != nil && e.run.lacks(cl) }
+
+// IsLostL1 tells whether so many entries at an offset are those of an L1 table that nothing
+// refers to, and that names something.
+func (e *Evidence) IsLostL1(off qcow2.HostOffset, entries uint64) bool {
+	ok, blank := e.run.lostL1(off, entries)
+	return ok && !blank
 }
 
 // MetadataAt gives the metadata structure that takes a cluster.

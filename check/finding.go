@@ -109,7 +109,8 @@ type Finding struct {
 	Extent qcow2.Extent
 
 	// Owner of the bytes, as far as there is one.
-	Snapshot    string // ID, escaped
+	Snapshot    string // ID, escaped, for a reader
+	Of          SnapshotRef
 	Bitmap      string // name, escaped
 	GuestOffset *qcow2.GuestOffset
 	Cluster     *qcow2.HostCluster // the (first) host cluster that it is about

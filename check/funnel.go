@@ -189,7 +189,7 @@ func (f *funnel) continues(a, b *Finding) bool {
 	gap := b.Extent.Offset - a.Extent.Offset - qcow2.HostOffset(a.Extent.Length)
 	return a.Extent.Length != 0 && b.Extent.Length != 0 && b.Extent.Offset > a.Extent.Offset &&
 		(gap == 0 || gap == 8 && f.extended && l2Entries[a.Code]) && a.Severity == b.Severity && a.Structure == b.Structure && a.Repair == b.Repair &&
-		a.Snapshot == b.Snapshot && a.Bitmap == b.Bitmap &&
+		a.Of == b.Of && a.Bitmap == b.Bitmap &&
 		(a.Value == b.Value && a.Expected == b.Expected || leadsPast(a.Code))
 }
 

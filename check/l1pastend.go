@@ -82,7 +82,8 @@ type CutTable struct {
 	EntrySize uint64       // bytes
 	Code      Code         // of the finding that says so
 	// The part of a disk that the missing entries were for.
-	Snapshot     string // ID, escaped; empty for the active disk
+	Of           SnapshotRef
+	Snapshot     string // as findings name it; empty for the active disk
 	From, Length uint64 // bytes
 }
 
@@ -90,7 +91,7 @@ type CutTable struct {
 func (c *run) cut(t CutTable, l1 uint32, from, length uint64) {
 	c.loseFrom(l1, from, length)
 	if len(c.cutTables) < maxBlank {
-		t.Snapshot, t.From, t.Length = c.l1s[l1].snapshot, from, length
+		t.Of, t.Snapshot, t.From, t.Length = c.l1s[l1].of, c.l1s[l1].snapshot, from, length
 		c.cutTables = append(c.cutTables, t)
 	}
 }

@@ -10,15 +10,19 @@ import (
 
 // l1table is an L1 table to be read: the active one, or a snapshot's.
 type l1table struct {
-	snapshot string // ID, escaped; empty for the active one
+	snapshot string // ID, escaped, for a reader; empty for the active one
+	of       SnapshotRef
 	extent   qcow2.Extent
 	entries  uint64
 	ref      qcow2.Extent // the bytes of the file that lead to it
 	needed   uint64       // entries that the disk, and VM state, take
+	seen     uint64       // entries that are not zero
+	odd      uint64       // those among them that make no sense
+	misread  bool         // see judgeL1s
 }
 
 func (l *l1table) owner() Owner {
-	return Owner{Structure: StructL1Table, Snapshot: l.snapshot, Ref: l.ref}
+	return Owner{Structure: StructL1Table, Snapshot: l.snapshot, Of: l.of, Ref: l.ref}
 }
 
 // entry is the place of an entry.
@@ -52,7 +56,7 @@ func (c *run) listL1s() {
 			if needed == 0 || needed > n {
 				needed = n
 			}
-			c.l1s = append(c.l1s, l1table{snapshot: snapshotName(s), extent: at(s.L1TableOffset, n*8), entries: n, ref: at(s.EntryOffset, 8), needed: needed})
+			c.l1s = append(c.l1s, l1table{snapshot: snapshotName(i, s), of: SnapshotEntry(i), extent: at(s.L1TableOffset, n*8), entries: n, ref: at(s.EntryOffset, 8), needed: needed})
 		}
 	}
 	c.separateL1s()
@@ -189,7 +193,7 @@ func (c *run) reportL1Clash(l *l1table, other Owner) {
 		return
 	}
 	c.report(Finding{
-		Code: code, Structure: StructL1Table, Snapshot: l.snapshot, Extent: l.ref,
+		Code: code, Structure: StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.ref,
 		Cluster: ptr(c.g.HostCluster(l.extent.Offset)), Value: l.extent.Offset.String(),
 		Message: fmt.Sprintf("%s (%d entries at %v) lies where %s is", o, l.entries, l.extent.Offset, other),
 	})

@@ -159,7 +159,7 @@ func (s *scanner) reportEntries(ts *tableScan) {
 func (s *scanner) reportGarbage(ts *tableScan) {
 	o := s.c.tableOwner(ts.t)
 	s.out.funnel.report(Finding{
-		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Extent: at(ts.t.offset, len(ts.raw)),
+		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
 		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
 			o, ts.bad-ts.past, ts.seen, s.liesThere(ts.raw), s.c.windowRange(ts.t)),
@@ -171,7 +171,7 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 // two words.
 func (c *run) entryFinding(t *l2table, i int) Finding {
 	return Finding{
-		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
+		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Of: c.l1s[t.l1].of, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
 	}
 }
 
@@ -203,12 +203,12 @@ var l2codes = [...]struct {
 // no words.
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros := s.zeroFlag && j.entry.Zero()
-	guest, snapshot := s.c.entryGuest(ts.t, i), s.c.l1s[ts.t.l1].snapshot
+	guest, l := s.c.entryGuest(ts.t, i), &s.c.l1s[ts.t.l1]
 	for _, k := range l2codes {
 		if j.faults&k.fault == 0 {
 			continue
 		}
-		f := Finding{Code: k.code, Snapshot: snapshot, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		f := Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
 			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
@@ -238,7 +238,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
 	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
 	if lost && len(s.out.doubts) < maxDoubts {
-		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: snapshot}, "its L2 entry does not lead to data")
+		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: l.snapshot, Of: l.of}, "its L2 entry does not lead to data")
 	}
 }
 

@@ -200,7 +200,7 @@ func (s *scanner) readAt(p []byte, off qcow2.HostOffset) error {
 // tableOwner names an L2 table.
 func (c *run) tableOwner(t *l2table) Owner {
 	l := &c.l1s[t.l1]
-	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Ref: l.entry(uint64(t.window))}
+	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
 }
 
 func (s *scanner) doubt(o Owner, why string) {

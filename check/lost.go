@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -47,10 +48,12 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 	if len(leaks) == 0 {
 		return nil
 	}
+	c.findLostSnapshots(leaks)
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
-	c.findLostSnapshots()
+	slices.SortFunc(c.explained, func(a, b clusterRun) int { return cmp.Compare(a.first, b.first) })
+	c.findWiped(leaks, cut)
 	suspects := c.blankOwners()
 	if len(suspects) == 0 {
 		return nil
@@ -67,7 +70,9 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 func (c *run) blankOwners() []Owner {
 	var owners []Owner
 	for _, idx := range c.blank {
-		owners = append(owners, c.tableOwner(&c.tables[idx]))
+		if t := &c.tables[idx]; c.mapsLacking(t) {
+			owners = append(owners, c.tableOwner(t))
+		}
 	}
 	for _, n := range c.blankL1s {
 		owners = append(owners, c.l1s[n].owner())
@@ -93,7 +98,7 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	for _, l := range leaks {
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
-			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table {
+			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table || c.isExplained(cl) {
 				continue
 			}
 			x := at(c.g.HostOffset(cl), c.g.ClusterSize())
@@ -118,38 +123,13 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	return 0, false
 }
 
-// findLostSnapshots looks behind the snapshot table's last entry, or where there
-// is none at the table's place, for an entry whose L1 table nothing refers to: a
-// number of snapshots that is too small makes leaks of all that the others own.
-func (c *run) findLostSnapshots() {
-	x := c.snapshotTable
-	if c.h.NbSnapshots == 0 {
-		x.Offset = c.h.SnapshotsOffset
-	}
-	if x.Offset == 0 || !c.g.Aligned(x.Offset) {
-		return
-	}
-	next := (x.Offset + qcow2.HostOffset(x.Length) + 7) &^ 7
-	head := make([]byte, qcow2.SnapshotHeadSize)
-	if c.img.ReadAt(head, next) != nil {
-		return
-	}
-	s, _ := qcow2.DecodeSnapshot(head, next) // the head is all that is looked at
-	if s.L1TableOffset == 0 || s.L1Size == 0 || !c.g.Aligned(s.L1TableOffset) {
-		return
-	}
-	if cl := c.g.HostCluster(s.L1TableOffset); c.onDisk(cl) > c.counts.Get(cl) {
-		c.doubt(Owner{Structure: StructSnapshotTable}, fmt.Sprintf("what looks like one more entry follows at %v, and %s fits its L1 table", next, c.clusterRange(cl, 1)))
-	}
-}
-
 // findLostTables searches the unreferenced clusters for L2 tables, when an L1
 // table has a place for one.
 func (c *run) findLostTables(leaks []unowned, cut bool) error {
-	slots := c.openSlots()
-	if len(slots) == 0 || c.h.HasDataFile() {
+	if c.h.HasDataFile() {
 		return nil
 	}
+	slots := c.openSlots()
 	probes := 0
 	sector := make([]byte, min(qcow2.SectorSize, c.g.ClusterSize()))
 	table := make([]byte, c.g.ClusterSize())
@@ -174,10 +154,28 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			if probes%256 == 0 && c.ctx.Err() != nil {
 				return c.ctx.Err()
 			}
-			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil || !s.plausible(sector) {
+			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil {
+				continue
+			}
+			if !s.plausible(sector) {
+				if c.isOldSnapshotTable(off) {
+					c.explain(cl, 1)
+				}
 				continue
 			}
 			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+				continue
+			}
+			if c.isL1Copy(table) {
+				c.explain(cl, 1)
+				continue
+			}
+			if c.isLostL1(table) {
+				c.explain(cl, 1)
+				c.doubt(Owner{Structure: StructL1Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "it reads as one, and nothing refers to it")
+				continue
+			}
+			if len(slots) == 0 {
 				continue
 			}
 			if t := s.ownsUnowned(table, strays); t.entries > 0 {
@@ -263,6 +261,15 @@ type lostTable struct {
 	sole bool
 	// data tells that something is stored there that does not read as zeros.
 	data bool
+	// copied and bare count the entries of clusters with a refcount of one and no reference,
+	// compressed data aside, that have COPIED set and that have not. The active disk's have
+	// it, those of a table that a snapshot had for itself have not.
+	copied, bare int
+	runs         []clusterRun // what it owns
+	// shared is an entry, at index sharedAt, of a cluster that another table names too; 0
+	// where there is none.
+	shared   qcow2.L2Entry
+	sharedAt int
 }
 
 // ownsUnowned looks at what may be an L2 table. Every cluster that its entries
@@ -291,6 +298,17 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 				}
 			}
 			shared = shared || references > 0 || refcount != 1 && !j.entry.Compressed()
+			if refcount == 1 && references == 0 && !j.entry.Compressed() {
+				if j.entry.Copied() {
+					t.copied++
+				} else {
+					t.bare++
+				}
+			}
+		}
+		t.runs = append(t.runs, clusterRun{j.first, j.n})
+		if t.shared == 0 && s.c.counts.Get(j.first) > 0 && !s.c.claimedAstray(j.first) {
+			t.shared, t.sharedAt = j.entry, i
 		}
 		copied = copied || j.entry.Copied() || j.entry.Compressed()
 		if !j.entry.Compressed() {
@@ -316,19 +334,28 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot) {
 	off := c.g.HostOffset(cl)
 	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
-	slot, evidence := placeFor(off, slots)
+	slot, evidence := placeFor(off, c.slotsFor(&t, slots))
+	c.explain(cl, 1)
+	for _, r := range t.runs {
+		c.explain(r.first, r.n)
+	}
 	lost := LostTable{Offset: off, Why: evidence}
 	if slot != nil {
 		l := &c.l1s[slot.l1]
-		f.Path, f.Snapshot = fmt.Sprintf("l1[%d]", slot.index), l.snapshot
+		f.Path, f.Snapshot, f.Of = fmt.Sprintf("l1[%d]", slot.index), l.snapshot, l.of
 		f.GuestOffset = ptr(c.windowStart(slot.index))
-		lost.Slot, lost.Snapshot, lost.Index = l.entry(uint64(slot.index)), l.snapshot, slot.index
+		lost.Slot, lost.Snapshot, lost.Of, lost.Index = l.entry(uint64(slot.index)), l.snapshot, l.of, slot.index
 	}
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
+	if slot == nil && !c.strayL1() {
+		f.Repair = RepairNone // it is known to be of no use
+	}
 	if !c.guestHasLost(t) {
 		f.Severity = InDoubt
 		f.Message += "; it may also be what an interrupted operation has left behind"
+	} else {
+		c.guestHasLostAny = true
 	}
 	c.report(f)
 	if len(c.lostTables) < maxLostTables {
@@ -344,8 +371,27 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 // were shared), the return to a snapshot (which then is there still), the emptying
 // of an overlay (under the dirty bit). While somebody writes nothing is certain.
 func (c *run) guestHasLost(t lostTable) bool {
-	return t.sole && (t.data || c.h.BackingFileOffset != 0) && c.h.NbSnapshots == 0 && len(c.behind) == 0 &&
+	return t.sole && (t.data || c.h.BackingFileOffset != 0) && c.h.NbSnapshots == 0 && c.lostSnapshots == nil &&
 		!c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) && !c.opts.Live
+}
+
+// slotsFor gives the places that may be a lost table's: one of the active disk's has COPIED set
+// for what it alone owns, one that a snapshot had for itself never has; and two tables that share a
+// cluster name it at the same place of the disk. While the dirty bit is set nothing can be told
+// by refcounts.
+func (c *run) slotsFor(t *lostTable, slots []l1slot) []l1slot {
+	dirty := c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty)
+	var fit []l1slot
+	for _, s := range slots {
+		active := s.l1 == 0
+		if t.shared != 0 && !c.namesAt(s.index, t.sharedAt, t.shared) {
+			continue
+		}
+		if dirty || active && t.bare == 0 || !active && t.copied == 0 {
+			fit = append(fit, s)
+		}
+	}
+	return fit
 }
 
 // placeFor chooses the L1 entry that a lost table at off belongs to, if one can
@@ -364,6 +410,9 @@ func placeFor(off qcow2.HostOffset, slots []l1slot) (*l1slot, string) {
 		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that is empty", slots[0].index)
 	case len(slots) == 1:
 		return &slots[0], fmt.Sprintf("it belongs to l1[%d], the only entry that leads nowhere", slots[0].index)
+	}
+	if len(slots) == 0 {
+		return nil, "where it belongs cannot be told, since no L1 table that could be its own has an entry without a table"
 	}
 	return nil, "where it belongs cannot be told from it alone, since several L1 entries have no table"
 }

@@ -153,7 +153,7 @@ func (c *run) reportOverlap(culprit, other place) {
 	}
 	o, oo := c.placeOwner(culprit), c.placeOwner(other)
 	f := Finding{
-		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Bitmap: o.Bitmap,
+		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap,
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
 		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
 	}
@@ -188,7 +188,7 @@ func (c *run) canGiveUp(o Owner) bool {
 	case StructL2Table, StructDataCluster, StructSnapshotTable:
 		return true
 	case StructL1Table:
-		return o.Snapshot != ""
+		return o.Of != 0
 	}
 	return o.isBitmap()
 }
@@ -230,7 +230,7 @@ func (c *run) misleading(p place) int {
 	switch o := c.owners[c.meta[p.index].owner]; {
 	case o.isBitmap():
 		return 2
-	case o.Snapshot != "":
+	case o.Of != 0:
 		return 1
 	}
 	return 0

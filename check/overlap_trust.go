@@ -111,10 +111,11 @@ func (c *run) dropStrayL1s(refs []l2ref) []l2ref {
 		if looked++; looked > maxClashes || c.leadsToTables(l) {
 			continue
 		}
-		where := Owner{Structure: StructL2Table, Snapshot: c.l1s[refs[i].first].snapshot}
+		other := &c.l1s[refs[i].first]
 		if refs[i].first == uint32(n) {
-			where.Snapshot = c.l1s[refs[i].last].snapshot
+			other = &c.l1s[refs[i].last]
 		}
+		where := Owner{Structure: StructL2Table, Snapshot: other.snapshot, Of: other.of}
 		c.reportL1Clash(l, where)
 		l.cut(0)
 		strays = append(strays, uint32(n))
@@ -131,9 +132,15 @@ const maxTargets = 16
 
 // leadsToTables tells whether what an L1 table names reads as L2 tables.
 func (c *run) leadsToTables(l *l1table) bool {
+	tables, others := c.targets(l)
+	return tables > others
+}
+
+// targets counts, of the first clusters that an L1 table names, those that read as L2 tables
+// and the others.
+func (c *run) targets(l *l1table) (tables, others int) {
 	s := c.prober()
 	head := make([]byte, min(c.g.ClusterSize(), scanHead))
-	tables, others := 0, 0
 	for _, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
 		if e.Offset() == 0 || !c.g.Aligned(e.Offset()) || c.img.ReadAt(head, e.Offset()) != nil {
 			continue
@@ -147,7 +154,7 @@ func (c *run) leadsToTables(l *l1table) bool {
 			break
 		}
 	}
-	return tables > others
+	return tables, others
 }
 
 // scanHead is how much of a cluster is read to tell whether it can be a table.

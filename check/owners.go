@@ -10,7 +10,8 @@ import (
 type Owner struct {
 	Structure Structure
 	Path      string // "l1[3]", "refcount table[7]"; may be empty
-	Snapshot  string // ID, escaped; empty for the active disk
+	Snapshot  string // ID, escaped, for a reader; empty for the active disk
+	Of        SnapshotRef
 	Bitmap    string // name, escaped
 	// Ref is the bytes of the file that say where the structure is: a header
 	// field, a table entry. Empty where nothing does.

@@ -203,7 +203,7 @@ func (s *scanner) reportCopied(found *funnel, t *l2table, i int, j *judgement, r
 		return
 	}
 	f := c.copiedFinding(j.entry.Copied())
-	f.Code, f.Extent, f.Snapshot = MAP008, c.entryExtent(t, i), c.l1s[t.l1].snapshot
+	f.Code, f.Extent, f.Snapshot, f.Of = MAP008, c.entryExtent(t, i), c.l1s[t.l1].snapshot, c.l1s[t.l1].of
 	// The first words of extended entries do not adjoin, so that they never join.
 	if !run.goesOn(uint64(i), j.entry.Copied()) || c.g.ExtendedL2 {
 		f.GuestOffset = ptr(c.entryGuest(t, i))

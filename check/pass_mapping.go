@@ -48,20 +48,12 @@ func (c *run) checkMapping() error {
 	if err := c.scanTables(); err != nil {
 		return err
 	}
+	c.judgeL1s()
 	c.checkDataFileSize()
 	if c.uncounted {
 		return nil
 	}
 	return c.checkShared()
-}
-
-// snapshotName is how findings name a snapshot: by its ID, or by its name where
-// the ID is empty.
-func snapshotName(s *qcow2.Snapshot) string {
-	if len(s.ID) == 0 {
-		return ownerName(s.Name)
-	}
-	return ownerName(s.ID)
 }
 
 // batchBytes is about how much of L2 tables one worker takes at a time.

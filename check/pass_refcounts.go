@@ -86,10 +86,9 @@ func (c *run) checkRefcounts() error {
 	c.checkTruncated()
 	if !c.truncated {
 		for _, u := range c.pastRefs.runs {
-			c.unreserved(u, found.add)
+			found.beyond.add(u)
 		}
-		found.rest += c.pastRefs.rest
-		found.unreferenced = found.unreferenced || c.pastRefs.rest > 0
+		found.beyond.rest += c.pastRefs.rest
 	}
 	return c.settleLeaks(&found)
 }
@@ -182,7 +181,7 @@ func (c *run) takeExcess(u unowned, found *leaks) {
 		beyond := u
 		beyond.first = max(u.first, qcow2.HostCluster(inFile))
 		beyond.n = u.n - uint64(beyond.first-u.first)
-		found.beyond.add(beyond)
+		c.pastRefs.add(beyond)
 		if u.n -= beyond.n; u.n == 0 {
 			return
 		}
@@ -215,7 +214,6 @@ func (c *run) settleLeaks(found *leaks) error {
 			break
 		}
 	}
-	c.doubtSnapshotsBehind()
 	if err := c.findLost(found.runs.runs, found.runs.unreferenced); err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ import (
 // found. The L1 tables themselves are the mapping pass's.
 func (c *run) checkSnapshots() error {
 	if c.h.NbSnapshots == 0 {
-		c.noteSnapshotBehind(c.h.SnapshotsOffset)
 		return nil
 	}
 	if c.h.HasDataFile() {
@@ -29,7 +28,8 @@ func (c *run) checkSnapshots() error {
 		return nil // the header pass has said why, and put its clusters in doubt
 	}
 	t := c.readSnapshotTable()
-	c.snapshots = t.Snapshots
+	c.snapshots, c.snapshotTable = t.Snapshots, t.Extent
+	c.snapshotStop = t.Stop.Early() || t.blank || len(t.Snapshots) > 0 && t.mended != 0 && !c.plausibleSnapshot(&t.Snapshots[0])
 	claimed := t.Extent
 	if t.Partial != nil {
 		claimed.Length = max(claimed.Length, uint64(t.Partial.EntryOffset-claimed.Offset)+qcow2.SnapshotHeadSize)
@@ -39,6 +39,9 @@ func (c *run) checkSnapshots() error {
 		}
 	}
 	c.claim(Owner{Structure: StructSnapshotTable, Ref: at(qcow2.FieldSnapshotsOffset, 8)}, claimed)
+	if c.snapshotStop {
+		c.snapshotTable = claimed
+	}
 
 	ids := make(map[string]int, len(t.Snapshots))
 	for i := range t.Snapshots {
@@ -57,7 +60,6 @@ func (c *run) checkSnapshots() error {
 	for i := range c.snapshots {
 		c.res.Snapshots = append(c.res.Snapshots, snapshotInfo(&c.snapshots[i]))
 	}
-	c.noteSnapshotBehind(claimed.Offset + qcow2.HostOffset(claimed.Length+7)&^7)
 	return nil
 }
 
@@ -114,21 +116,21 @@ func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 		bad(both, hex(s.L1TableOffset), fmt.Sprintf("(%d entries at offset %v) reaches past the end of the file at %#x", s.L1Size, s.L1TableOffset, c.img.Size()))
 	}
 	if !usable {
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s), Ref: offset}, "it is not where it can be read")
+		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Ref: offset}, "it is not where it can be read")
 	}
 	if s.L1Size > qcow2.MaxL1Entries {
 		return
 	}
 	need, what := c.snapshotL1Needed(s)
 	if _, known := s.DiskSize(); usable && s.L1Size == 0 && !known && c.h.L1Size > 0 {
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s), Ref: offset}, "its entry in the snapshot table does not lead to it")
+		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Ref: offset}, "its entry in the snapshot table does not lead to it")
 	}
 	if need > uint64(s.L1Size) {
 		f := snapshotFinding(SNP007, i, s)
 		f.Extent, f.Value, f.Expected = size, fmt.Sprint(s.L1Size), fmt.Sprintf("at least %d", need)
 		f.Message = fmt.Sprintf("%s: its L1 table has %d entries, %s need %d", snapshotLabel(i, s), s.L1Size, what, need)
 		c.report(f)
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s)}, "it may have had more entries than its size says")
+		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i)}, "it may have had more entries than its size says")
 	}
 }
 
@@ -217,7 +219,7 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 		}
 	default:
 		f.Code = SNP004
-		f.Snapshot = snapshotName(s)
+		f.Snapshot, f.Of = snapshotName(t.Stop.Index, s), SnapshotEntry(t.Stop.Index)
 		f.Extent, f.Value, f.Message = c.cutSnapshot(t)
 		f.Message = fmt.Sprintf("%s: %s", lost, f.Message)
 	}
@@ -245,7 +247,7 @@ func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value, message stri
 }
 
 func snapshotFinding(code Code, i int, s *qcow2.Snapshot) Finding {
-	return Finding{Code: code, Snapshot: snapshotName(s), Path: snapshotPath(i)}
+	return Finding{Code: code, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Path: snapshotPath(i)}
 }
 
 func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }

@@ -275,7 +275,7 @@ func (c *run) guestOf(u use) qcow2.GuestCluster {
 // useOwner names an L2 entry as the owner of its data.
 func (c *run) useOwner(u use) Owner {
 	f := c.entryFinding(&c.tables[u.table], int(u.entry))
-	return Owner{Structure: StructDataCluster, Path: f.Path, Snapshot: f.Snapshot, Ref: f.Extent}
+	return Owner{Structure: StructDataCluster, Path: f.Path, Snapshot: f.Snapshot, Of: f.Of, Ref: f.Extent}
 }
 
 // reportShared reports a cluster with owners that exclude each other.

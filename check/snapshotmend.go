@@ -101,7 +101,7 @@ func (c *run) mendSnapshots(t *snapshotTable, i int, s *qcow2.Snapshot) bool {
 				i+1, c.h.NbSnapshots, s.EntrySize, s.ExtraDataSize, s.IDSize, s.NmSize, size),
 		}
 		wrong := c.mendedSnapshot(s, size)
-		f.Snapshot = snapshotName(&wrong)
+		f.Snapshot, f.Of = snapshotName(i, &wrong), SnapshotEntry(i)
 		c.report(f)
 		t.Snapshots = append(append(t.Snapshots[:i:i], wrong), rest...)
 		t.mended, t.Partial = i, nil
@@ -159,28 +159,4 @@ func (c *run) mendedSnapshot(s *qcow2.Snapshot, size uint64) qcow2.Snapshot {
 	}
 	m.Name = bytes.TrimRight(m.Name, "\x00")
 	return m
-}
-
-// noteSnapshotBehind keeps in mind an entry that makes sense where none is said
-// to be. It may be left over from an earlier table; or the number of snapshots
-// is wrong. Which of the two it is tells the refcount of its L1 table, see
-// [run.doubtSnapshotsBehind].
-func (c *run) noteSnapshotBehind(offset qcow2.HostOffset) {
-	if offset == 0 || len(c.behind) > 0 {
-		return
-	}
-	if chain := c.snapshotChain(offset, 1); chain != nil && chain[0].L1Size > 0 {
-		c.behind = append(c.behind, chain[0])
-	}
-}
-
-// doubtSnapshotsBehind puts in doubt the clusters of an entry that is not counted
-// among the snapshots, when its L1 table still has a refcount and no other owner.
-func (c *run) doubtSnapshotsBehind() {
-	for i := range c.behind {
-		s := &c.behind[i]
-		if cl := c.g.HostCluster(s.L1TableOffset); c.onDisk(cl) > c.counts.Get(cl) {
-			c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(s)}, fmt.Sprintf("it follows the %d snapshots that the header counts", c.h.NbSnapshots))
-		}
-	}
 }

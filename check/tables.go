@@ -52,6 +52,7 @@ func (c *run) collectTables() ([]l2table, error) {
 			if x := l.entry(i); !qcow2.RangeFits(uint64(x.Offset), x.Length, uint64(c.img.Size())) {
 				continue // half an entry leads to what is somebody else's
 			}
+			l.seen++
 			offset, ok := c.checkL1Entry(n, i, e)
 			if !ok {
 				continue
@@ -143,12 +144,12 @@ func (c *run) reportTwice(r, other l2ref, before placesBefore) {
 	l := &c.l1s[r.first]
 	path := fmt.Sprintf("l1[%d]", r.index)
 	c.report(Finding{
-		Code: MAP018, Path: path, Snapshot: l.snapshot, Extent: l.entry(uint64(r.index)),
+		Code: MAP018, Path: path, Snapshot: l.snapshot, Of: l.of, Extent: l.entry(uint64(r.index)),
 		GuestOffset: ptr(c.windowStart(r.index)), Cluster: ptr(c.g.HostCluster(r.offset)), Value: r.offset.String(),
 		Message: fmt.Sprintf("%s names the L2 table at %v, which is the one of l1[%d] of %s already: two parts of the disk share one mapping",
 			path, r.offset, other.index, where),
 	})
-	c.doubt(Owner{Structure: StructL2Table, Path: path, Snapshot: l.snapshot}, "its L1 entry names a table that belongs elsewhere")
+	c.doubt(Owner{Structure: StructL2Table, Path: path, Snapshot: l.snapshot, Of: l.of}, "its L1 entry names a table that belongs elsewhere")
 }
 
 // windowStart is the first guest byte that an L1 entry is for.
@@ -164,9 +165,12 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 	if offset != 0 && e.Reserved() == 0 && c.g.Aligned(offset) && qcow2.RangeFits(uint64(offset), c.g.ClusterSize(), uint64(c.img.Size())) {
 		return offset, true
 	}
+	if !c.g.Aligned(offset) || e.Reserved() != 0 && c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()) {
+		l.odd++
+	}
 	repair := Repair(0)
 	bad := func(code Code, words func() (value, expected, message string)) {
-		f := Finding{Code: code, Snapshot: l.snapshot, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))), Repair: repair}
+		f := Finding{Code: code, Snapshot: l.snapshot, Of: l.of, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))), Repair: repair}
 		if c.wordless(f) {
 			return
 		}
@@ -208,7 +212,7 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		return offset, true
 	}
 	if len(c.doubts) < maxDoubts {
-		c.doubt(Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", i), Snapshot: l.snapshot}, "its L1 entry does not lead to a table")
+		c.doubt(Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", i), Snapshot: l.snapshot, Of: l.of}, "its L1 entry does not lead to a table")
 	}
 	if len(c.badSlots) < maxBlank {
 		c.badSlots = append(c.badSlots, l1slot{l1: uint32(n), index: uint32(i), entry: e})

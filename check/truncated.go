@@ -293,7 +293,7 @@ func (c *run) nameRanges(ranges []GuestRange, total uint64) string {
 	case len(c.past.lost) >= maxPastClaims:
 		s += " and many more ranges"
 	case n > 0:
-		s += fmt.Sprintf(" and %s", plural(n, "more range", "more ranges"))
+		s += fmt.Sprintf(" and %s", number(n, "more range", "more ranges"))
 	}
 	if len(ranges) > 1 {
 		s += fmt.Sprintf(", %s in all", ReadableSize(total))
@@ -301,12 +301,9 @@ func (c *run) nameRanges(ranges []GuestRange, total uint64) string {
 	return s
 }
 
-// plural counts things.
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
+// number counts things.
+func number(n int, one, many string) string {
+	return fmt.Sprintf("%d %s", n, plural(uint64(n), one, many))
 }
 
 // guestRange names a part of a disk.

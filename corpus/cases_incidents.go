@@ -51,9 +51,13 @@ func incidentCases() []Case {
 	for _, r := range []Range{{0, 100}, {104, 56}} {
 		farOff = append(farOff, SetRefcount(Data(r.Offset*c).At(0, 1).To(Data((r.Offset+r.Length-1)*c)), 0))
 	}
+	deleted := incident("backing-deleted", "the backing file of a sound overlay was deleted, or moved (blogs and mailing lists)",
+		overlay("deleted.raw"), nil, Want{Code: check.CHN001, At: BackingName()})
+	deleted.Missing = []string{"deleted.raw"}
 	return []Case{
 		incident("wiped-l2-table", "a hole was punched for a cluster that was given back, when it was an L2 table already: half of the disk reads as zeros (cloud-hypervisor 8624)",
-			disk, []Damage{Wipe(L2Table(0))}, Want{Code: check.REF009, Count: 48}),
+			Spec{Size: gib, Ops: []Op{Write{Length: 3 * mib, Pattern: 1, Stamp: true}, Write{Offset: 600 * mib, Length: mib, Pattern: 2, Stamp: true}}},
+			[]Damage{Wipe(L2Table(0))}, Want{Code: check.MAP022, At: L2Table(0)}, Want{Code: check.REF009, Count: 48}),
 		incident("l2-tables-reused", "the allocator handed out clusters in which L2 tables are: nine of sixteen hold refcount blocks and guest data, one is table and data at once (cloud-hypervisor 8606)",
 			tables, reused, Want{Code: check.MAP021, At: L2Table(window)}, Want{Code: check.MAP021, At: L2Table(2 * window)}, Want{Code: check.MAP016, At: L2Entry(10 * window)},
 			Want{Code: check.REF004, At: L1Entry(0)}, Want{Code: check.MAP004}, Want{Code: check.MAP008}, Want{Code: check.REF005}, Want{Code: check.REF009, Count: 40}),
@@ -62,7 +66,8 @@ func incidentCases() []Case {
 		incident("copied-never-set", "a writer that never sets the COPIED flag (cloud-hypervisor 7526, zchee/go-qcow2 2)",
 			disk, []Damage{clearCopied(L1Table()), clearCopied(L2Table(0))}, Want{Code: check.MAP004, At: L1Entry(0)}, Want{Code: check.MAP008, At: L2Entry(0), Count: 32}),
 		incident("counted-past-the-end", "a writer that counts clusters past the end of the file (cloud-hypervisor 7526)",
-			disk, []Damage{SetRefcount(End(16*c), 1)}, Want{Code: check.REF006, Count: 16}),
+			disk, []Damage{SetRefcount(End(16*c), 1)}, Want{Code: check.REF006, Count: 16, Severity: check.Note}),
+		deleted,
 		incident("torn-overlay", "an overlay after a host crash: of the last writes the L2 table reached the disk, data and refcounts did not (boxlite 866)",
 			overlay("torn.raw"), torn, Want{Code: check.FIL001}, Want{Code: check.MAP007, At: L2Entry(4*mib + 8*c), Count: 8}),
 		incident("torn-overlay-counted", "the same, but that the refcounts were written (boxlite 866)",

@@ -56,7 +56,7 @@ func snapshotCasesIn(bits uint32) []Case {
 			append([]Damage{Truncate(SnapshotTable(), 512)}, lost...)...).inAllSizes(),
 		one("snapshot/table-lost", "the snapshot table cannot be found: what it shares with the disk must not seem the disk's own", history(bits),
 			check.HDR014, HeaderField(qcow2.FieldSnapshotsOffset), Add(HeaderField(qcow2.FieldSnapshotsOffset), int64(c/2))).
-			and(check.REF009, RefcountOf(SnapshotL1("1"))).inAllSizes(),
+			and(check.REF009, RefcountOf(SnapshotL1("1"))).and(check.SNP008, HeaderField(qcow2.FieldSnapshotsOffset)).inAllSizes(),
 		one("snapshot/l1-wiped", "a snapshot's L1 table was discarded: what it shared with the disk has a reference too many, which is no leak", one1,
 			check.REF009, Place{}, Wipe(SnapshotL1("1"))).inAllSizes(),
 		one("snapshot/l1-misaligned", "a snapshot's L1 table is said to start within a cluster", bare,

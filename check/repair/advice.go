@@ -83,7 +83,7 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 
 // same tells whether two sets of options ask for the same repair.
 func (o *Options) same(p *Options) bool {
-	return o.scope() == p.scope() && o.policy() == p.policy() && o.AllowDataLoss == p.AllowDataLoss && o.Reattach == p.Reattach
+	return o.scope() == p.scope() && o.policy() == p.policy() && o.AllowDataLoss == p.AllowDataLoss && o.Reattach == p.Reattach && o.FreeUnowned == p.FreeUnowned
 }
 
 // listedCounts counts the findings of each code.

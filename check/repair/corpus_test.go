@@ -214,8 +214,11 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Find
 	require.Equal(t, editsOf(plan), editsOf(again), "the plan for an image is always the same")
 
 	o := after(t, img, plan)
+	// Of what was given up the data is kept, in clusters that nothing refers to. The next
+	// repair cannot know.
+	kept := len(plan.Lost) > 0 && !opts.FreeUnowned
 	assert.Empty(t, listed(plan.After.Findings, func(f *check.Finding) bool {
-		return f.Severity != check.Note && !leave(f)
+		return f.Severity != check.Note && !leave(f) && !(kept && f.Code == check.REF006)
 	}), "what can be repaired is")
 	if !opts.AllowDataLoss {
 		assert.Empty(t, plan.LostGuest)
@@ -223,7 +226,9 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Find
 
 	second, err := work(t.Context(), o, o.size, opts)
 	require.NoError(t, err)
-	assert.Empty(t, editsOf(second), "a second repair finds nothing to do")
+	assert.Empty(t, slices.DeleteFunc(editsOf(second), func(e Edit) bool {
+		return kept && e.Stage == StageRelease && slices.Equal(e.Codes, codesRelease)
+	}), "a second repair finds nothing to do")
 	assert.Equal(t, o.size, second.NewSize)
 
 	before, now := disks(t, img, img.Size()), disks(t, o, o.size)

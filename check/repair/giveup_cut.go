@@ -26,7 +26,7 @@ func (s *session) completeTables(context.Context) (changed bool, err error) {
 			}
 		}
 		changed = true
-		s.loseRange(t.Snapshot, t.From, t.Length, reasonCut)
+		s.loseRange(t.Snapshot, t.Of, t.From, t.Length, reasonCut)
 		end = max(end, int64(s.g.Clusters(uint64(t.Extent.Offset)+t.Extent.Length)<<s.g.ClusterBits))
 	}
 	s.o.size = end

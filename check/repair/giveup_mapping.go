@@ -160,24 +160,25 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 		s.lose("%s: %s", f.Path, reasonFor(f))
 		return
 	}
-	s.loseRange(f.Snapshot, uint64(*f.GuestOffset)+behind, length, reasonFor(f))
+	s.loseRange(f.Snapshot, f.Of, uint64(*f.GuestOffset)+behind, length, reasonFor(f))
 }
 
 // loseRange notes that a part of a disk is lost.
-func (s *session) loseRange(snapshot string, from, length uint64, why string) {
-	if snapshot == "" { // what lies past the end of the disk is no part of it
+func (s *session) loseRange(snapshot string, of check.SnapshotRef, from, length uint64, why string) {
+	if of == 0 { // what lies past the end of the disk is no part of it
 		if from >= s.h.Size {
 			return
 		}
 		length = min(length, s.h.Size-from)
 	}
+	of = s.original(of)
 	if n := len(*s.lost); n > 0 {
-		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Snapshot == snapshot && last.guest.Offset+last.guest.Length == from && last.why == why {
+		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Of == of && last.guest.Offset+last.guest.Length == from && last.why == why {
 			last.guest.Length += length
 			return
 		}
 	}
-	*s.lost = append(*s.lost, lostThing{guest: &GuestRange{Snapshot: snapshot, Offset: from, Length: length}, why: why})
+	*s.lost = append(*s.lost, lostThing{guest: &GuestRange{Snapshot: snapshot, Of: of, Offset: from, Length: length}, why: why})
 }
 
 // giveUpTables clears every L1 entry that names one of the tables, or, of those that
@@ -207,7 +208,7 @@ func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.Host
 				continue
 			}
 			changed = true
-			s.loseRange(l.snapshot, i*s.g.L2Coverage(), s.g.L2Coverage(), reasonFor(f))
+			s.loseRange(l.snapshot, l.of, i*s.g.L2Coverage(), s.g.L2Coverage(), reasonFor(f))
 			if err := w.clear(at, f); err != nil {
 				return changed, err
 			}
@@ -252,6 +253,7 @@ func (w *clearing) flush() error {
 // l1 is an L1 table that is read.
 type l1 struct {
 	snapshot string // as findings name it; empty for the active disk
+	of       check.SnapshotRef
 	offset   qcow2.HostOffset
 	entries  uint64
 }
@@ -265,7 +267,7 @@ func (s *session) l1Tables() func(yield func(l1) bool) {
 				continue
 			}
 			seen[l.Offset] = true
-			if !yield(l1{snapshot: l.Snapshot, offset: l.Offset, entries: l.Entries}) {
+			if !yield(l1{snapshot: l.Snapshot, of: l.Of, offset: l.Offset, entries: l.Entries}) {
 				return
 			}
 		}
@@ -286,7 +288,7 @@ func (p *Plan) noteLost(lost []lostThing) {
 			continue
 		}
 		disk := "the disk"
-		if t.guest.Snapshot != "" {
+		if t.guest.Of != 0 {
 			disk = "snapshot " + check.Shorten(t.guest.Snapshot)
 		}
 		p.Lost = append(p.Lost, fmt.Sprintf("guest data of %s from 0x%x to 0x%x: %s", disk, t.guest.Offset, t.guest.Offset+t.guest.Length, t.why))

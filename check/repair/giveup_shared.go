@@ -11,7 +11,8 @@ import (
 
 // l1Slot is an entry of an L1 table.
 type l1Slot struct {
-	snapshot string // ID, escaped; empty for the active disk
+	snapshot string // as findings name it; empty for the active disk
+	of       check.SnapshotRef
 	index    uint64
 }
 
@@ -32,7 +33,7 @@ func (s *session) findSharers(ctx context.Context) error {
 				return ctx.Err()
 			}
 			if slots, wanted := s.sharers[e.Offset()]; wanted {
-				s.sharers[e.Offset()] = append(slots, l1Slot{l.snapshot, i})
+				s.sharers[e.Offset()] = append(slots, l1Slot{l.snapshot, l.of, i})
 			}
 		}
 	}
@@ -71,7 +72,7 @@ func (s *session) loseFrom(f *check.Finding, lost ranges) {
 	first := uint64(f.Extent.Offset-s.tableOf(f)) / s.g.L2EntrySize() * s.g.ClusterSize()
 	for _, slot := range slots {
 		for _, r := range lost {
-			s.loseRange(slot.snapshot, slot.index*s.g.L2Coverage()+first+r.Offset, r.Length, reasonFor(f))
+			s.loseRange(slot.snapshot, slot.of, slot.index*s.g.L2Coverage()+first+r.Offset, r.Length, reasonFor(f))
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 // giveUpSnapshots writes the snapshot table anew without the entries that cannot be
 // read, or whose L1 table is not there. What such a snapshot owned alone is lost.
 func (s *session) giveUpSnapshots(context.Context) (bool, error) {
-	if !s.losing() || s.headerShared() {
+	if !s.losing() || s.headerShared() || s.snapshotsToFind() {
 		return false, nil
 	}
 	gone := make(map[int]*check.Finding) // by entry
@@ -78,7 +78,33 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	if mended >= 0 && gone[mended] == nil {
 		s.nameMended(kept, s.ev.Snapshots[mended].EntryOffset)
 	}
+	s.dropEntries(func(i int) bool { return all || gone[i] != nil })
 	return true, s.writeSnapshots(kept, codes)
+}
+
+// snapshotsToFind tells whether the snapshots are there, and the header need only be led back
+// to them, which is not asked for: then they are not given up.
+func (s *session) snapshotsToFind() bool { return s.ev.LostSnapshots != nil && !s.opts.Reattach }
+
+// dropEntries notes that the snapshot table has lost entries, so that others have another
+// number from now on.
+func (s *session) dropEntries(gone func(i int) bool) {
+	var origin []check.SnapshotRef
+	for i := range s.ev.Snapshots {
+		if !gone(i) {
+			origin = append(origin, s.original(check.SnapshotEntry(i)))
+		}
+	}
+	*s.origin = append(origin, 0)[:len(origin)] // not nil, even where none is left
+}
+
+// original gives what entry of the snapshot table, as it was before the repair, is meant.
+func (s *session) original(of check.SnapshotRef) check.SnapshotRef {
+	i, ok := of.Entry()
+	if !ok || *s.origin == nil || i >= len(*s.origin) {
+		return of
+	}
+	return (*s.origin)[i]
 }
 
 // snapshotAt gives the number of the entry of the snapshot table that has a byte,

@@ -82,12 +82,12 @@ func (s *session) ownsMore(have, needed uint64) bool {
 	}
 	first, n := s.g.ClusterSpan(x.Offset, x.Length)
 	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
-		if s.ev.Counts.Get(cl) > 0 || !s.lacks(cl) {
+		if s.ev.Counts.Get(cl) > 0 || !s.ev.Lacks(cl) {
 			return false
 		}
 	}
 	for _, e := range qcow2.ReadL1(s.img, x.Offset, needed-have).All() {
-		if to := e.Offset(); to != 0 && (e.Reserved() != 0 || !s.g.Aligned(to) || !s.lacks(s.g.HostCluster(to))) {
+		if to := e.Offset(); to != 0 && (e.Reserved() != 0 || !s.g.Aligned(to) || !s.ev.Lacks(s.g.HostCluster(to))) {
 			return false
 		}
 	}
@@ -136,6 +136,10 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 		case check.HDR006, check.HDR007:
 		case check.REF005, check.REF007, check.REF008:
 			stale, corrupt = true, true
+		case check.MAP022:
+			// As with a lost table.
+			stale = stale || f.Severity == check.InDoubt
+			corrupt = corrupt || f.Severity == check.Corruption
 		case check.MAP020:
 			// While the image is dirty the table may be what an operation has left
 			// behind; what tells so must not go before that is settled.

@@ -39,9 +39,12 @@ type Options struct {
 	BitmapPolicy BitmapPolicy
 	// AllowDataLoss lets lossy repairs be done. The default is false.
 	AllowDataLoss bool
-	// Reattach hangs lost L2 tables back where the evidence is unambiguous. The
+	// Reattach hangs lost tables and snapshots back where the evidence is unambiguous. The
 	// default is false.
 	Reattach bool
+	// FreeUnowned frees clusters that nothing refers to although a damaged structure may
+	// own them. What they hold is lost. The default is false.
+	FreeUnowned bool
 	// CompactBitmaps makes table entries of stored clusters of zeros or ones.
 	// The default is false.
 	CompactBitmaps bool

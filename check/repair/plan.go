@@ -58,8 +58,9 @@ type Advice struct {
 
 // GuestRange is a part of a disk.
 type GuestRange struct {
-	Snapshot       string // its ID, escaped; empty for the active disk
-	Offset, Length uint64 // bytes
+	Snapshot       string            // its ID, escaped, for a reader; empty for the active disk
+	Of             check.SnapshotRef // in the table as it was before
+	Offset, Length uint64            // bytes
 }
 
 // Empty tells that there is nothing to do.

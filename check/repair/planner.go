@@ -25,6 +25,9 @@ type session struct {
 	// sharers are, by place, the L1 entries that name an L2 table of which entries are to be
 	// given up.
 	sharers map[qcow2.HostOffset][]l1Slot
+	// origin gives, by entry of the snapshot table as it will be, which one it is of the
+	// table as it was; nil where both are the same.
+	origin *[]check.SnapshotRef
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }
@@ -39,11 +42,11 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 var fixers = [][]fixer{
 	{(*session).fixHeader, (*session).fixEntries},
 	{(*session).fixExtensions, (*session).fixCompression},
+	{(*session).reattach},     // before anything is given up
 	{(*session).separateData}, // before anything that it reads is changed
-	{(*session).reattach},
 	{(*session).fixBitmaps, (*session).fixSnapshots},
 	{(*session).completeTables},
-	{(*session).giveUpSnapshots, (*session).giveUpMappings, (*session).giveUpHeader},
+	{givingUp((*session).giveUpSnapshots), givingUp((*session).giveUpMappings), givingUp((*session).giveUpHeader)},
 	{(*session).fixRefcounts},
 	{(*session).fixCopied},
 	{(*session).fixMarks},
@@ -92,6 +95,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var first *check.Evidence
 	var header qcow2.Header // of the first round
 	var lost []lostThing
+	var origin []check.SnapshotRef
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -111,7 +115,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			return nil, errGrown
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, first: first}
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, first: first}
 		changed, err := s.fix(ctx)
 		if err != nil {
 			return nil, err

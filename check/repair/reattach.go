@@ -16,7 +16,10 @@ import (
 //     only one of its disk without a table;
 //   - an L1 table, where its offset, in the header or in a snapshot's entry, is one
 //     flipped bit away, and every entry of it names what reads as an L2 table and
-//     lacks a reference.
+//     lacks a reference;
+//
+//   - a snapshot table that the header does not lead to, or not to all of, where its
+//     entries make sense, and own what nothing else does.
 //
 // Nothing is ever hung where something else hangs that makes sense.
 
@@ -24,6 +27,10 @@ import (
 func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 	if !s.opts.Reattach || !s.opts.everything() || !s.ev.Complete || s.ev.Table == nil {
 		return false, nil
+	}
+	changed, err = s.reattachSnapshots()
+	if changed || err != nil {
+		return changed, err // which L1 tables are lost is known better afterwards
 	}
 	changed, err = s.reattachL1s(ctx)
 	if changed || err != nil {
@@ -46,6 +53,20 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		changed = true
 	}
 	return changed, nil
+}
+
+// reattachSnapshots leads the header back to the snapshots that it does not lead to.
+func (s *session) reattachSnapshots() (changed bool, err error) {
+	l := s.ev.LostSnapshots
+	field := qcow2.Extent{Offset: qcow2.FieldNbSnapshots, Length: 12}
+	if l == nil || s.headerShared(check.StructSnapshotTable, check.StructL1Table) {
+		return false, nil
+	}
+	var b [12]byte
+	putHalf(b[:], l.Count)
+	putWord(b[4:], uint64(l.Table))
+	why := intent{reason: fmt.Sprintf("lead the header back to the snapshot table at %v with its %d entries, whose L1 tables nothing else refers to", l.Table, l.Count), codes: []check.Code{check.SNP008}}
+	return true, s.o.write(field.Offset, b[:], why)
 }
 
 // maxStrayPointers is for how many pointers a table is looked for.
@@ -71,7 +92,7 @@ func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
 		}
 		var found []qcow2.HostOffset
 		for bit := range 56 {
-			if off := p.offset ^ qcow2.HostOffset(1)<<bit; s.isLostL1(off, p.entries) {
+			if off := p.offset ^ qcow2.HostOffset(1)<<bit; s.ev.IsLostL1(off, p.entries) {
 				found = append(found, off)
 			}
 		}
@@ -92,62 +113,51 @@ func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
 // strayPointers gives the pointers to L1 tables whose tables do not make sense where
 // they lead.
 func (s *session) strayPointers() (all []pointer) {
-	active := pointer{
+	if len(s.ev.Doubts) == 0 {
+		return nil
+	}
+	pointers := make([]pointer, 1, 1+len(s.ev.Snapshots)) // by check.SnapshotRef
+	pointers[0] = pointer{
 		name: "the header", field: qcow2.Extent{Offset: qcow2.FieldL1TableOffset, Length: 8},
 		offset: s.h.L1TableOffset, entries: uint64(s.h.L1Size),
 	}
-	bySnapshot := make(map[string]*pointer)
 	for i := range s.ev.Snapshots {
 		snap := &s.ev.Snapshots[i]
-		name := check.Escape(snap.ID)
-		if bySnapshot[name] != nil || name == "" {
-			continue // which of them a finding is about is not clear
-		}
-		bySnapshot[name] = &pointer{
+		pointers = append(pointers, pointer{
 			name:   "snapshot " + snapshotLabel(snap),
 			field:  qcow2.Extent{Offset: snap.EntryOffset + qcow2.SnapshotFieldL1TableOffset, Length: 8},
 			offset: snap.L1TableOffset, entries: uint64(snap.L1Size),
-		}
+		})
+	}
+	misread := make([]bool, len(pointers))
+	for _, l := range s.ev.L1Tables() {
+		misread[l.Of] = l.Misread
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		p := bySnapshot[f.Snapshot]
-		switch {
-		case f.Rest:
-			continue
-		case f.Snapshot == "" && (f.Code == check.HDR012 || s.headerShared()):
-			p = &active
-		case f.Snapshot == "" || p == nil:
+		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != check.HDR012 && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
 			continue
 		}
 		switch f.Code {
 		case check.HDR012, check.SNP002, check.MAP001, check.MAP002, check.MAP003, check.MAP016, check.MAP018, check.MAP021, check.REF004, check.BMT006:
-			p.codes = append(p.codes, f.Code)
+			pointers[f.Of].codes = append(pointers[f.Of].codes, f.Code)
 		}
 	}
 	tried := 0
-	add := func(p *pointer) {
+	for i := range pointers {
+		p := &pointers[i]
 		if p.entries == 0 || p.entries > qcow2.MaxL1Entries {
-			return
+			continue
 		}
 		if len(p.codes) == 0 {
-			if tried++; tried > maxStrayPointers || !s.emptyL1(p) {
-				return
+			if tried++; tried > maxStrayPointers || !misread[i] && !s.emptyL1(p) {
+				continue
 			}
 			p.codes = append(p.codes, check.REF009)
 		}
 		slices.Sort(p.codes)
 		p.codes = slices.Compact(p.codes)
 		all = append(all, *p)
-	}
-	if len(s.ev.Doubts) == 0 {
-		return nil
-	}
-	add(&active)
-	for i := range s.ev.Snapshots {
-		if p := bySnapshot[check.Escape(s.ev.Snapshots[i].ID)]; p != nil && p.field.Offset == s.ev.Snapshots[i].EntryOffset+qcow2.SnapshotFieldL1TableOffset {
-			add(p)
-		}
 	}
 	return all
 }
@@ -160,38 +170,4 @@ func (s *session) emptyL1(p *pointer) bool {
 	}
 	zero, err := s.img.IsZero(x)
 	return err == nil && zero
-}
-
-// lacks tells whether a cluster has a refcount for which a reference is missing.
-func (s *session) lacks(cl qcow2.HostCluster) bool {
-	n, err := s.ev.Table.Get(cl)
-	return err == nil && n > s.ev.Counts.Get(cl)
-}
-
-// isLostL1 tells whether so many entries at an offset are those of an L1 table that
-// nothing refers to.
-func (s *session) isLostL1(off qcow2.HostOffset, entries uint64) bool {
-	if off == 0 || !s.g.Aligned(off) || uint64(off) >= uint64(s.img.Size()) || s.g.PastEnd(off, entries*8, s.img.Size()) {
-		return false
-	}
-	first, n := s.g.ClusterSpan(off, entries*8)
-	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
-		if s.ev.Counts.Get(cl) > 0 || !s.lacks(cl) {
-			return false
-		}
-	}
-	found := false
-	for _, e := range qcow2.ReadL1(s.img, off, entries).All() {
-		to := e.Offset()
-		if e.Reserved() != 0 || to == 0 || !s.g.Aligned(to) || s.g.PastEnd(to, s.g.ClusterSize(), s.img.Size()) || !s.lacks(s.g.HostCluster(to)) {
-			return false
-		}
-		// What the guest has written may read as an L1 table by chance.
-		table, blank := s.ev.ReadsAsL2Table(to)
-		if !table {
-			return false
-		}
-		found = found || !blank
-	}
-	return found
 }

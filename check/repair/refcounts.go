@@ -57,6 +57,9 @@ type refcounter struct {
 	*session
 	alloc *allocator
 	doubt bool // something may own clusters that nobody could find
+	// doubtBefore: so it was before the repair began, with a part of a disk.
+	doubtBefore bool
+	freed       freedClusters
 	// moving tells that one of the blocks that are not believed lies on the table,
 	// which has to be written elsewhere then, and stuck that something else does:
 	// the table stays as it is.
@@ -75,7 +78,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	r := &refcounter{
-		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(),
+		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(), doubtBefore: slices.ContainsFunc(s.first.Doubts, ofDisk),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
@@ -132,6 +135,7 @@ func (r *refcounter) mend(ctx context.Context) (bool, error) {
 	if err == nil {
 		err = r.flush()
 	}
+	r.declareFreed()
 	if err != nil {
 		return changed, err
 	}
@@ -203,7 +207,7 @@ func (r *refcounter) per() uint64 { return r.g.RefcountBlockEntries() }
 // written when the next block comes up, see [refcounter.flush].
 func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 	lowers := d.Refcount > d.References
-	if lowers && r.doubt && len(r.o.dropped) == 0 || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
+	if lowers && r.doubt && len(r.o.dropped) == 0 && !r.opts.FreeUnowned || !lowers && !r.wanted(d.First) || d.References > qcow2.MaxRefcount(r.g.RefcountOrder) {
 		return false, nil
 	}
 	for n := uint64(0); n < d.N; {
@@ -220,8 +224,11 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		b := r.g.RefcountBlock(r.block.raw)
 		for i := entry; i < entry+k; i++ {
 			cl := qcow2.HostCluster(index*r.per() + i)
-			if lowers && !r.mayLower(cl) {
+			if lowers && !r.mayLower(cl, d) {
 				continue
+			}
+			if lowers && d.References == 0 && (r.doubt || r.o.gaveUp) && r.unownedBefore(cl, d.Refcount) {
+				r.freed.add(cl)
 			}
 			b.Set(int(i), d.References)
 			changed, r.block.changed = true, true
@@ -231,11 +238,9 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 }
 
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
-func (r *refcounter) mayLower(cl qcow2.HostCluster) bool {
-	if r.doubt {
-		if _, dropped := r.o.dropped[cl]; !dropped {
-			return false
-		}
+func (r *refcounter) mayLower(cl qcow2.HostCluster, d refcount.Diff) bool {
+	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, d)) {
+		return false
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
 }

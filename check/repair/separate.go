@@ -12,7 +12,7 @@ import (
 // own. The guest reads what it read before; what either of the two has written over
 // the other is lost already.
 func (s *session) separateData(context.Context) (changed bool, err error) {
-	if !s.losing() || !s.ev.Complete {
+	if !s.losing() || !s.ev.Complete || s.snapshotsToFind() {
 		return false, nil
 	}
 	alloc := newAllocator(s.o, s.ev, s.g)

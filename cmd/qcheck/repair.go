@@ -197,7 +197,7 @@ func (c *CheckCmd) makePlan(ctx context.Context, o *opened, opts check.Options) 
 func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 	r := repair.Options{
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
-		Reattach: c.Reattach, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
+		Reattach: c.Reattach, FreeUnowned: c.FreeUnowned, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
 		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Progress: opts.Progress, NoBacking: opts.NoBacking,
 	}
 	if !opts.Untrusted {

@@ -16,7 +16,8 @@ type RepairFlags struct {
 	DryRun         bool         `short:"n" group:"repair" help:"Show what -r would do, and write nothing."`
 	BitmapPolicy   bitmapPolicy `group:"repair" placeholder:"POLICY" help:"What becomes of a bitmap that cannot be trusted: mark (inconsistent, without this flag), all-dirty (the next incremental backup copies everything) or remove."`
 	AllowDataLoss  bool         `group:"repair" help:"Also repair what cannot be repaired without losing data; says what is lost."`
-	Reattach       bool         `group:"repair" help:"Put lost L2 tables back where the evidence allows one place only."`
+	Reattach       bool         `group:"repair" help:"Put lost tables and snapshots back where the evidence allows one place only."`
+	FreeUnowned    bool         `group:"repair" help:"Free clusters that nothing refers to although a damaged structure may own them (REF009, MAP022): their data is lost for good. -n says which, and how many bytes."`
 	CompactBitmaps bool         `group:"repair" help:"Store no bitmap data that is all zeros or all ones."`
 	Undo           *string      `group:"repair" placeholder:"FILE" help:"Where to keep the undo journal (without this flag: IMAGE.qcheck-undo, or a file in /var/lib/qcheck for a block device)."`
 	NoUndo         bool         `group:"repair" help:"Keep no undo journal: the repair cannot be taken back, and a crash in the middle of it may do damage."`
@@ -83,7 +84,7 @@ func (r *RepairFlags) how() (flags []string) {
 	for _, f := range []struct {
 		name string
 		on   bool
-	}{{"--allow-data-loss", r.AllowDataLoss}, {"--reattach", r.Reattach}, {"--compact-bitmaps", r.CompactBitmaps}} {
+	}{{"--allow-data-loss", r.AllowDataLoss}, {"--reattach", r.Reattach}, {"--free-unowned", r.FreeUnowned}, {"--compact-bitmaps", r.CompactBitmaps}} {
 		if f.on {
 			flags = append(flags, f.name)
 		}
