@@ -24,6 +24,9 @@ type funnel struct {
 	// count what is not listed. Its parts need not list any more of them either.
 	shut   []atomic.Bool
 	isPart bool
+	// stale tells that nobody relies on the bitmaps: nothing in them is worse than
+	// that they are stale.
+	stale bool
 }
 
 // codeState is what a funnel knows of one code.
@@ -49,7 +52,7 @@ func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
 
 // part is a funnel that will be joined to this one.
 func (f *funnel) part() *funnel {
-	return &funnel{max: f.max, places: f.places, cluster: f.cluster, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true}
+	return &funnel{max: f.max, places: f.places, cluster: f.cluster, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true, stale: f.stale}
 }
 
 // room is how many findings of a code are listed.
@@ -84,6 +87,9 @@ func (f *funnel) take(s *codeState, x *Finding) {
 	if x.Severity == 0 {
 		x.Severity = s.rule.Severity
 	}
+	if f.stale && saysOfBitmaps(x.Code) {
+		x.Severity = min(x.Severity, Warning)
+	}
 	if x.Structure == "" {
 		x.Structure = s.rule.Structure
 	}
@@ -114,6 +120,9 @@ func (f *funnel) take(s *codeState, x *Finding) {
 	s.last = len(f.findings)
 	f.findings = append(f.findings, *x)
 }
+
+// saysOfBitmaps tells of the codes about what bitmaps are, other than stale.
+func saysOfBitmaps(c Code) bool { return c.AboutBitmaps() && c != BMP002 && c != BMP007 }
 
 // join makes one finding of the last one of a code and one that carries on where
 // that ends.

@@ -83,18 +83,6 @@ func (c *run) checkBitmaps() error {
 	return nil
 }
 
-// report is the funnel's, except that nothing in stale bitmaps is worse than
-// that they are stale: nobody relies on them.
-func (p *bitmapsPass) report(f Finding) {
-	if p.stale != "" {
-		if f.Severity == 0 {
-			f.Severity = catalog[numberOf[f.Code]].Severity
-		}
-		f.Severity = min(f.Severity, Warning)
-	}
-	p.run.report(f)
-}
-
 // findExtension tests the extension itself, as far as it does not need the
 // directory, and is false when there is none to go by.
 func (p *bitmapsPass) findExtension() bool {
@@ -142,6 +130,7 @@ func (p *bitmapsPass) findExtension() bool {
 			Message: "autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed",
 		})
 	}
+	p.funnel.stale = p.stale != ""
 	if p.ext.Reserved != 0 {
 		p.report(Finding{
 			Code: BMP004, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: hex(p.ext.Reserved), Expected: "0x0",
