@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -121,8 +122,15 @@ type run struct {
 	unallocated   []qcow2.HostCluster // some of the referenced clusters that have refcount 0
 	lostTables    []LostTable         // tables that no L1 entry names
 
+	traces         bitmapTraces
+	sniffer        *sniff.Sniffer // nil where nothing was looked for
+	mends          []Mend         // that lead to bitmaps
+	lostBitmapRuns []sniff.Run    // clusters of bitmaps that were found
+	unowned        []unowned      // runs of clusters with references missing
+
 	probe       *scanner // see prober
-	blocksTried int      // see fitsBlock
+	sniffFormat *sniff.Format
+	blocksTried int // see fitsBlock
 
 	table       *refcount.Table     // what the file says; nil where it cannot be told
 	lookup      *refcount.Lookup    // see onDisk

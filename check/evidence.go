@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -30,6 +31,10 @@ type Evidence struct {
 
 	// LostTables are the L2 tables that no L1 entry names any more (MAP020).
 	LostTables []LostTable
+
+	// Mends are bytes that lead to bitmaps, as they must be: whatever else is wrong
+	// with bitmaps is judged anew when they are in place.
+	Mends []Mend
 
 	run *run
 }
@@ -72,7 +77,7 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 	res, err := c.check()
 	e := &Evidence{
 		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
-		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, run: c,
+		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, Mends: c.mends, run: c,
 	}
 	if c.table != nil {
 		e.Blocks = c.table.Blocks()
@@ -118,8 +123,8 @@ func (e *Evidence) Contested(x qcow2.Extent, besides ...Structure) (found bool) 
 // is in order; blank tells that all are zero.
 func (e *Evidence) ReadsAsL2Table(off qcow2.HostOffset) (ok, blank bool) {
 	table := make([]byte, e.run.g.ClusterSize())
-	ok = e.run.img.ReadAt(table, off) == nil && newScanner(e.run).plausible(table)
-	return ok, ok && allZero(table)
+	ok = e.run.img.ReadAt(table, off) == nil && e.run.format().L2Table(table)
+	return ok, ok && sniff.Zero(table)
 }
 
 // MetadataAt gives the metadata structure that takes a cluster.

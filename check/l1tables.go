@@ -48,7 +48,7 @@ func (c *run) listL1s() {
 	}
 	for i := range c.snapshots {
 		s := &c.snapshots[i]
-		if s.L1Size > 0 && c.snapshotL1Usable(s) {
+		if s.L1Size > 0 && c.format().SnapshotL1Usable(s) {
 			needed, _ := c.snapshotL1Needed(s)
 			n := uint64(s.L1Size)
 			if needed == 0 || needed > n {

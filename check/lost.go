@@ -1,11 +1,11 @@
 package check
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -46,6 +46,9 @@ type unowned struct {
 func (c *run) findLost(leaks []unowned, cut bool) error {
 	if len(leaks) == 0 {
 		return nil
+	}
+	if err := c.findLostBitmaps(leaks, cut); err != nil {
+		return err
 	}
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
@@ -167,6 +170,9 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
 			off := c.g.HostOffset(cl)
+			if _, known := c.knownOfBitmaps(cl); known {
+				continue
+			}
 			if probes++; probes > maxProbes {
 				cut = true
 				break
@@ -174,10 +180,10 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			if probes%256 == 0 && c.ctx.Err() != nil {
 				return c.ctx.Err()
 			}
-			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil || !s.plausible(sector) {
+			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil || !c.format().L2Table(sector) {
 				continue
 			}
-			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+			if c.img.ReadAt(table, off) != nil || !c.format().L2Table(table) {
 				continue
 			}
 			if t := s.ownsUnowned(table, strays); t.entries > 0 {
@@ -189,6 +195,14 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 		c.doubt(Owner{Structure: StructL2Table}, "there are too many unreferenced clusters to search them for a lost table")
 	}
 	return nil
+}
+
+// knownOfBitmaps tells what a cluster without an owner is of the bitmaps that were found.
+func (c *run) knownOfBitmaps(cl qcow2.HostCluster) (sniff.Kind, bool) {
+	if c.sniffer == nil {
+		return 0, false
+	}
+	return c.sniffer.Known(cl)
 }
 
 // openSlots gives the L1 entries that a lost table may belong to: those that
@@ -224,30 +238,6 @@ func (c *run) openSlots() []l1slot {
 		}
 	}
 	return slots
-}
-
-// plausible tells whether bytes may be part of an L2 table: every entry is one
-// that could be in order.
-func (s *scanner) plausible(b []byte) bool {
-	size := s.c.g.ClusterSize()
-	for i := 0; i+s.entrySize <= len(b); i += s.entrySize {
-		e := qcow2.L2Entry(binary.BigEndian.Uint64(b[i:]))
-		if s.entrySize == 16 && qcow2.SubclusterBitmap(be64(b, i+8)).Conflicts() != 0 {
-			return false
-		}
-		if e.Compressed() {
-			d := s.c.g.Compressed(e)
-			if e.Copied() || uint64(d.Offset) >= s.fileSize || uint64(d.Offset) < size {
-				return false
-			}
-			continue
-		}
-		off := e.Offset()
-		if e.Reserved(s.zeroFlag) != 0 || !s.c.g.Aligned(off) || uint64(off) >= s.fileSize || off == 0 && e.Copied() {
-			return false
-		}
-	}
-	return true
 }
 
 // lostTable is what an unreferenced cluster holds that may be an L2 table.

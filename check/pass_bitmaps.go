@@ -54,6 +54,7 @@ type bitmap struct {
 	badContent string // why the table or the data do
 
 	entries uint64 // table entries to read; 0 where there is no table to read
+	blank   bool   // the table was read, and is all zeros
 	needed  uint64 // table entries by the disk's size and the granularity
 	sized   bool   // needed is known and is what the table has
 	copies  uint64 // bitmaps that have the very same table, this one included
@@ -65,6 +66,7 @@ type bitmap struct {
 func (c *run) checkBitmaps() error {
 	p := &bitmapsPass{run: c}
 	if !p.findExtension() {
+		c.traces.astray = true
 		return nil
 	}
 	p.checkDirectory()
@@ -76,6 +78,7 @@ func (c *run) checkBitmaps() error {
 	}
 	p.checkOverlaps()
 	p.claimRuns()
+	p.leaveTraces()
 	if err := p.checkData(); err != nil {
 		return err
 	}
@@ -115,6 +118,7 @@ func (p *bitmapsPass) findExtension() bool {
 		return false
 	}
 	p.ext, p.extAt = qcow2.DecodeBitmapsExtension(ext.Data), ext.DataOffset()
+	p.traces.ext = &p.ext
 	switch {
 	case p.h.Version == 2:
 		p.stale = "the image is of version 2, which knows no bitmaps"

@@ -100,6 +100,15 @@ func TestBitmapsOfQEMUStale(t *testing.T) {
 	qemutest.IO(t, path, "write 0 64k") // QEMU drops the extension
 	r = inspectFile(t, path, Options{})
 	qemu = qemutest.Check(t, path)
-	assert.EqualValues(t, qemu.Leaks, r.res.Totals.Leaks)
+	unowned := uint64(0)
+	for _, f := range r.res.Findings {
+		if f.Code == REF009 {
+			unowned += f.Count
+		}
+		if assert.Contains(t, []Code{REF009, BMP008}, f.Code) {
+			assert.NotEqual(t, Corruption, f.Severity, "QEMU has done that")
+		}
+	}
+	assert.EqualValues(t, qemu.Leaks, unowned, "what the bitmap had is found")
 	assert.EqualValues(t, qemu.ImageEndOffset, r.res.ImageEndOffset)
 }

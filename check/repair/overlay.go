@@ -30,7 +30,9 @@ type overlay struct {
 	// dropped are clusters that the repair itself has taken references from, all
 	// of which were known: whatever else is in doubt has none to them.
 	dropped map[qcow2.HostCluster]struct{}
-	bits    uint // cluster_bits, 0 before they are known
+	// gaveUp tells that bitmaps were given up: what is left of them is given back.
+	gaveUp bool
+	bits   uint // cluster_bits, 0 before they are known
 }
 
 // intent is one decision: some bytes, and why.

@@ -1,0 +1,545 @@
+package check
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/qcheck/qcheck/check/sniff"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Bitmaps that nothing leads to any more are looked for among the clusters that nobody
+// owns: where the extension is gone or leads elsewhere a directory that parses exactly
+// (BMP008), where an entry of the directory does, the table that it must have (BMD015).
+// So a table of a bitmap is not taken for an L2 table that was lost, and a repair can
+// lead the pointer back.
+//
+// A pointer is believed to have led to what is found where nothing else can be meant;
+// else the bitmaps come back as in use, so that nobody relies on them. That autoclear
+// bit 0 is set vouches for them even where there is no extension: QEMU writes nothing
+// to such an image, it marks it corrupt instead (tried with 7.2 and 10.0).
+
+// Mend is a few bytes that lead to bitmaps, as they must be.
+type Mend struct {
+	At   qcow2.HostOffset
+	Put  []byte
+	Code Code
+	Why  string
+}
+
+// Bounds on the search.
+const (
+	maxDirectories   = 64 // that are found
+	maxBitmapsTried  = 1 << 12
+	maxNamesInReport = 8
+)
+
+// bitmapTraces are what the bitmaps pass leaves behind for the search.
+type bitmapTraces struct {
+	// astray tells that nothing leads to a bitmap directory.
+	astray  bool
+	ext     *qcow2.BitmapsExtension // as it was read; nil where there is none
+	bitmaps []*bitmap
+	// claims are the references that come from bitmaps whose place is open to doubt,
+	// sorted.
+	claims []bitmapRun
+}
+
+// leaveTraces is what the bitmaps pass ends with.
+func (p *bitmapsPass) leaveTraces() {
+	t := &p.traces
+	t.bitmaps = p.bitmaps
+	t.astray = !slices.ContainsFunc(p.bitmaps, func(b *bitmap) bool { return !b.partial && p.format().BitmapEntry(&b.BitmapEntry) })
+	suspect := func(r bitmapRun) bool {
+		return t.astray || r.bitmap >= 0 && p.bitmaps[r.bitmap].suspect()
+	}
+	if p.stale != "" {
+		return // they have no references
+	}
+	for _, r := range p.runs {
+		if suspect(r) {
+			t.claims = append(t.claims, r)
+		}
+	}
+}
+
+// suspect tells of a bitmap whose table may lie elsewhere than its entry says: it does
+// not read as a table, has nothing in it, or is another one's. An empty one that is in
+// use is what a repair makes, or QEMU when it is killed.
+func (b *bitmap) suspect() bool {
+	return b.entries == 0 || b.badContent != "" || b.shared || b.blank && !b.Flags.Has(qcow2.BitmapInUse)
+}
+
+// strayClaims is how many references to a cluster come from bitmaps whose place is
+// open to doubt.
+func (t *bitmapTraces) strayClaims(cl qcow2.HostCluster) (n uint64) {
+	i, _ := slices.BinarySearchFunc(t.claims, uint64(cl)+1, func(r bitmapRun, next uint64) int {
+		if r.first < next {
+			return -1
+		}
+		return 1
+	})
+	// Runs that reach the cluster begin just before it, but where bitmaps overlap.
+	for k := i - 1; k >= max(0, i-claimsLookedAt); k-- {
+		if t.claims[k].end() > uint64(cl) {
+			n++
+		}
+	}
+	return n
+}
+
+// claimsLookedAt is how many runs are looked at that begin before a cluster.
+const claimsLookedAt = 16
+
+// findLostBitmaps looks for the bitmaps that own what nobody owns.
+func (c *run) findLostBitmaps(leaks []unowned, cut bool) error {
+	if c.h.Version < 3 {
+		return nil
+	}
+	c.sniffer = sniff.New(c.img, c.onDisk, func(cl qcow2.HostCluster) uint64 {
+		n := c.counts.Get(cl)
+		return n - min(n, c.traces.strayClaims(cl))
+	})
+	found, err := c.lostDirectories(leaks)
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		c.sniffer.Learn(found[i].Clusters)
+		c.lostBitmapRuns = append(c.lostBitmapRuns, found[i].Clusters...)
+	}
+	switch {
+	case !c.traces.astray:
+		return c.findLostBitmapTables(leaks, cut)
+	case len(found) > 0:
+		c.reportLostDirectory(found, leaks, cut)
+	}
+	return nil
+}
+
+// lostDirectories gives the bitmap directories among the clusters without an owner.
+func (c *run) lostDirectories(leaks []unowned) (found []sniff.Directory, err error) {
+	probes := 0
+	for _, l := range leaks {
+		if l.references > 0 {
+			continue
+		}
+		for k := range l.n {
+			cl := l.first + qcow2.HostCluster(k)
+			if probes++; probes > maxProbes || len(found) == maxDirectories {
+				return found, nil
+			}
+			if probes%256 == 0 && c.ctx.Err() != nil {
+				return nil, c.ctx.Err()
+			}
+			if c.img.IsHole(c.g.HostOffset(cl), c.g.ClusterSize()) {
+				continue
+			}
+			if d, ok := c.sniffer.Directory(cl, c.traces.ext); ok {
+				found = append(found, d)
+			}
+		}
+	}
+	return found, nil
+}
+
+// reportLostDirectory reports the bitmap directory to which the extension should lead,
+// and notes how it is led back there.
+func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut bool) {
+	best, unique := c.chooseDirectory(found)
+	d := &found[best]
+	vouched := c.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
+	sure := vouched && unique && (c.explainsAll(d.Clusters, leaks, cut) || c.pointsNear(d)) && !c.placeHasOwner(d)
+	f := Finding{
+		Code: BMP008, Cluster: ptr(c.g.HostCluster(d.Offset)), Value: "nothing", Expected: d.Offset.String(), Repair: RepairPolicy,
+		Message: fmt.Sprintf("a bitmap directory at %v of %d bytes has no owner: %s", d.Offset, d.Size, namesOf(d)),
+	}
+	if !vouched {
+		f.Severity = Warning
+		f.Message += "; autoclear bit 0, which would vouch for them, is clear"
+	}
+	if !unique {
+		f.Message += fmt.Sprintf("; %d more directories are there", len(found)-1)
+	}
+	ext := c.img.Extension(qcow2.ExtBitmaps)
+	if ext != nil {
+		f.Value = c.traces.where()
+	}
+	mend, why := c.leadBack(ext, d)
+	switch {
+	case mend == nil:
+		f.Extent = c.h.ExtensionArea(c.g)
+		f.Repair = RepairNone
+		f.Message += "; " + why
+	default:
+		f.Extent = at(mend.At, len(mend.Put))
+		c.mends = append(c.mends, *mend)
+		if sure {
+			f.Repair = RepairSafe
+		} else if vouched {
+			f.Message += "; whether they are up to date is not certain"
+			c.mends = append(c.mends, asInUse(d)...)
+		}
+	}
+	c.report(f)
+	c.doubt(Owner{Structure: StructBitmapDirectory}, fmt.Sprintf("it lies at %v, and nothing leads to it", d.Offset))
+}
+
+// where words where the extension leads.
+func (t *bitmapTraces) where() string {
+	if t.ext == nil {
+		return "an extension of the wrong length"
+	}
+	return t.ext.DirectoryOffset.String()
+}
+
+// namesOf lists the bitmaps of a directory.
+func namesOf(d *sniff.Directory) string {
+	var names []string
+	for i := range d.Entries[:min(len(d.Entries), maxNamesInReport)] {
+		names = append(names, excerpt(d.Entries[i].Name))
+	}
+	s := fmt.Sprintf("%d bitmaps (%s", len(d.Entries), strings.Join(names, ", "))
+	if len(d.Entries) == 1 {
+		s = fmt.Sprintf("bitmap %s", names[0])
+	} else if more := len(d.Entries) - len(names); more > 0 {
+		s += fmt.Sprintf(" and %d more)", more)
+	} else {
+		s += ")"
+	}
+	return s
+}
+
+// chooseDirectory chooses among directories: the one that goes with what the extension
+// still says, else the last one in the file; unique tells that there is no choice.
+func (c *run) chooseDirectory(found []sniff.Directory) (best int, unique bool) {
+	best = len(found) - 1
+	var said []int
+	for i := range found {
+		if c.pointsNear(&found[i]) {
+			said = append(said, i)
+		}
+	}
+	if len(said) == 1 {
+		best = said[0]
+	}
+	return best, len(found) == 1
+}
+
+// pointsNear tells whether the extension leads to a directory but for one bit, or gives
+// its size and number of entries.
+func (c *run) pointsNear(d *sniff.Directory) bool {
+	e := c.traces.ext
+	if e == nil {
+		return false
+	}
+	want := d.Extension()
+	return oneBit(uint64(e.DirectoryOffset), uint64(d.Offset)) || e.NbBitmaps == want.NbBitmaps && e.DirectorySize == want.DirectorySize
+}
+
+func oneBit(a, b uint64) bool { return bits.OnesCount64(a^b) == 1 }
+
+// placeHasOwner tells whether the cluster to which the extension leads instead has a
+// refcount that nothing else explains: then the directory may have been there, and what
+// was found is an older one.
+func (c *run) placeHasOwner(d *sniff.Directory) bool {
+	e := c.traces.ext
+	if e == nil || e.DirectoryOffset == 0 || uint64(e.DirectoryOffset) >= uint64(c.img.Size()) {
+		return false
+	}
+	cl := c.g.HostCluster(e.DirectoryOffset)
+	return c.sniffer.Unowned(cl) && !covered(d.Clusters, cl)
+}
+
+func covered(runs []sniff.Run, cl qcow2.HostCluster) bool {
+	return slices.ContainsFunc(runs, func(r sniff.Run) bool { return cl >= r.First && uint64(cl-r.First) < r.N })
+}
+
+// explainsAll tells whether the clusters of what was found are all that nobody owns:
+// then nothing else can have been meant.
+func (c *run) explainsAll(runs []sniff.Run, leaks []unowned, cut bool) bool {
+	if cut {
+		return false
+	}
+	own, without := uint64(0), uint64(0)
+	for _, r := range runs {
+		for i := range r.N {
+			// Those to which a stray pointer leads are not among the leaks.
+			if c.counts.Get(r.First+qcow2.HostCluster(i)) == 0 {
+				own++
+			}
+		}
+	}
+	for _, l := range leaks {
+		if l.references == 0 {
+			without += l.n
+		}
+	}
+	return own == without
+}
+
+// leadBack gives the bytes of the header that lead to a directory: the extension as it
+// must be, where it stands or where it stood, or behind the others. Where there is none
+// it says why.
+func (c *run) leadBack(ext *qcow2.Extension, d *sniff.Directory) (m *Mend, why string) {
+	want := d.Extension()
+	data := want.Encode()
+	whole := qcow2.EncodeExtension(qcow2.ExtBitmaps, data)
+	m = &Mend{Code: BMP008, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
+	area := c.h.ExtensionArea(c.g)
+	raw, err := c.img.ReadExtent(area, area.Length)
+	if err != nil || uint64(len(raw)) < area.Length {
+		return nil, "the header extensions cannot be read"
+	}
+	put := func(off qcow2.HostOffset, b []byte, only func(old, is byte) bool) bool {
+		if at := uint64(off - area.Offset); qcow2.RangeFits(at, uint64(len(b)), area.Length) && c.keepsExtensions(raw, at, b, only) {
+			m.At, m.Put = off, b
+			return true
+		}
+		return false
+	}
+	anything := func(byte, byte) bool { return true }
+	if ext != nil {
+		if len(ext.Data) == qcow2.BitmapsExtensionSize && !ext.Overruns() {
+			m.At, m.Put = ext.DataOffset(), data
+			return m, ""
+		}
+		if put(ext.Offset, whole, anything) {
+			return m, ""
+		}
+		return nil, "what follows the damaged bitmaps extension is not known"
+	}
+	for i := range c.img.Extensions { // its type may be damaged
+		e := &c.img.Extensions[i]
+		if extensionName(e.Type) == unknownExtension(e.Type) && string(e.Data) == string(data) && put(e.Offset, whole[:4], anything) {
+			return m, ""
+		}
+	}
+	end := area.Offset
+	if n := len(c.img.Extensions); n > 0 {
+		end = c.img.Extensions[n-1].End()
+	}
+	switch {
+	case !c.img.ExtensionsComplete || !c.h.HeaderLengthOK(c.g):
+		return nil, "which bytes of the header are an extension's is not known"
+	case put(end, whole, func(old, is byte) bool { return old == 0 || old == is }):
+		return m, ""
+	}
+	return nil, fmt.Sprintf("the header has no room for an extension of %d bytes that leads to them", len(whole))
+}
+
+// keepsExtensions tells whether the header extensions are in order when bytes are
+// put into their area, and whether those that were read before are still there. Each
+// byte that is replaced must be one that may be.
+func (c *run) keepsExtensions(raw []byte, at uint64, b []byte, may func(old, is byte) bool) bool {
+	for i := range b {
+		if !may(raw[at+uint64(i)], b[i]) {
+			return false
+		}
+	}
+	will := slices.Clone(raw)
+	copy(will[at:], b)
+	base := c.h.ExtensionArea(c.g).Offset
+	exts, complete := qcow2.DecodeExtensions(will, base)
+	put := qcow2.Extent{Offset: base + qcow2.HostOffset(at), Length: uint64(len(b))}
+	for i := range c.img.Extensions {
+		old := &c.img.Extensions[i]
+		kept := slices.ContainsFunc(exts, func(e qcow2.Extension) bool { return e.Type == old.Type && e.Offset == old.Offset })
+		if !kept && !extentsOverlap(put, qcow2.Extent{Offset: old.Offset, Length: 8}) {
+			return false
+		}
+	}
+	n := 0
+	for i := range exts {
+		if exts[i].Type == qcow2.ExtBitmaps {
+			n++
+		}
+	}
+	return complete && n == 1
+}
+
+// asInUse marks the bitmaps of a directory as such that must not be relied on.
+func asInUse(d *sniff.Directory) (ms []Mend) {
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		if e.Flags.Has(qcow2.BitmapInUse) {
+			continue
+		}
+		ms = append(ms, Mend{
+			At: e.EntryOffset + qcow2.BitmapFieldFlags, Put: be32(uint32(e.Flags | qcow2.BitmapInUse)), Code: BMP008,
+			Why: fmt.Sprintf("bitmap %s: mark it in use, since it may be out of date", excerpt(e.Name)),
+		})
+	}
+	return ms
+}
+
+func be32(v uint32) []byte { return []byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)} }
+
+// foundTable is a table that a bitmap may have had.
+type foundTable struct {
+	bitmap *bitmap
+	offset qcow2.HostOffset
+	runs   []sniff.Run
+	why    string
+}
+
+// findLostBitmapTables looks for the tables of bitmaps whose entries lead elsewhere.
+func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
+	if c.funnel.stale {
+		return nil // nobody relies on what they hold
+	}
+	var found []foundTable
+	tried := 0
+	said := make(map[qcow2.HostOffset]uint32) // the size of the table that is said to be there; 0: of several
+	for _, b := range c.traces.bitmaps {
+		if size, again := said[b.TableOffset]; again && size == b.TableSize {
+			said[b.TableOffset] = 0
+		} else if !again {
+			said[b.TableOffset] = b.TableSize
+		}
+	}
+	for _, b := range c.traces.bitmaps {
+		if said[b.TableOffset] == 0 {
+			continue // of which of them the table is nobody can tell
+		}
+		if b.partial || b.mended || !b.suspect() || b.TableSize == 0 || !(b.sized || b.Flags.Has(qcow2.BitmapInUse)) {
+			continue
+		}
+		if tried++; tried > maxBitmapsTried {
+			break
+		}
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		if t, ok := c.tableFor(b, leaks, cut); ok && !c.tableHasPlace(b, t.runs) {
+			if _, others := said[t.offset]; others {
+				continue
+			}
+			found = append(found, t)
+		}
+	}
+	for i := range found {
+		t := &found[i]
+		if slices.ContainsFunc(found, func(o foundTable) bool { return o.bitmap != t.bitmap && o.offset == t.offset }) {
+			continue // the same
+		}
+		b := t.bitmap
+		put := make([]byte, 8)
+		for k := range put {
+			put[k] = byte(uint64(t.offset) >> (8 * (7 - k)))
+		}
+		f := b.entryFinding(BMD015, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
+			"its table is said to be at %v, but one of %d entries that has no owner lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
+		c.report(f)
+		c.spoilTable(b)
+		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
+		c.sniffer.Learn(t.runs)
+		c.lostBitmapRuns = append(c.lostBitmapRuns, t.runs...)
+		c.doubt(b.tableOwner(), fmt.Sprintf("it lies at %v, and its entry leads to %v", t.offset, b.TableOffset))
+	}
+	return nil
+}
+
+// spoilTable notes that what a bitmap says is not read from its table.
+func (c *run) spoilTable(b *bitmap) {
+	for i := range c.res.Bitmaps {
+		if info := &c.res.Bitmaps[i]; info.EntryOffset == b.EntryOffset && info.State != BitmapUnusable {
+			info.State, info.Why = BitmapUnusable, "its table is not where its directory entry says"
+		}
+	}
+}
+
+// tableFor looks for the table of a bitmap: one bit away from where its entry says, or
+// the only one there is, if it explains all that nobody owns.
+func (c *run) tableFor(b *bitmap, leaks []unowned, cut bool) (t foundTable, ok bool) {
+	t.bitmap = b
+	n := 0
+	for bit := range 56 {
+		off := b.TableOffset ^ 1<<bit
+		if runs, stored, ok := c.sniffer.Table(off, uint64(b.TableSize)); ok && stored > 0 {
+			t.offset, t.runs, t.why = off, runs, "one bit away"
+			n++
+		}
+	}
+	if n > 0 {
+		return t, n == 1
+	}
+	if cut {
+		return t, false
+	}
+	probes := 0
+	for _, l := range leaks {
+		for k := range l.n {
+			if probes++; probes > maxContent || l.references > 0 {
+				return t, false
+			}
+			off := c.g.HostOffset(l.first + qcow2.HostCluster(k))
+			if runs, stored, ok := c.sniffer.Table(off, uint64(b.TableSize)); ok && stored > 0 {
+				t.offset, t.runs, t.why = off, runs, "and with what it names is all that has none"
+				n++
+			}
+		}
+	}
+	return t, n == 1 && c.explainsAll(t.runs, leaks, cut)
+}
+
+// tableHasPlace tells whether the clusters where a bitmap's entry says that its table is
+// have a refcount that nothing else explains: then the table may be there, and what was
+// found is an older one.
+func (c *run) tableHasPlace(b *bitmap, found []sniff.Run) bool {
+	o := b.TableOffset
+	if o == 0 || !c.g.Aligned(o) || uint64(o) >= uint64(c.img.Size()) || b.shared {
+		return false
+	}
+	cl := c.g.HostCluster(o)
+	return c.sniffer.Unowned(cl) && !covered(found, cl)
+}
+
+// LeftOfBitmaps gives the clusters without an owner that belonged to bitmaps: the
+// structures that were found, and tables that nothing but a bitmap can have. Without
+// snapshots an L2 table has COPIED set for clusters of refcount 1, where the image's
+// other tables do.
+func (e *Evidence) LeftOfBitmaps() []sniff.Run {
+	c := e.run
+	runs := slices.Clone(c.lostBitmapRuns)
+	if c.sniffer == nil || c.h.NbSnapshots > 0 || len(c.behind) > 0 || !c.setsCopied() {
+		return runs
+	}
+	probes := 0
+	for _, l := range c.unowned {
+		if l.references > 0 {
+			continue
+		}
+		for k := range l.n {
+			cl := l.first + qcow2.HostCluster(k)
+			off := c.g.HostOffset(cl)
+			if _, known := c.sniffer.Known(cl); known || c.img.IsHole(off, c.g.ClusterSize()) {
+				continue
+			}
+			if probes++; probes > maxContent || c.ctx.Err() != nil {
+				return runs
+			}
+			if c.sniffer.Classify(cl) != sniff.BitmapTable {
+				continue
+			}
+			if of, _, ok := c.sniffer.Table(off, c.g.ClusterSize()/8); ok {
+				c.sniffer.Learn(of)
+				runs = append(runs, of...)
+			}
+		}
+	}
+	return runs
+}
+
+// setsCopied tells whether the software that wrote the image sets COPIED.
+func (c *run) setsCopied() bool {
+	missing := uint64(0)
+	for i := range c.res.Findings {
+		if f := &c.res.Findings[i]; f.Code == MAP008 {
+			missing += f.Count
+		}
+	}
+	return c.res.AllocatedClusters > 2*missing
+}
