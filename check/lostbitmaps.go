@@ -51,7 +51,10 @@ type bitmapTraces struct {
 func (p *bitmapsPass) leaveTraces() {
 	t := &p.traces
 	t.bitmaps = p.bitmaps
-	t.astray = !slices.ContainsFunc(p.bitmaps, func(b *bitmap) bool { return !b.partial && p.format().BitmapEntry(&b.BitmapEntry) })
+	t.astray = !slices.ContainsFunc(p.bitmaps, func(b *bitmap) bool {
+		// One entry that makes sense will do, or whose table at least has the right size.
+		return !b.partial && (p.format().BitmapEntry(&b.BitmapEntry) || named(&b.BitmapEntry) && b.sized)
+	})
 	suspect := func(r bitmapRun) bool {
 		return t.astray || r.bitmap >= 0 && p.bitmaps[r.bitmap].suspect()
 	}
@@ -153,7 +156,7 @@ func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut 
 	vouched := c.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 	sure := vouched && unique && (c.explainsAll(d.Clusters, leaks, cut) || c.pointsNear(d)) && !c.placeHasOwner(d)
 	f := Finding{
-		Code: BMP008, Cluster: ptr(c.g.HostCluster(d.Offset)), Value: "nothing", Expected: d.Offset.String(), Repair: RepairPolicy,
+		Code: BMP008, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: d.Offset.String(), Repair: RepairPolicy,
 		Message: fmt.Sprintf("a bitmap directory at %v of %d bytes has no owner: %s", d.Offset, d.Size, namesOf(d)),
 	}
 	if !vouched {
@@ -280,86 +283,6 @@ func (c *run) explainsAll(runs []sniff.Run, leaks []unowned, cut bool) bool {
 	return own == without
 }
 
-// leadBack gives the bytes of the header that lead to a directory: the extension as it
-// must be, where it stands or where it stood, or behind the others. Where there is none
-// it says why.
-func (c *run) leadBack(ext *qcow2.Extension, d *sniff.Directory) (m *Mend, why string) {
-	want := d.Extension()
-	data := want.Encode()
-	whole := qcow2.EncodeExtension(qcow2.ExtBitmaps, data)
-	m = &Mend{Code: BMP008, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
-	area := c.h.ExtensionArea(c.g)
-	raw, err := c.img.ReadExtent(area, area.Length)
-	if err != nil || uint64(len(raw)) < area.Length {
-		return nil, "the header extensions cannot be read"
-	}
-	put := func(off qcow2.HostOffset, b []byte, only func(old, is byte) bool) bool {
-		if at := uint64(off - area.Offset); qcow2.RangeFits(at, uint64(len(b)), area.Length) && c.keepsExtensions(raw, at, b, only) {
-			m.At, m.Put = off, b
-			return true
-		}
-		return false
-	}
-	anything := func(byte, byte) bool { return true }
-	if ext != nil {
-		if len(ext.Data) == qcow2.BitmapsExtensionSize && !ext.Overruns() {
-			m.At, m.Put = ext.DataOffset(), data
-			return m, ""
-		}
-		if put(ext.Offset, whole, anything) {
-			return m, ""
-		}
-		return nil, "what follows the damaged bitmaps extension is not known"
-	}
-	for i := range c.img.Extensions { // its type may be damaged
-		e := &c.img.Extensions[i]
-		if extensionName(e.Type) == unknownExtension(e.Type) && string(e.Data) == string(data) && put(e.Offset, whole[:4], anything) {
-			return m, ""
-		}
-	}
-	end := area.Offset
-	if n := len(c.img.Extensions); n > 0 {
-		end = c.img.Extensions[n-1].End()
-	}
-	switch {
-	case !c.img.ExtensionsComplete || !c.h.HeaderLengthOK(c.g):
-		return nil, "which bytes of the header are an extension's is not known"
-	case put(end, whole, func(old, is byte) bool { return old == 0 || old == is }):
-		return m, ""
-	}
-	return nil, fmt.Sprintf("the header has no room for an extension of %d bytes that leads to them", len(whole))
-}
-
-// keepsExtensions tells whether the header extensions are in order when bytes are
-// put into their area, and whether those that were read before are still there. Each
-// byte that is replaced must be one that may be.
-func (c *run) keepsExtensions(raw []byte, at uint64, b []byte, may func(old, is byte) bool) bool {
-	for i := range b {
-		if !may(raw[at+uint64(i)], b[i]) {
-			return false
-		}
-	}
-	will := slices.Clone(raw)
-	copy(will[at:], b)
-	base := c.h.ExtensionArea(c.g).Offset
-	exts, complete := qcow2.DecodeExtensions(will, base)
-	put := qcow2.Extent{Offset: base + qcow2.HostOffset(at), Length: uint64(len(b))}
-	for i := range c.img.Extensions {
-		old := &c.img.Extensions[i]
-		kept := slices.ContainsFunc(exts, func(e qcow2.Extension) bool { return e.Type == old.Type && e.Offset == old.Offset })
-		if !kept && !extentsOverlap(put, qcow2.Extent{Offset: old.Offset, Length: 8}) {
-			return false
-		}
-	}
-	n := 0
-	for i := range exts {
-		if exts[i].Type == qcow2.ExtBitmaps {
-			n++
-		}
-	}
-	return complete && n == 1
-}
-
 // asInUse marks the bitmaps of a directory as such that must not be relied on.
 func asInUse(d *sniff.Directory) (ms []Mend) {
 	for i := range d.Entries {
@@ -376,126 +299,6 @@ func asInUse(d *sniff.Directory) (ms []Mend) {
 }
 
 func be32(v uint32) []byte { return []byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)} }
-
-// foundTable is a table that a bitmap may have had.
-type foundTable struct {
-	bitmap *bitmap
-	offset qcow2.HostOffset
-	runs   []sniff.Run
-	why    string
-}
-
-// findLostBitmapTables looks for the tables of bitmaps whose entries lead elsewhere.
-func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
-	if c.funnel.stale {
-		return nil // nobody relies on what they hold
-	}
-	var found []foundTable
-	tried := 0
-	said := make(map[qcow2.HostOffset]uint32) // the size of the table that is said to be there; 0: of several
-	for _, b := range c.traces.bitmaps {
-		if size, again := said[b.TableOffset]; again && size == b.TableSize {
-			said[b.TableOffset] = 0
-		} else if !again {
-			said[b.TableOffset] = b.TableSize
-		}
-	}
-	for _, b := range c.traces.bitmaps {
-		if said[b.TableOffset] == 0 {
-			continue // of which of them the table is nobody can tell
-		}
-		if b.partial || b.mended || !b.suspect() || b.TableSize == 0 || !(b.sized || b.Flags.Has(qcow2.BitmapInUse)) {
-			continue
-		}
-		if tried++; tried > maxBitmapsTried {
-			break
-		}
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		if t, ok := c.tableFor(b, leaks, cut); ok && !c.tableHasPlace(b, t.runs) {
-			if _, others := said[t.offset]; others {
-				continue
-			}
-			found = append(found, t)
-		}
-	}
-	for i := range found {
-		t := &found[i]
-		if slices.ContainsFunc(found, func(o foundTable) bool { return o.bitmap != t.bitmap && o.offset == t.offset }) {
-			continue // the same
-		}
-		b := t.bitmap
-		put := make([]byte, 8)
-		for k := range put {
-			put[k] = byte(uint64(t.offset) >> (8 * (7 - k)))
-		}
-		f := b.entryFinding(BMD015, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
-			"its table is said to be at %v, but one of %d entries that has no owner lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
-		c.report(f)
-		c.spoilTable(b)
-		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
-		c.sniffer.Learn(t.runs)
-		c.lostBitmapRuns = append(c.lostBitmapRuns, t.runs...)
-		c.doubt(b.tableOwner(), fmt.Sprintf("it lies at %v, and its entry leads to %v", t.offset, b.TableOffset))
-	}
-	return nil
-}
-
-// spoilTable notes that what a bitmap says is not read from its table.
-func (c *run) spoilTable(b *bitmap) {
-	for i := range c.res.Bitmaps {
-		if info := &c.res.Bitmaps[i]; info.EntryOffset == b.EntryOffset && info.State != BitmapUnusable {
-			info.State, info.Why = BitmapUnusable, "its table is not where its directory entry says"
-		}
-	}
-}
-
-// tableFor looks for the table of a bitmap: one bit away from where its entry says, or
-// the only one there is, if it explains all that nobody owns.
-func (c *run) tableFor(b *bitmap, leaks []unowned, cut bool) (t foundTable, ok bool) {
-	t.bitmap = b
-	n := 0
-	for bit := range 56 {
-		off := b.TableOffset ^ 1<<bit
-		if runs, stored, ok := c.sniffer.Table(off, uint64(b.TableSize)); ok && stored > 0 {
-			t.offset, t.runs, t.why = off, runs, "one bit away"
-			n++
-		}
-	}
-	if n > 0 {
-		return t, n == 1
-	}
-	if cut {
-		return t, false
-	}
-	probes := 0
-	for _, l := range leaks {
-		for k := range l.n {
-			if probes++; probes > maxContent || l.references > 0 {
-				return t, false
-			}
-			off := c.g.HostOffset(l.first + qcow2.HostCluster(k))
-			if runs, stored, ok := c.sniffer.Table(off, uint64(b.TableSize)); ok && stored > 0 {
-				t.offset, t.runs, t.why = off, runs, "and with what it names is all that has none"
-				n++
-			}
-		}
-	}
-	return t, n == 1 && c.explainsAll(t.runs, leaks, cut)
-}
-
-// tableHasPlace tells whether the clusters where a bitmap's entry says that its table is
-// have a refcount that nothing else explains: then the table may be there, and what was
-// found is an older one.
-func (c *run) tableHasPlace(b *bitmap, found []sniff.Run) bool {
-	o := b.TableOffset
-	if o == 0 || !c.g.Aligned(o) || uint64(o) >= uint64(c.img.Size()) || b.shared {
-		return false
-	}
-	cl := c.g.HostCluster(o)
-	return c.sniffer.Unowned(cl) && !covered(found, cl)
-}
 
 // LeftOfBitmaps gives the clusters without an owner that belonged to bitmaps: the
 // structures that were found, and tables that nothing but a bitmap can have. Without

@@ -12,7 +12,7 @@ import (
 // leadToBitmaps leads the extension, or entries of the directory, back to bitmaps that
 // were found.
 func (s *session) leadToBitmaps(context.Context) (changed bool, err error) {
-	if !s.opts.bitmaps() || len(s.ev.Mends) == 0 || s.o.gaveUp || s.headerShared() {
+	if !s.opts.bitmaps() || len(s.ev.Mends) == 0 || s.o.gaveUp {
 		return false, nil
 	}
 	for _, m := range s.ev.Mends {

@@ -9,8 +9,8 @@ import (
 
 // Bounds on what is read in search of bitmaps that were lost, in all.
 const (
-	maxTableEntries = 1 << 20
-	maxDirectory    = 1 << 22 // bytes of one directory
+	maxTried     = 1 << 18 // clusters and table entries
+	maxDirectory = 1 << 22 // bytes of one directory
 )
 
 // Directory is a bitmap directory that nothing leads to.
@@ -38,8 +38,9 @@ func (s *Sniffer) Directory(cl qcow2.HostCluster, said *qcow2.BitmapsExtension) 
 		return d, false
 	}
 	room := uint64(0)
-	for room < maxDirectory && s.Unowned(cl+qcow2.HostCluster(room>>s.g.ClusterBits)) {
+	for room < maxDirectory && s.tried < maxTried && s.Unowned(cl+qcow2.HostCluster(room>>s.g.ClusterBits)) {
 		room += s.g.ClusterSize()
+		s.tried++
 	}
 	names := make(map[string]bool)
 	taken := make(map[qcow2.HostCluster]bool)
@@ -130,14 +131,17 @@ func (s *Sniffer) tableOf(e *qcow2.BitmapEntry, taken map[qcow2.HostCluster]bool
 // lacks a reference and is named once. stored is how many clusters of data it names: a
 // table without any is nothing but zeros or ones.
 func (s *Sniffer) Table(off qcow2.HostOffset, entries uint64) (runs []Run, stored int, ok bool) {
-	if s.tried += entries; s.tried > maxTableEntries || off == 0 || entries == 0 || !s.inFile(off) || s.g.PastEnd(off, entries*8, int64(s.size)) {
+	if off == 0 || entries == 0 || !s.inFile(off) || s.g.PastEnd(off, entries*8, int64(s.size)) {
 		return nil, 0, false
 	}
 	first, n := s.g.ClusterSpan(off, entries*8)
 	for cl := first; cl < first+qcow2.HostCluster(n); cl++ {
-		if !s.Unowned(cl) {
+		if s.tried++; s.tried > maxTried || !s.Unowned(cl) {
 			return nil, 0, false
 		}
+	}
+	if s.tried += entries; s.tried > maxTried {
+		return nil, 0, false
 	}
 	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](s.img, off, entries)
 	for _, e := range scan.All() {

@@ -58,7 +58,7 @@ type Sniffer struct {
 	references func(qcow2.HostCluster) uint64
 	buf        []byte
 	known      map[qcow2.HostCluster]Kind // structures of bitmaps that were found
-	tried      uint64                     // table entries that were read
+	tried      uint64                     // clusters and table entries that were looked at
 	blocks     int                        // blocks that were compared
 }
 
