@@ -137,9 +137,7 @@ func (c *run) lostDirectories(leaks []unowned) (found []sniff.Directory, err err
 			if probes%256 == 0 && c.ctx.Err() != nil {
 				return nil, c.ctx.Err()
 			}
-			if c.img.IsHole(c.g.HostOffset(cl), c.g.ClusterSize()) {
-				continue
-			}
+			// To read the few bytes of a head takes no longer than to ask for holes.
 			if d, ok := c.sniffer.Directory(cl, c.traces.ext); ok {
 				found = append(found, d)
 			}
@@ -157,11 +155,11 @@ func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut 
 	sure := vouched && unique && (c.explainsAll(d.Clusters, leaks, cut) || c.pointsNear(d)) && !c.placeHasOwner(d)
 	f := Finding{
 		Code: BMP008, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: d.Offset.String(), Repair: RepairPolicy,
-		Message: fmt.Sprintf("a bitmap directory at %v of %d bytes has no owner: %s", d.Offset, d.Size, namesOf(d)),
+		Message: fmt.Sprintf("nothing leads to the bitmap directory of %d bytes at %v, which names %s", d.Size, d.Offset, namesOf(d)),
 	}
 	if !vouched {
 		f.Severity = Warning
-		f.Message += "; autoclear bit 0, which would vouch for them, is clear"
+		f.Message += "; autoclear bit 0 is clear, so nothing says that they are up to date"
 	}
 	if !unique {
 		f.Message += fmt.Sprintf("; %d more directories are there", len(found)-1)

@@ -62,7 +62,7 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 			put[k] = byte(uint64(t.offset) >> (8 * (7 - k)))
 		}
 		f := b.entryFinding(BMD015, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
-			"its table is said to be at %v, but one of %d entries that has no owner lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
+			"its table is said to be at %v, but a table of %d entries that nothing leads to lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
 		c.report(f)
 		c.spoilTable(b)
 		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
@@ -108,7 +108,7 @@ func (c *run) tableFor(b *bitmap, leaks []unowned, cut bool) (t foundTable, ok b
 			}
 			off := c.g.HostOffset(l.first + qcow2.HostCluster(k))
 			if runs, stored, ok := c.sniffer.Table(off, uint64(b.TableSize)); ok && stored > 0 {
-				t.offset, t.runs, t.why = off, runs, "and with what it names is all that has none"
+				t.offset, t.runs, t.why = off, runs, "and nothing else in the file lacks an owner"
 				n++
 			}
 		}

@@ -23,6 +23,8 @@ var pending = map[string]string{}
 var notAlone = map[check.Code]string{
 	check.HDR020: "a file without a whole header has no tables either",
 	check.MAP020: "a lost table makes what it owns seem nobody's",
+	check.BMP008: "what the bitmaps own seems nobody's",
+	check.BMD015: "the table and what it names seem nobody's",
 	check.CMP001: "found only by reading all compressed data, which is another check",
 	check.DAT003: "a matter of the folder that QEMU is started in, which an image alone does not show",
 	check.OPN001: "found only where no other finding says why QEMU refuses, which no image is known to do",

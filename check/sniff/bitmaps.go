@@ -91,7 +91,7 @@ func (s *Sniffer) entryAt(off qcow2.HostOffset, room uint64) (*qcow2.BitmapEntry
 // startsDirectory tells whether an entry of a bitmap directory stands at an offset. It
 // takes one small read to find out that none does.
 func (s *Sniffer) startsDirectory(off qcow2.HostOffset) bool {
-	head := make([]byte, qcow2.BitmapHeadSize)
+	head := s.head[:]
 	if s.img.ReadAt(head, off) != nil {
 		return false
 	}

@@ -57,6 +57,7 @@ type Sniffer struct {
 	refcount   func(qcow2.HostCluster) uint64
 	references func(qcow2.HostCluster) uint64
 	buf        []byte
+	head       [qcow2.BitmapHeadSize]byte
 	known      map[qcow2.HostCluster]Kind // structures of bitmaps that were found
 	tried      uint64                     // clusters and table entries that were looked at
 	blocks     int                        // blocks that were compared
