@@ -62,6 +62,17 @@ var bitmapDirectoryRules = []Rule{
 			"count as stale, and QEMU ignores them.",
 		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o " +
 			"compat=1.1`, and add new ones. `qcheck -r` can drop the old ones, as `--bitmap-policy` says."},
+	{Code: BMP008, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
+		Title: "nothing leads to a bitmap directory that is there",
+		Spec:  "Bitmaps extension; Bitmap directory",
+		Why: "The bitmaps extension is gone, damaged, or leads elsewhere. Among the clusters that have no owner there " +
+			"is a bitmap directory whose entries parse exactly, with the tables and the data that they name. While " +
+			"autoclear bit 0 is set the bitmaps are up to date: QEMU refuses to write to such an image. Where it is " +
+			"clear, other software may have written to the disk since, and they are stale. The clusters count as " +
+			"leaks for `qemu-img check`, which would free them.",
+		Do: "Do not run `qemu-img check -r`. `qcheck -r` leads the extension back to the directory. Bitmaps that " +
+			"nothing vouches for come back in use, or as `--bitmap-policy` says. Where the header has no room for " +
+			"the extension the finding says so: give the bitmaps up with `--bitmap-policy=remove`."},
 	{Code: BMD001, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
 		Title: "an entry of the bitmap directory does not end where it says, or is wiped",
 		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
@@ -187,4 +198,13 @@ var bitmapDirectoryRules = []Rule{
 			"escaped here.",
 		Do: "With a NUL in the name do not open the image for writing: `qcheck -r` can cut the name at the NUL, as QEMU " +
 			"reads it. Otherwise nothing needs to be done, if your backup software can deal with the name."},
+	{Code: BMD015, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe,
+		Title: "the table of a bitmap is not where its entry says, but elsewhere",
+		Spec:  "Bitmap directory, bitmap_table_offset",
+		Why: "The entry leads to what is no table, to nothing at all, or to another bitmap's table. A table of the " +
+			"size that the bitmap must have lies elsewhere, without an owner: one flipped bit away, or it is all that " +
+			"has no owner. QEMU takes some of such offsets for an empty bitmap, and an incremental backup then " +
+			"misses data.",
+		Do: "Do not make an incremental backup by this bitmap yet. `qcheck -r` leads its entry back to the table, " +
+			"and the bitmap is what it was."},
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -125,9 +126,16 @@ type run struct {
 	// guestHasLostAny: one of them can only be a part of the active disk.
 	guestHasLostAny bool
 
+	traces         bitmapTraces
+	sniffer        *sniff.Sniffer // nil where nothing was looked for
+	mends          []Mend         // that lead to bitmaps
+	lostBitmapRuns []sniff.Run    // clusters of bitmaps that were found
+	unowned        []unowned      // runs of clusters with references missing
+
 	probe       *scanner // see prober
 	lostRead    uint64   // see readLost
-	blocksTried int      // see fitsBlock
+	sniffFormat *sniff.Format
+	blocksTried int // see fitsBlock
 
 	table       *refcount.Table     // what the file says; nil where it cannot be told
 	lookup      *refcount.Lookup    // see onDisk

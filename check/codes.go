@@ -92,6 +92,7 @@ const (
 	BMP005 Code = "BMP005"
 	BMP006 Code = "BMP006"
 	BMP007 Code = "BMP007"
+	BMP008 Code = "BMP008"
 
 	BMD001 Code = "BMD001"
 	BMD002 Code = "BMD002"
@@ -107,6 +108,7 @@ const (
 	BMD012 Code = "BMD012"
 	BMD013 Code = "BMD013"
 	BMD014 Code = "BMD014"
+	BMD015 Code = "BMD015"
 
 	BMT001 Code = "BMT001"
 	BMT002 Code = "BMT002"

@@ -73,13 +73,15 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // extensions where it is not known which bytes are whose; and for a file that does not
 // even have its header. Nor is there a policy for what bitmaps hold of a disk that is
 // larger than any can be; where they are not true any more nothing is done about them.
+// And the bit that vouches for bitmaps is not cleared while they are there.
 func (c *run) settleRepairs(all []Finding) {
-	broken, cut, lost, stale, wiped := false, false, false, false, false
+	broken, cut, lost, stale, wiped, homeless := false, false, false, false, false, false
 	beyond := c.img.GeometryOK && c.h.DiskTooLarge(c.g)
 	for i := range all {
 		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
 		cut = cut || all[i].Code == HDR020
 		stale = stale || all[i].Code == BMP002
+		homeless = homeless || all[i].Code == BMP008 && all[i].Repair == RepairNone
 		lost = lost || all[i].Code == MAP020 && all[i].Severity == InDoubt && c.h.NbSnapshots == 0
 		wiped = wiped || all[i].Code == MAP022 && all[i].Severity == InDoubt
 	}
@@ -90,7 +92,7 @@ func (c *run) settleRepairs(all []Finding) {
 			f.Repair = RepairNone
 		case f.Repair != RepairSafe:
 		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
-			beyond && stale && f.Code.AboutBitmaps():
+			beyond && stale && f.Code.AboutBitmaps(), homeless && f.Code == BMP001:
 			f.Repair = RepairNone
 		case wiped && f.Code == HDR006:
 			f.Repair = RepairNone // without it nothing would explain the wiped table

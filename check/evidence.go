@@ -34,6 +34,10 @@ type Evidence struct {
 	// all of (SNP008); nil where there is none.
 	LostSnapshots *LostSnapshots
 
+	// Mends are bytes that lead to bitmaps, as they must be: whatever else is wrong
+	// with bitmaps is judged anew when they are in place.
+	Mends []Mend
+
 	run *run
 }
 
@@ -79,7 +83,7 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 	res, err := c.check()
 	e := &Evidence{
 		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
-		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, LostSnapshots: c.lostSnapshots, run: c,
+		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, LostSnapshots: c.lostSnapshots, Mends: c.mends, run: c,
 	}
 	if c.table != nil {
 		e.Blocks = c.table.Blocks()

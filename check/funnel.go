@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"iter"
 	"sync/atomic"
 
 	"github.com/qcheck/qcheck/qcow2"
@@ -25,6 +26,9 @@ type funnel struct {
 	// count what is not listed. Its parts need not list any more of them either.
 	shut   []atomic.Bool
 	isPart bool
+	// stale tells that nobody relies on the bitmaps: nothing in them is worse than
+	// that they are stale.
+	stale bool
 }
 
 // codeState is what a funnel knows of one code.
@@ -37,7 +41,7 @@ type codeState struct {
 	listed int
 	last   int // index of the last listed finding of this code
 	rest   uint64
-	worst  Severity
+	restOf [Trouble + 1]uint64 // of rest, by severity
 }
 
 func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
@@ -51,7 +55,7 @@ func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
 
 // part is a funnel that will be joined to this one.
 func (f *funnel) part() *funnel {
-	return &funnel{max: f.max, places: f.places, cluster: f.cluster, extended: f.extended, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true}
+	return &funnel{max: f.max, places: f.places, cluster: f.cluster, extended: f.extended, byCode: make(map[Code]*codeState), shut: f.shut, isPart: true, stale: f.stale}
 }
 
 // room is how many findings of a code are listed.
@@ -97,7 +101,7 @@ func (f *funnel) take(s *codeState, x *Finding) {
 	}
 	if s.listed >= f.room(x.Code) || x.Rest {
 		s.rest += x.Count
-		s.worst = max(s.worst, x.Severity)
+		s.restOf[x.Severity] += x.Count
 		if !f.isPart {
 			s.shut.Store(true)
 		}
@@ -113,6 +117,9 @@ func (f *funnel) fill(s *codeState, x *Finding) *funnel {
 	if x.Severity == 0 {
 		x.Severity = s.rule.Severity
 	}
+	if f.stale && saysOfBitmaps(x.Code) {
+		x.Severity = min(x.Severity, Warning)
+	}
 	if x.Structure == "" {
 		x.Structure = s.rule.Structure
 	}
@@ -122,6 +129,9 @@ func (f *funnel) fill(s *codeState, x *Finding) *funnel {
 	x.Count = max(x.Count, 1)
 	return f
 }
+
+// saysOfBitmaps tells of the codes about what bitmaps are, other than stale.
+func saysOfBitmaps(c Code) bool { return c.AboutBitmaps() && c != BMP002 && c != BMP007 }
 
 // join makes one finding of the last one of a code and one that carries on where
 // that ends.
@@ -223,22 +233,36 @@ func (f *funnel) absorb(g *funnel) {
 		f.report(x)
 	}
 	for _, r := range catalog {
-		if s := g.byCode[r.Code]; s != nil && s.rest > 0 {
-			f.report(Finding{Code: r.Code, Severity: s.worst, Count: s.rest, Rest: true})
+		if s := g.byCode[r.Code]; s != nil {
+			for severity, n := range s.eachRest() {
+				f.report(Finding{Code: r.Code, Severity: severity, Count: n, Rest: true})
+			}
 		}
 	}
 }
 
-// finish gives all findings; what was not listed one by one is one finding a
-// code at the end, so that the counts of the list always make up the totals.
+// finish gives all findings; what was not listed one by one is one finding for each
+// code and severity at the end, so that the counts of the list always make up the totals.
 func (f *funnel) finish() []Finding {
 	out := f.findings
 	for _, r := range catalog {
-		s := f.byCode[r.Code]
-		if s == nil || s.rest == 0 {
-			continue
+		if s := f.byCode[r.Code]; s != nil {
+			for severity, n := range s.eachRest() {
+				out = append(out, restFinding(r.Code, severity, n))
+			}
 		}
-		out = append(out, restFinding(r.Code, s.worst, s.rest))
 	}
 	return out
+}
+
+// eachRest gives what is not listed one by one, the worst first: the totals must not depend
+// on how much is listed, and findings of one code can differ in severity.
+func (s *codeState) eachRest() iter.Seq2[Severity, uint64] {
+	return func(yield func(Severity, uint64) bool) {
+		for severity := Trouble; severity > 0; severity-- {
+			if n := s.restOf[severity]; n > 0 && !yield(severity, n) {
+				return
+			}
+		}
+	}
 }

@@ -23,8 +23,9 @@ const module = "github.com/qcheck/qcheck/"
 var below = map[string][]string{
 	"qcow2":        nil,
 	"refcount":     {"qcow2"},
-	"check":        {"refcount", "qcow2"},
-	"check/repair": {"check", "refcount", "qcow2"},
+	"check":        {"check/sniff", "refcount", "qcow2"},
+	"check/sniff":  {"qcow2"},
+	"check/repair": {"check", "check/sniff", "refcount", "qcow2"},
 	"report":       {"check", "qcow2"},
 	"corpus":       {"check/repair", "check", "refcount", "qcow2"},
 	"fuzz":         {"corpus", "check/repair", "check", "refcount", "qcow2"},
@@ -35,7 +36,7 @@ var below = map[string][]string{
 
 // noFiles lists the packages that are given readers and writers, and never open
 // anything themselves, print, or know of a command line.
-var noFiles = []string{"qcow2", "refcount", "check", "check/repair", "report"}
+var noFiles = []string{"qcow2", "refcount", "check", "check/sniff", "check/repair", "report"}
 
 var outside = []string{"os", "os/exec", "os/signal", "flag", "log", "net", "path/filepath", "io/ioutil", "syscall"}
 

@@ -22,7 +22,7 @@ func (c *run) snapshotL1Readable(s *qcow2.Snapshot) uint64 {
 	switch {
 	case s.L1Size == 0 || s.L1TableOffset == 0 || !c.g.Aligned(s.L1TableOffset) || s.L1Size > qcow2.MaxL1Entries:
 		return 0
-	case c.snapshotL1Usable(s):
+	case c.format().SnapshotL1Usable(s):
 		return uint64(s.L1Size)
 	}
 	entries := uint64(s.L1Size)

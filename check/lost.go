@@ -2,11 +2,11 @@ package check
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -49,6 +49,12 @@ func (c *run) findLost(leaks []unowned, cut bool) error {
 		return nil
 	}
 	c.findLostSnapshots(leaks)
+	if err := c.findLostBitmaps(leaks, cut); err != nil {
+		return err
+	}
+	for _, r := range c.lostBitmapRuns {
+		c.explain(r.First, r.N)
+	}
 	if err := c.findLostTables(leaks, cut); err != nil {
 		return err
 	}
@@ -147,6 +153,9 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
 			off := c.g.HostOffset(cl)
+			if _, known := c.knownOfBitmaps(cl); known {
+				continue
+			}
 			if probes++; probes > maxProbes {
 				cut = true
 				break
@@ -157,13 +166,13 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			if c.img.IsHole(off, c.g.ClusterSize()) || c.img.ReadAt(sector, off) != nil {
 				continue
 			}
-			if !s.plausible(sector) {
+			if !c.format().L2Table(sector) {
 				if c.isOldSnapshotTable(off) {
 					c.explain(cl, 1)
 				}
 				continue
 			}
-			if c.img.ReadAt(table, off) != nil || !s.plausible(table) {
+			if c.img.ReadAt(table, off) != nil || !c.format().L2Table(table) {
 				continue
 			}
 			if c.isL1Copy(table) {
@@ -187,6 +196,14 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 		c.doubt(Owner{Structure: StructL2Table}, "there are too many unreferenced clusters to search them for a lost table")
 	}
 	return nil
+}
+
+// knownOfBitmaps tells what a cluster without an owner is of the bitmaps that were found.
+func (c *run) knownOfBitmaps(cl qcow2.HostCluster) (sniff.Kind, bool) {
+	if c.sniffer == nil {
+		return 0, false
+	}
+	return c.sniffer.Known(cl)
 }
 
 // openSlots gives the L1 entries that a lost table may belong to: those that
@@ -226,30 +243,6 @@ func (c *run) openSlots() []l1slot {
 		}
 	}
 	return slots
-}
-
-// plausible tells whether bytes may be part of an L2 table: every entry is one
-// that could be in order.
-func (s *scanner) plausible(b []byte) bool {
-	size := s.c.g.ClusterSize()
-	for i := 0; i+s.entrySize <= len(b); i += s.entrySize {
-		e := qcow2.L2Entry(binary.BigEndian.Uint64(b[i:]))
-		if s.entrySize == 16 && qcow2.SubclusterBitmap(be64(b, i+8)).Conflicts() != 0 {
-			return false
-		}
-		if e.Compressed() {
-			d := s.c.g.Compressed(e)
-			if e.Copied() || uint64(d.Offset) >= s.fileSize || uint64(d.Offset) < size {
-				return false
-			}
-			continue
-		}
-		off := e.Offset()
-		if e.Reserved(s.zeroFlag) != 0 || !s.c.g.Aligned(off) || uint64(off) >= s.fileSize || off == 0 && e.Copied() {
-			return false
-		}
-	}
-	return true
 }
 
 // lostTable is what an unreferenced cluster holds that may be an L2 table.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -35,7 +36,7 @@ func (c *run) trustsTable(t *l2table, other Structure) bool {
 		return false
 	}
 	raw := s.cluster()
-	if c.img.ReadAt(raw, t.offset) != nil || !s.plausible(raw) {
+	if c.img.ReadAt(raw, t.offset) != nil || !c.format().L2Table(raw) {
 		return false
 	}
 	named, copied := false, false
@@ -51,12 +52,8 @@ func (c *run) trustsTable(t *l2table, other Structure) bool {
 	return named
 }
 
-// A block's first so many refcounts are looked at, in so many blocks, to tell
-// whether it is one.
-const (
-	maxBlockEntries = 1 << 16
-	maxBlocksTried  = 64
-)
+// maxBlocksTried bounds how many blocks are looked at to tell whether they are such.
+const maxBlocksTried = 64
 
 // fitsBlock tells whether a refcount block counts something for every cluster
 // that it covers and that metadata takes.
@@ -69,20 +66,8 @@ func (c *run) fitsBlock(b *refBlock) bool {
 	if c.img.ReadAt(raw, b.offset) != nil {
 		return false
 	}
-	block := c.g.RefcountBlock(raw)
-	base := b.index * c.g.RefcountBlockEntries()
-	for i := range min(c.g.RefcountBlockEntries(), maxBlockEntries) {
-		used := block.Get(int(i)) > 0
-		switch cl := qcow2.HostCluster(base + i); {
-		case uint64(cl) >= c.g.Clusters(uint64(c.img.Size())):
-			if used {
-				return false
-			}
-		case !used && c.counts.Get(cl) > 0:
-			return false
-		}
-	}
-	return true
+	fits, _ := c.format().RefcountBlock(raw, b.index, c.counts.Get)
+	return fits
 }
 
 // dropStrayL1s looks for L1 tables that lie where an L2 table of another L1
@@ -139,13 +124,12 @@ func (c *run) leadsToTables(l *l1table) bool {
 // targets counts, of the first clusters that an L1 table names, those that read as L2 tables
 // and the others.
 func (c *run) targets(l *l1table) (tables, others int) {
-	s := c.prober()
 	head := make([]byte, min(c.g.ClusterSize(), scanHead))
 	for _, e := range qcow2.ReadL1(c.img, l.extent.Offset, l.entries).All() {
 		if e.Offset() == 0 || !c.g.Aligned(e.Offset()) || c.img.ReadAt(head, e.Offset()) != nil {
 			continue
 		}
-		if s.plausible(head) {
+		if c.format().L2Table(head) {
 			tables++
 		} else {
 			others++
@@ -186,4 +170,13 @@ func (c *run) prober() *scanner {
 		c.probe = newScanner(c)
 	}
 	return c.probe
+}
+
+// format judges bytes by themselves.
+func (c *run) format() *sniff.Format {
+	if c.sniffFormat == nil {
+		f := sniff.FormatOf(c.img)
+		c.sniffFormat = &f
+	}
+	return c.sniffFormat
 }

@@ -3,6 +3,7 @@ package check
 import (
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -210,7 +211,6 @@ func (c *run) lostL1(off qcow2.HostOffset, entries uint64) (ok, blank bool) {
 // names, some clusters at least, reads as an L2 table that is in use. An L2 table names data.
 // What refcounts say is not asked: they may just have been made anew.
 func (c *run) isLostL1(b []byte) bool {
-	s := c.prober()
 	table := make([]byte, c.g.ClusterSize())
 	tables := 0
 	for i := 0; i+8 <= len(b); i += 8 {
@@ -220,7 +220,7 @@ func (c *run) isLostL1(b []byte) bool {
 		}
 		e := qcow2.L1Entry(w)
 		to := e.Offset()
-		if e.Reserved() != 0 || to == 0 || !c.g.Aligned(to) || !c.readLost(table, to) || allZero(table) || !s.plausible(table) {
+		if e.Reserved() != 0 || to == 0 || !c.g.Aligned(to) || !c.readLost(table, to) || sniff.Zero(table) || !c.format().L2Table(table) {
 			return false
 		}
 		if tables++; tables == maxTargets {
@@ -236,10 +236,10 @@ func (c *run) isLostL1(b []byte) bool {
 func (c *run) lostL2(off qcow2.HostOffset) (ok, blank bool) {
 	s := c.prober()
 	table := make([]byte, c.g.ClusterSize())
-	if !c.readLost(table, off) || !s.plausible(table) {
+	if !c.readLost(table, off) || !c.format().L2Table(table) {
 		return false, false
 	}
-	if allZero(table) {
+	if sniff.Zero(table) {
 		return true, true
 	}
 	ts := s.begin(&l2table{times: 1}, table, nil)

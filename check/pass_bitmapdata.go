@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -166,7 +167,7 @@ func (p *bitmapsPass) uniform(b *bitmap, entry uint64, data []byte) string {
 		last = rest[0] & (1<<(bits%8) - 1)
 	}
 	switch {
-	case last == 0 && allZero(whole):
+	case last == 0 && sniff.Zero(whole):
 		return "zeros"
 	case bits%64 == 0 && len(bytes.TrimLeft(whole, "\xff")) == 0:
 		return "ones"

@@ -84,8 +84,10 @@ func TestBitmapTables(t *testing.T) {
 			}
 			c.TableOffset, c.table = b.TableOffset, b.table
 		}, states: "euu", want: one(BMT006, entryField(2, 0), 8)},
-		{name: "a table in the directory", edit: func(m *bitmapImage) { m.bitmaps[1].TableOffset = m.ext.DirectoryOffset }, states: "eud", doubts: 1, unowned: true,
-			want: one(BMT006, entryField(1, 0), 8)},
+		{name: "a table in the directory", edit: func(m *bitmapImage) { m.bitmaps[1].TableOffset = m.ext.DirectoryOffset }, states: "eud", doubts: 2, unowned: true,
+			want: func(m *bitmapImage) []spot {
+				return []spot{{BMT006, entryField(1, 0)(m), 8}, {BMD015, entryField(1, 0)(m), 8}}
+			}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -174,11 +175,11 @@ func (p *bitmapsPass) walkDirectory(nbBad, sizeBad bool) directoryWalk {
 	w := directoryWalk{}
 	for i := range d.Entries {
 		e := &d.Entries[i]
-		if i < sure && blankEntry(e) {
+		if i < sure && sniff.BlankBitmapEntry(e) {
 			w.fault = p.lostFrom(i, at(e.EntryOffset, p.directoryEnd()-e.EntryOffset), "is all zeros")
 			return w
 		}
-		if i >= sure && (sizeBad && !nbBad || !p.plausible(e)) {
+		if i >= sure && (sizeBad && !nbBad || !p.format().BitmapEntry(e)) {
 			break
 		}
 		w.take(e)
@@ -225,7 +226,7 @@ func entryPath(i int) string { return fmt.Sprintf("bitmap directory[%d]", i) }
 // sense from another place on. ok is false where neither is so.
 func (p *bitmapsPass) mendDirectory(d *qcow2.BitmapDirectory, sure int) (w directoryWalk, ok bool) {
 	sound := 0
-	for sound < min(len(d.Entries), sure) && p.plausible(&d.Entries[sound]) {
+	for sound < min(len(d.Entries), sure) && p.format().BitmapEntry(&d.Entries[sound]) {
 		sound++
 	}
 	if sound == sure {
@@ -297,7 +298,7 @@ func (p *bitmapsPass) chain(from qcow2.HostOffset, size uint64, n int) []qcow2.B
 		return nil
 	}
 	ext := qcow2.BitmapsExtension{NbBitmaps: 1, DirectorySize: min(size, maxEntry), DirectoryOffset: from}
-	if first := qcow2.ReadBitmapDirectory(p.img, ext); len(first.Entries) == 0 || !p.plausible(&first.Entries[0]) {
+	if first := qcow2.ReadBitmapDirectory(p.img, ext); len(first.Entries) == 0 || !p.format().BitmapEntry(&first.Entries[0]) {
 		return nil // most places are no entry's: this is found out without walking on
 	}
 	ext.NbBitmaps, ext.DirectorySize = uint32(n), size
@@ -306,7 +307,7 @@ func (p *bitmapsPass) chain(from qcow2.HostOffset, size uint64, n int) []qcow2.B
 		return nil
 	}
 	for i := range n {
-		if !p.plausible(&d.Entries[i]) {
+		if !p.format().BitmapEntry(&d.Entries[i]) {
 			return nil
 		}
 	}
@@ -321,7 +322,7 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 	b.ExtraData, b.Name, b.Padding = nil, nil, nil
 	if body, err := p.img.ReadExtent(at(e.EntryOffset+qcow2.BitmapHeadSize, size-qcow2.BitmapHeadSize), maxEntry); err == nil {
 		switch n := uint64(len(body)); {
-		case blankEntry(e):
+		case sniff.BlankBitmapEntry(e):
 		case uint64(e.NameSize) <= n && n-uint64(e.NameSize) < 8: // the size of the extra data is wrong
 			b.Name = body[:e.NameSize]
 		case e.ExtraDataSize == 0:
@@ -335,7 +336,7 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 		Message: fmt.Sprintf("entry %d of the bitmap directory %s, but there are %d up to the next entry or the directory's end", i, claimsBytes(e), size),
 	}
 	b.mended = true
-	if blankEntry(e) {
+	if sniff.BlankBitmapEntry(e) {
 		b.partial, b.badEntry = true, "its directory entry is all zeros"
 		f.Extent = at(e.EntryOffset, size)
 		f.Message = fmt.Sprintf("entry %d of the bitmap directory is all zeros", i)
@@ -344,29 +345,11 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 	return b
 }
 
-// blankEntry tells whether an entry is made of zeros, as after its cluster was
-// discarded.
-func blankEntry(e *qcow2.BitmapEntry) bool {
-	return e.TableOffset == 0 && e.TableSize == 0 && e.Flags == 0 && e.Type == 0 && e.GranularityBits == 0 &&
-		e.NameSize == 0 && e.ExtraDataSize == 0
-}
-
-// plausible tells whether bytes that are not sure to be an entry hold what an
-// entry holds.
-func (p *bitmapsPass) plausible(e *qcow2.BitmapEntry) bool {
-	return e.TableOffset != 0 && p.g.Aligned(e.TableOffset) && uint64(e.TableOffset) < uint64(p.img.Size()) &&
-		e.TableSize != 0 && e.TableSize <= qcow2.MaxBitmapTableEntries &&
-		e.Flags&^qcow2.BitmapFlagsKnown == 0 && e.Type == qcow2.BitmapDirtyTracking && e.GranularityBits < 64 &&
-		len(e.Name) > 0 && len(e.Name) <= qcow2.MaxBitmapName && bytes.IndexByte(e.Name, 0) < 0 && allZero(e.Padding)
-}
-
 // named tells whether an entry has what leads to the next one as it should be: a
 // name, no extra data, and no more than that.
 func named(e *qcow2.BitmapEntry) bool {
 	return e.ExtraDataSize == 0 && len(e.Name) > 0 && len(e.Name) <= qcow2.MaxBitmapName && bytes.IndexByte(e.Name, 0) < 0
 }
-
-func allZero(b []byte) bool { return len(bytes.TrimLeft(b, "\x00")) == 0 }
 
 // claimDirectory claims what the entries take, or the size that the extension
 // gives where that can be right. What it claims beyond may be the directory's.

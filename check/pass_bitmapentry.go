@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -58,13 +59,15 @@ func (p *bitmapsPass) checkFlags(b *bitmap) {
 		bad(BMD006, qcow2.BitmapFieldType, 1, fmt.Sprint(b.Type), fmt.Sprint(qcow2.BitmapDirtyTracking),
 			fmt.Sprintf("its type is %d, but dirty tracking (%d) is the only one there is", b.Type, qcow2.BitmapDirtyTracking))
 	}
-	g := b.GranularityBits
-	switch {
-	case g > 63:
-		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "", fmt.Sprintf("granularity_bits is %d; the format allows 0 to 63", g))
-	case !b.granularityOK():
-		bad(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "",
-			fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity))
+	if g := b.GranularityBits; !b.granularityOK() {
+		why := fmt.Sprintf("granularity_bits is %d; the format allows 0 to 63", g)
+		if g <= 63 {
+			why = fmt.Sprintf("granularity_bits is %d, which the format allows, but QEMU takes %d to %d and refuses the image for it", g, qcow2.MinBitmapGranularity, qcow2.MaxBitmapGranularity)
+		}
+		b.badEntry = cmp.Or(b.badEntry, why)
+		f := b.entryFinding(BMD007, qcow2.BitmapFieldGranularityBits, 1, fmt.Sprint(g), "", "%s", why)
+		p.mendGranularity(b, &f)
+		p.report(f)
 	}
 	if b.Flags.Has(qcow2.BitmapInUse) {
 		f := b.entryFinding(BMD012, qcow2.BitmapFieldFlags, 4, hex(b.Flags), "",
@@ -99,7 +102,7 @@ func (p *bitmapsPass) checkExtraData(b *bitmap) {
 		p.report(b.entryFinding(BMD010, qcow2.BitmapFieldFlags, 4, hex(b.Flags), hex(b.Flags&^qcow2.BitmapExtraDataCompatible),
 			"extra_data_compatible is set although there is no extra data; QEMU refuses the image"))
 	}
-	if !allZero(b.Padding) {
+	if !sniff.Zero(b.Padding) {
 		padding := b.EntryOffset + qcow2.HostOffset(b.EntrySize()) - qcow2.HostOffset(len(b.Padding))
 		first := len(b.Padding) - len(bytes.TrimLeft(b.Padding, "\x00"))
 		end := len(bytes.TrimRight(b.Padding, "\x00"))

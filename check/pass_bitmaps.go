@@ -54,6 +54,7 @@ type bitmap struct {
 	badContent string // why the table or the data do
 
 	entries uint64 // table entries to read; 0 where there is no table to read
+	blank   bool   // the table was read, and is all zeros
 	needed  uint64 // table entries by the disk's size and the granularity
 	sized   bool   // needed is known and is what the table has
 	copies  uint64 // bitmaps that have the very same table, this one included
@@ -65,6 +66,7 @@ type bitmap struct {
 func (c *run) checkBitmaps() error {
 	p := &bitmapsPass{run: c}
 	if !p.findExtension() {
+		c.traces.astray = true
 		return nil
 	}
 	p.checkDirectory()
@@ -76,23 +78,12 @@ func (c *run) checkBitmaps() error {
 	}
 	p.checkOverlaps()
 	p.claimRuns()
+	p.leaveTraces()
 	if err := p.checkData(); err != nil {
 		return err
 	}
 	p.list()
 	return nil
-}
-
-// report is the funnel's, except that nothing in stale bitmaps is worse than
-// that they are stale: nobody relies on them.
-func (p *bitmapsPass) report(f Finding) {
-	if p.stale != "" {
-		if f.Severity == 0 {
-			f.Severity = catalog[numberOf[f.Code]].Severity
-		}
-		f.Severity = min(f.Severity, Warning)
-	}
-	p.run.report(f)
 }
 
 // findExtension tests the extension itself, as far as it does not need the
@@ -127,6 +118,7 @@ func (p *bitmapsPass) findExtension() bool {
 		return false
 	}
 	p.ext, p.extAt = qcow2.DecodeBitmapsExtension(ext.Data), ext.DataOffset()
+	p.traces.ext = &p.ext
 	switch {
 	case p.h.Version == 2:
 		p.stale = "the image is of version 2, which knows no bitmaps"
@@ -142,6 +134,7 @@ func (p *bitmapsPass) findExtension() bool {
 			Message: "autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed",
 		})
 	}
+	p.funnel.stale = p.stale != ""
 	if p.ext.Reserved != 0 {
 		p.report(Finding{
 			Code: BMP004, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: hex(p.ext.Reserved), Expected: "0x0",

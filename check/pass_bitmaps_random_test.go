@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -51,7 +52,7 @@ func TestRandomDamage(t *testing.T) {
 			if f.Code == REF006 {
 				b := make([]byte, f.Count*m.g.ClusterSize())
 				m.copyOut(b, int64(m.g.HostOffset(*f.Cluster)))
-				require.True(t, allZero(b), "%v", res.Findings)
+				require.True(t, sniff.Zero(b), "%v", res.Findings)
 			}
 		}
 		for i := len(undo) - 1; i >= 0; i-- {

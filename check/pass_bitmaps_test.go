@@ -236,6 +236,9 @@ func TestBitmapsExtension(t *testing.T) {
 	put := func(where func(*bitmapImage) qcow2.HostOffset, b ...byte) func(*bitmapImage) {
 		return func(m *bitmapImage) { m.write(where(m), b) }
 	}
+	found := func(code Code, where func(*bitmapImage) qcow2.HostOffset, n uint64) func(*bitmapImage) []spot {
+		return func(m *bitmapImage) []spot { return []spot{{code, where(m), n}, {BMP008, m.extAt, 24}} }
+	}
 	for _, c := range []bitmapCase{
 		{name: "no autoclear bit", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, states: "uuu", worst: Leak,
 			want: one(BMP002, header(qcow2.FieldAutoclearFeatures), 8)},
@@ -246,9 +249,9 @@ func TestBitmapsExtension(t *testing.T) {
 		{name: "count too large", damage: put(nb, 0, 0, 0, 4), doubts: 1, want: one(BMP003, nb, 4)},
 		{name: "count over the limit", damage: put(nb, 0, 1, 0, 3), want: one(BMP003, nb, 4)},
 		{name: "reserved", damage: put(reserved, 0, 0, 0, 8), want: one(BMP004, reserved, 4), states: "uuu", worst: Warning},
-		{name: "offset 0", damage: put(offset, make([]byte, 8)...), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},
-		{name: "offset misaligned", damage: put(extField(23), 8), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},
-		{name: "offset past the end", damage: put(extField(18), 8), doubts: 1, states: "none", unowned: true, want: one(BMP005, offset, 8)},
+		{name: "offset 0", damage: put(offset, make([]byte, 8)...), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
+		{name: "offset misaligned", damage: put(extField(23), 8), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
+		{name: "offset past the end", damage: put(extField(18), 8), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
 		{name: "size 0", damage: put(size, make([]byte, 8)...), want: one(BMP005, size, 8)},
 		{name: "size over the limit", damage: put(extField(11), 4), want: one(BMP005, size, 8)},
 		{name: "size past the end", damage: put(extField(13), 4), want: one(BMP005, size, 16)},
@@ -261,9 +264,9 @@ func TestBitmapsExtension(t *testing.T) {
 			m.write(m.ext.DirectoryOffset+96, bytes.Repeat([]byte{0xaa}, 48))
 			m.ext.DirectorySize += 48
 		}},
-		{name: "empty", damage: put(nb, make([]byte, 24)...), doubts: 1, states: "none", unowned: true, want: one(BMP003, nb, 4)},
-		{name: "short", damage: func(m *bitmapImage) { m.write(m.extAt-1, append([]byte{16}, make([]byte, 24)...)) }, doubts: 2, states: "none", unowned: true,
-			want: func(m *bitmapImage) []spot { return []spot{{EXT003, m.extAt - 4, 4}} }},
+		{name: "empty", damage: put(nb, make([]byte, 24)...), doubts: 2, states: "none", unowned: true, want: found(BMP003, nb, 4)},
+		{name: "short", damage: func(m *bitmapImage) { m.write(m.extAt-1, append([]byte{16}, make([]byte, 24)...)) }, doubts: 3, states: "none", unowned: true,
+			want: func(m *bitmapImage) []spot { return []spot{{EXT003, m.extAt - 4, 4}, {BMP008, m.extAt - 8, 32}} }},
 	} {
 		t.Run(c.name, c.run)
 	}

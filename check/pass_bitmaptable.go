@@ -81,6 +81,8 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 			f.Severity = Note
 			p.resizedInUse = true
 			f.Message += "; the disk was resized while the bitmap was in use"
+		} else if !inUse && (!oneBit(size, b.needed) || p.storesBeyond(b)) {
+			p.mendGranularity(b, &f)
 		}
 		bad(f)
 	default:
@@ -307,6 +309,7 @@ func (p *bitmapsPass) scanTable(b *bitmap) error {
 			b.last = e
 		}
 	}
+	b.blank = n == 0
 	for _, bad := range scan.Unreadable() {
 		b.spoil("its table cannot be read")
 		p.trouble(b.tableOwner(), at(bad.Offset, bad.Length), bad)

@@ -205,5 +205,10 @@ func extensionName(typ qcow2.ExtensionType) string {
 	case qcow2.ExtDataFile:
 		return "data file name extension"
 	}
+	return unknownExtension(typ)
+}
+
+// unknownExtension is the name of an extension of a type that nobody knows.
+func unknownExtension(typ qcow2.ExtensionType) string {
 	return fmt.Sprintf("extension of type 0x%08x", uint32(typ))
 }

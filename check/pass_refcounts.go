@@ -208,6 +208,7 @@ func (c *run) settleLeaks(found *leaks) error {
 	if found.reserved {
 		c.doubt(Owner{Structure: StructBitmapTable}, "how long it is cannot be told for certain")
 	}
+	c.unowned = found.runs.runs
 	for _, cl := range c.sharedData {
 		if c.onDisk(cl) < c.counts.Get(cl) {
 			c.doubt(Owner{Structure: StructDataCluster, Path: c.clusterRange(cl, 1)}, "two L2 entries name it, and one of them may have lost its own")

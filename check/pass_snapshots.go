@@ -29,12 +29,12 @@ func (c *run) checkSnapshots() error {
 	}
 	t := c.readSnapshotTable()
 	c.snapshots, c.snapshotTable = t.Snapshots, t.Extent
-	c.snapshotStop = t.Stop.Early() || t.blank || len(t.Snapshots) > 0 && t.mended != 0 && !c.plausibleSnapshot(&t.Snapshots[0])
+	c.snapshotStop = t.Stop.Early() || t.blank || len(t.Snapshots) > 0 && t.mended != 0 && !c.format().Snapshot(&t.Snapshots[0])
 	claimed := t.Extent
 	if t.Partial != nil {
 		claimed.Length = max(claimed.Length, uint64(t.Partial.EntryOffset-claimed.Offset)+qcow2.SnapshotHeadSize)
 		// Whatever is wrong with the name, the clusters are the snapshot's.
-		if t.Partial.L1Size > 0 && c.snapshotL1Usable(t.Partial) {
+		if t.Partial.L1Size > 0 && c.format().SnapshotL1Usable(t.Partial) {
 			c.snapshots = append(c.snapshots, *t.Partial)
 		}
 	}
@@ -66,17 +66,6 @@ func (c *run) checkSnapshots() error {
 // ctxStride is how many entries a loop goes through before it looks again
 // whether the check was called off.
 const ctxStride = 1024
-
-// snapshotL1Usable tells whether the snapshot's L1 table can be read: it is
-// aligned, not larger than QEMU takes, and in the file but for a part of the
-// file's last cluster.
-func (c *run) snapshotL1Usable(s *qcow2.Snapshot) bool {
-	if s.L1Size == 0 {
-		return true // as of a disk of size 0; its place means nothing
-	}
-	return s.L1TableOffset != 0 && c.g.Aligned(s.L1TableOffset) && s.L1Size <= qcow2.MaxL1Entries &&
-		!c.outside(s.L1TableOffset, l1Bytes(s))
-}
 
 // outside tells whether a structure is not in the file: it starts past the end,
 // or reaches beyond it by a cluster or more.
@@ -143,10 +132,9 @@ func (c *run) snapshotL1Needed(s *qcow2.Snapshot) (need uint64, what string) {
 	if !ok {
 		return 0, ""
 	}
-	need = c.g.L1EntriesFor(disk)
+	need, _ = c.format().SnapshotL1Needed(s)
 	what = fmt.Sprintf("%d bytes of disk", disk)
 	if state := s.VMState(); state > 0 {
-		need += c.g.L1EntriesFor(state)
 		what += fmt.Sprintf(" and %d bytes of VM state behind it", state)
 	}
 	return need, what

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -25,7 +26,7 @@ type snapshotTable struct {
 func (c *run) readSnapshotTable() snapshotTable {
 	t := snapshotTable{SnapshotTable: qcow2.ReadSnapshotTable(c.img), mended: -1}
 	sound := 0
-	for sound < len(t.Snapshots) && c.plausibleSnapshot(&t.Snapshots[sound]) {
+	for sound < len(t.Snapshots) && c.format().Snapshot(&t.Snapshots[sound]) {
 		sound++
 	}
 	if sound == len(t.Snapshots) && !t.Stop.Early() {
@@ -46,29 +47,13 @@ func (c *run) readSnapshotTable() snapshotTable {
 		}
 	}
 	for i := range t.Snapshots {
-		if s := &t.Snapshots[i]; blankSnapshot(s) {
+		if s := &t.Snapshots[i]; sniff.BlankSnapshot(s) {
 			t.Stop = qcow2.TableStop{Index: i, Extent: at(s.EntryOffset, t.Extent.Length-uint64(s.EntryOffset-t.Extent.Offset))}
 			t.Snapshots, t.Partial, t.blank = t.Snapshots[:i], nil, true
 			break
 		}
 	}
 	return t
-}
-
-// plausibleSnapshot tells whether an entry holds what an entry that QEMU wrote
-// holds.
-func (c *run) plausibleSnapshot(s *qcow2.Snapshot) bool {
-	need, _ := c.snapshotL1Needed(s)
-	_, known := s.DiskSize()
-	return c.g.Aligned(s.L1TableOffset) && c.snapshotL1Usable(s) && uint64(s.L1Size) >= need &&
-		(s.L1Size > 0 || known) && (c.h.Version == 2 || s.ExtraDataSize >= qcow2.SnapshotExtraV3) &&
-		len(s.ID) > 0 && bytes.IndexByte(s.ID, 0) < 0 && bytes.IndexByte(s.Name, 0) < 0 && s.DateNsec < 1e9
-}
-
-// blankSnapshot tells whether an entry is made of zeros.
-func blankSnapshot(s *qcow2.Snapshot) bool {
-	return s.L1TableOffset == 0 && s.L1Size == 0 && s.IDSize == 0 && s.NmSize == 0 && s.ExtraDataSize == 0 &&
-		s.DateSec == 0 && s.DateNsec == 0 && s.VMClockNsec == 0 && s.VMStateSize32 == 0
 }
 
 // mendReach is how far behind an entry the next one is looked for, in bytes: the
@@ -128,7 +113,7 @@ func (c *run) snapshotChain(from qcow2.HostOffset, n int) []qcow2.Snapshot {
 			return nil
 		}
 		s, err := qcow2.DecodeSnapshot(b, from)
-		if err != nil || !c.plausibleSnapshot(&s) {
+		if err != nil || !c.format().Snapshot(&s) {
 			return nil
 		}
 		chain = append(chain, s)

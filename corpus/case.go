@@ -119,7 +119,7 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 
 // sections make the cases, each those of its file.
 var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
-	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, fileCases,
+	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, lostBitmapCases, fileCases,
 	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, lostCases}
 
 // allCases are the cases, sorted by name.

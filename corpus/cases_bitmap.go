@@ -45,6 +45,7 @@ func bitmapExtensionCasesIn(bits uint32) []Case {
 			SetBits(HeaderField(qcow2.FieldAutoclearFeatures), uint64(qcow2.AutoclearBitmaps))),
 		one("bitmaps/stale", "written to by software that knows no bitmaps: what they say is not true any more", stale,
 			check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)),
+		staleEntries(bits),
 		one("bitmaps/count-0", "a directory of no bitmaps", spec(), check.BMP003, nb, Set(nb, 0)),
 		one("bitmaps/count-65536", "more bitmaps than there can be", spec(), check.BMP003, nb, Set(nb, 65536)),
 		one("bitmaps/count-high", "one bitmap more than the directory has", spec(), check.BMP003, nb, Set(nb, 3)).inAllSizes(),
@@ -62,6 +63,21 @@ func bitmapExtensionCasesIn(bits uint32) []Case {
 		one("bitmaps/version-2", "bitmaps in a version 2 image, which has no bit to tell whether they are true", v2,
 			check.BMP007, ExtensionOf(qcow2.ExtBitmaps)),
 	}
+}
+
+// staleEntries is a stale bitmap with many bad entries, apart from each other: they
+// are no worse than that it is stale, whether they are listed or only counted.
+func staleEntries(bits uint32) Case {
+	const entries = 24
+	spec := Spec{ClusterBits: bits, Size: entries * uint64(512*8) << bits, StaleBitmaps: true}
+	spec.Bitmaps = []Bitmap{{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []Range{{0, spec.Size}}}}
+	c := one("bitmaps/stale-bad-entries", "stale, and with eight bad entries besides", spec, check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)).
+		and(check.BMT002, BitmapTableEntry("b0", 0))
+	c.Want[1].Severity = check.Warning
+	for i := range uint64(8) {
+		c.Damage = append(c.Damage, SetBits(BitmapTableEntry("b0", 2*i), 1<<60))
+	}
+	return c
 }
 
 // bitmapDirectoryCases are faults of the entries of the bitmap directory.

@@ -26,6 +26,8 @@ var notAlone = map[check.Code]string{
 	check.MAP020: "a lost table makes what it owns seem nobody's",
 	check.MAP022: "a wiped table makes what it owned seem nobody's",
 	check.SNP008: "lost snapshots make what they own seem nobody's",
+	check.BMP008: "what the bitmaps own seems nobody's",
+	check.BMD015: "the table and what it names seem nobody's",
 	check.CMP001: "found only by reading all compressed data, which is another check",
 	check.DAT003: "a matter of the folder that QEMU is started in, which an image alone does not show",
 	check.OPN001: "found only where no other finding says why QEMU refuses, which no image is known to do",

@@ -82,9 +82,17 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	}
 	ext := s.img.Extension(qcow2.ExtBitmaps)
 	if ext == nil {
+		if s.res.Has(check.BMP008) && !s.o.bitmapsGone {
+			if s.opts.policy() != PolicyRemove {
+				return false, nil // they are there, and the bit may vouch for them
+			}
+			s.lose("the bitmaps of a directory to which the header has no room to lead")
+			s.o.bitmapsGone = true
+		}
 		if !s.res.Has(check.BMP001) {
 			return false, nil
 		}
+		s.o.bitmapsGone = true
 		return true, s.setAutoclear(false, check.BMP001, "there are no bitmaps")
 	}
 	f := &bitmapFixer{session: s, at: ext}
@@ -126,6 +134,9 @@ func (s *session) staleBitmaps() bool { return !s.h.AutoclearFeatures.Has(qcow2.
 
 // concernsBitmaps tells whether something can be done about a finding here.
 func concernsBitmaps(f check.Finding) bool {
+	if f.Code == check.BMP008 {
+		return true // they can be given up
+	}
 	return (f.Code.AboutBitmaps() || f.Code == check.HDR021 || f.Code == check.EXT003 || onBlock(&f)) &&
 		(f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy)
 }
@@ -200,8 +211,8 @@ func (b *bitmapFix) take(f *check.Finding) {
 		b.tidy = append(b.tidy, f.Code)
 	case check.BMD008, check.BMD009:
 		b.name = append(b.name, f.Code)
-	case check.BMD010, check.BMD012:
-		// Nothing is wrong with those, or nothing can be done.
+	case check.BMD010, check.BMD012, check.BMD015:
+		// Nothing is wrong with those, or nothing can be done here.
 	case check.BMD014:
 		if f.Repair == check.RepairPolicy { // a NUL, at which QEMU cuts the name
 			b.name = append(b.name, f.Code)

@@ -1,11 +1,31 @@
 package repair
 
 import (
+	"context"
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
+
+// leadToBitmaps leads the extension, or entries of the directory, back to bitmaps that
+// were found.
+func (s *session) leadToBitmaps(context.Context) (changed bool, err error) {
+	if !s.opts.bitmaps() || len(s.ev.Mends) == 0 || s.o.bitmapsGone {
+		return false, nil
+	}
+	for _, m := range s.ev.Mends {
+		if s.shared(qcow2.Extent{Offset: m.At, Length: uint64(len(m.Put))}) {
+			continue
+		}
+		if err := s.o.write(m.At, m.Put, intent{reason: m.Why, codes: []check.Code{m.Code}}); err != nil {
+			return changed, err
+		}
+		changed = true
+	}
+	return changed, nil
+}
 
 // setAutoclear sets or clears autoclear bit 0: whether the bitmaps count.
 func (s *session) setAutoclear(on bool, code check.Code, reason string) error {
@@ -22,6 +42,7 @@ func (s *session) setAutoclear(on bool, code check.Code, reason string) error {
 // extensions behind it move up, byte for byte.
 func (f *bitmapFixer) removeExtension(codes ...check.Code) error {
 	why := intent{reason: "remove the bitmaps extension", codes: codes}
+	f.o.bitmapsGone = true
 	if f.h.Version > 2 && f.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) {
 		code := check.BMP001
 		if len(codes) > 0 {
@@ -69,12 +90,12 @@ func (f *bitmapFixer) leadsToDirectory(ext qcow2.BitmapsExtension) bool {
 		return false
 	}
 	ext.NbBitmaps, ext.DirectorySize = qcow2.MaxBitmaps, qcow2.MaxBitmapDirectorySize
+	format := sniff.FormatOf(f.img)
 	for i, e := range qcow2.ReadBitmapDirectory(f.img, ext).Entries {
 		if i == maxEntriesTried {
 			break
 		}
-		if e.TableOffset != 0 && f.g.Aligned(e.TableOffset) && uint64(e.TableOffset) < uint64(f.img.Size()) && e.TableSize != 0 &&
-			e.Flags&^qcow2.BitmapFlagsKnown == 0 && e.Type == qcow2.BitmapDirtyTracking && e.GranularityBits <= maxGranularityBits && len(e.Name) > 0 {
+		if format.BitmapEntry(&e) {
 			return true
 		}
 	}

@@ -142,3 +142,80 @@ func TestIncrementalBackupAfterRepair(t *testing.T) {
 	out := qemutest.Run(t, qemutest.QemuImg, "compare", path, target)
 	assert.Zero(t, out.RC, "%v", out)
 }
+
+// What a repair gives up of bitmaps it also gives back: whatever the policy, where
+// nothing is found in the image any more QEMU finds nothing, no leaks either; and where
+// the bitmaps are all that is wrong, and there is no snapshot whose tables those of
+// bitmaps could be, none are left in doubt.
+func TestPoliciesLeaveNoLeaks(t *testing.T) {
+	qemutest.Require(t)
+	every := stride(2, 12)
+	for i, c := range bitmapCases() {
+		if c.Unreadable != nil || c.Spec.Crypt != 0 || c.Spec.DataFile != nil || c.Long || strings.HasPrefix(c.Name, "hostile/") || strings.HasPrefix(c.Name, "header/crash") {
+			continue
+		}
+		lost := strings.HasPrefix(c.Name, "lost-bitmaps/")
+		for k, policy := range policies {
+			if (i+k)%every != 0 && !(lost && !testing.Short()) {
+				continue
+			}
+			t.Run(c.Name+"/"+string(policy), func(t *testing.T) {
+				t.Parallel()
+				path, plan := repairedFile(t, &c, Options{BitmapPolicy: policy})
+				res := qemutest.Check(t, path)
+				if v := plan.After.Verdict; (v == check.VerdictClean || v == check.VerdictWarnings) && plan.After.QEMUOpen.ReadWrite == check.OpenOK {
+					assert.Zero(t, res.RC, "%s", res.Stderr)
+				}
+				assert.False(t, plan.After.Has(check.REF006), "leaks are freed")
+				if len(plan.After.Snapshots) > 0 || takesMore(plan.Before) || plan.After.Has(check.BMP008) {
+					return
+				}
+				assert.False(t, plan.After.Has(check.REF009), "nothing of the bitmaps is left in doubt: %v", plan.After.Findings)
+				assert.False(t, plan.After.Has(check.MAP020))
+			})
+		}
+	}
+}
+
+// Bitmaps that are found again say what they said, where nothing speaks against that;
+// else they are in use.
+func TestLostBitmapsAreFoundAgain(t *testing.T) {
+	sure := []string{"extension-wiped", "extension-type", "extension-cut", "extension-empty", "offset-0", "offset-past-end", "offset-misaligned",
+		"offset-at-table", "offset-at-data", "table-0", "table-past-end", "table-free", "table-of-another", "granularity-137", "granularity-8", "granularity-13"}
+	for _, c := range corpus.Cases() {
+		name, lost := strings.CutPrefix(c.Name, "lost-bitmaps/")
+		if !lost || name == "directory-wiped" || name == "no-room" {
+			continue
+		}
+		name, _, _ = strings.Cut(name, "-clusters-")
+		t.Run(c.Name, func(t *testing.T) {
+			sound, err := corpus.Build(c.Spec)
+			require.NoError(t, err)
+			want := sumsOf(t, sound, sound.Size())
+			img, err := c.Build()
+			require.NoError(t, err)
+			for _, policy := range policies {
+				plan, err := Make(t.Context(), img, img.Size(), Options{BitmapPolicy: policy})
+				require.NoError(t, err)
+				if !plan.After.Has(check.BMD012) {
+					assert.Equal(t, check.VerdictClean, plan.After.Verdict, "%v", plan.After.Findings)
+				}
+				o := after(t, img, plan)
+				got := sumsOf(t, o, o.size)
+				switch {
+				case slices.Contains(sure, name):
+					assert.Equal(t, want, got, policy)
+					assert.Empty(t, plan.Lost)
+				case policy == PolicyMark:
+					assert.Len(t, plan.After.Bitmaps, 2)
+					assert.True(t, plan.After.Has(check.BMD012))
+					assert.Subset(t, want, got)
+				case policy == PolicyAllDirty:
+					assert.Len(t, got, 2)
+				default:
+					assert.NotEmpty(t, plan.Lost)
+				}
+			}
+		})
+	}
+}

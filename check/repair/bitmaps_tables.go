@@ -215,6 +215,7 @@ func (f *bitmapFixer) dropOld() {
 		if b.drop == "" && b.table == tableKept {
 			continue
 		}
+		f.o.bitmapsGone = true
 		first, n := f.tableSpan(b)
 		f.dropRun(first, n)
 		scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.BitmapEntry.TableOffset, uint64(b.TableSize))

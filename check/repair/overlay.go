@@ -32,7 +32,9 @@ type overlay struct {
 	dropped map[qcow2.HostCluster]struct{}
 	// gaveUp tells that a part of a disk, or a snapshot, was given up.
 	gaveUp bool
-	bits   uint // cluster_bits, 0 before they are known
+	// bitmapsGone tells that bitmaps were given up: what is left of them is given back.
+	bitmapsGone bool
+	bits        uint // cluster_bits, 0 before they are known
 }
 
 // intent is one decision: some bytes, and why.

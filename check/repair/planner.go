@@ -40,6 +40,7 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 // when every reference is where it belongs, flags that say that the image is
 // unclean when nothing else is left.
 var fixers = [][]fixer{
+	{(*session).leadToBitmaps}, // before anything is judged by where they seem to be
 	{(*session).fixHeader, (*session).fixEntries},
 	{(*session).fixExtensions, (*session).fixCompression},
 	{(*session).reattach},     // before anything is given up

@@ -81,6 +81,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(), doubtBefore: slices.ContainsFunc(s.first.Doubts, ofDisk),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
+	r.dropLeftOfBitmaps()
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
 		if !s.opts.errors() || s.headerShared() {
 			return false, nil
@@ -94,6 +95,21 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 	r.moving = s.shared(table)
 	r.stuck = s.shared(table, check.StructRefcountBlock) || s.headerShared()
 	return r.mend(ctx)
+}
+
+// dropLeftOfBitmaps gives back what bitmaps had that were given up, and that nothing leads
+// to any more: whatever else is in doubt, it is theirs.
+func (r *refcounter) dropLeftOfBitmaps() {
+	if !r.o.bitmapsGone {
+		return
+	}
+	for _, run := range r.ev.LeftOfBitmaps() {
+		for i := range run.N {
+			if cl := run.First + qcow2.HostCluster(i); r.ev.Counts.Get(cl) == 0 {
+				r.o.dropped[cl] = struct{}{}
+			}
+		}
+	}
 }
 
 // inDoubt tells whether something may own clusters that nobody could find. The
@@ -239,10 +255,11 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
 func (r *refcounter) mayLower(cl qcow2.HostCluster, d refcount.Diff) bool {
-	if _, dropped := r.o.dropped[cl]; !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, d)) {
+	_, dropped := r.o.dropped[cl]
+	if !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, d)) {
 		return false
 	}
-	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
+	return !r.ev.Reserved(cl) && (r.opts.leaks() || dropped || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
 }
 
 // openBlock is the refcount block that is being changed.
