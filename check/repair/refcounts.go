@@ -57,6 +57,9 @@ type refcounter struct {
 	*session
 	alloc *allocator
 	doubt bool // something may own clusters that nobody could find
+	// doubted tells that there was such a thing before the repair, and that the repair
+	// has not given it up, whatever else it has changed.
+	doubted bool
 	// moving tells that one of the blocks that are not believed lies on the table,
 	// which has to be written elsewhere then, and stuck that something else does:
 	// the table stays as it is.
@@ -75,7 +78,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	r := &refcounter{
-		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(),
+		session: s, alloc: newAllocator(s), doubt: s.inDoubt(), doubted: s.stillDoubted(),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
@@ -99,6 +102,21 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 func (s *session) inDoubt() bool {
 	return slices.ContainsFunc(s.ev.Doubts, func(d check.Doubt) bool {
 		return d.Owner.Structure != check.StructRefcountTable && d.Owner.Structure != check.StructRefcountBlock
+	})
+}
+
+// stillDoubted tells whether a disk or a snapshot was in doubt before the repair and is
+// not given up. That one of two structures in a place was led away does not tell which
+// of them has lost its own.
+func (s *session) stillDoubted() bool {
+	return slices.ContainsFunc(s.first.Doubts, func(d check.Doubt) bool {
+		switch o := &d.Owner; o.Structure {
+		case check.StructL1Table, check.StructL2Table, check.StructDataCluster:
+			return !s.losing() || len(*s.lost) == 0 || !s.o.wrote(o.Ref)
+		case check.StructSnapshotTable:
+			return !s.losing() || len(*s.lost) == 0
+		}
+		return false
 	})
 }
 
@@ -232,12 +250,21 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
 func (r *refcounter) mayLower(cl qcow2.HostCluster) bool {
+	if r.doubted && r.ev.Counts.Get(cl) == 0 && r.first.Counts.Get(cl) == 0 && !r.isZero(cl) {
+		return false
+	}
 	if r.doubt {
 		if _, dropped := r.o.dropped[cl]; !dropped {
 			return false
 		}
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
+}
+
+// isZero tells whether a cluster reads as zeros.
+func (r *refcounter) isZero(cl qcow2.HostCluster) bool {
+	zero, err := r.img.IsZero(qcow2.Extent{Offset: r.g.HostOffset(cl), Length: r.g.ClusterSize()})
+	return zero && err == nil
 }
 
 // openBlock is the refcount block that is being changed.
