@@ -71,7 +71,7 @@ func (p *prover) snapshots(m *mapping) error {
 		gone := slices.Contains(p.plan.Snapshots, s.EntryOffset)
 		if len(next) == 0 || !p.sameSnapshot(s, &next[0]) {
 			if !gone {
-				return refuse(s.EntryOffset, "%s disappears, or is not what it was", diskName(id+" "))
+				return refuse(s.EntryOffset, "%s disappears, or is not what it was", "snapshot "+id)
 			}
 			m.walkOnly(l1{s.L1TableOffset, uint64(s.L1Size)})
 			continue

@@ -280,7 +280,11 @@ func (m *mapping) tables(d *disk, i uint64, a, b qcow2.HostOffset, hung bool) er
 		if d == nil {
 			continue
 		}
-		if err := m.judge(d, i*p.g.L2Coverage()+k<<p.g.ClusterBits, b+qcow2.HostOffset(k*p.g.L2EntrySize()), x, y, hung); err != nil {
+		at := b + qcow2.HostOffset(k*p.g.L2EntrySize())
+		if b == 0 {
+			at = d.l1.slot(i)
+		}
+		if err := m.judge(d, i*p.g.L2Coverage()+k<<p.g.ClusterBits, at, x, y, hung); err != nil {
 			return err
 		}
 	}
