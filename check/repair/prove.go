@@ -23,8 +23,8 @@ func (p *Plan) prove(ctx context.Context, r io.ReaderAt, said proof.Declared, fi
 		plan.Stages = append(plan.Stages, (*proofCursor)(&c))
 	}
 	err := proof.Prove(ctx, r, p.OldSize, &plan,
-		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Device: opts.Device},
-		proof.Before{Result: p.Before, Doubts: first.Doubts, Snapshots: first.Snapshots})
+		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Bitmaps: opts.policy() != PolicyMark, Device: opts.Device},
+		proof.Before{Result: p.Before, Doubts: first.Doubts, Snapshots: first.Snapshots, Bitmaps: first.Bitmaps})
 	if refused, ok := errors.AsType[*proof.Error](err); ok {
 		return &RefusedError{Err: refused}
 	}

@@ -115,6 +115,8 @@ func (s *session) stillDoubted() bool {
 			return !s.losing() || len(*s.lost) == 0 || !s.o.wrote(o.Ref)
 		case check.StructSnapshotTable:
 			return !s.losing() || len(*s.lost) == 0
+		case check.StructBitmapDirectory, check.StructBitmapExtension:
+			return s.opts.policy() == PolicyMark
 		}
 		return false
 	})

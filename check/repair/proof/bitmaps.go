@@ -19,13 +19,22 @@ func vouched(img *qcow2.Image) bool {
 	return img.Header.Version > 2 && img.Header.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 }
 
-// list gives the bitmaps of an image, and which of them a reader uses.
-func list(img *qcow2.Image) (all []bitmap, dir qcow2.Extent) {
+// directory gives what the bitmaps extension says, whatever it says of its own length.
+func directory(img *qcow2.Image) (d qcow2.BitmapsExtension, ok bool) {
 	ext := img.Extension(qcow2.ExtBitmaps)
-	if ext == nil || ext.Overruns() {
-		return nil, dir
+	if ext == nil || uint64(ext.DataOffset()) > uint64(len(img.Head())) {
+		return d, false
 	}
-	d := qcow2.DecodeBitmapsExtension(ext.Data)
+	data := img.Head()[ext.DataOffset():]
+	return qcow2.DecodeBitmapsExtension(data[:min(len(data), qcow2.BitmapsExtensionSize)]), true
+}
+
+// list gives the bitmaps of an image, and which of them a reader uses.
+func list(img *qcow2.Image) (all []bitmap) {
+	d, ok := directory(img)
+	if !ok {
+		return nil
+	}
 	read := qcow2.ReadBitmapDirectory(img, d)
 	if uint64(len(read.Entries)) < uint64(d.NbBitmaps) {
 		// Their number may be right where the size is not.
@@ -35,7 +44,7 @@ func list(img *qcow2.Image) (all []bitmap, dir qcow2.Extent) {
 			read.Entries = e[:min(uint64(len(e)), uint64(d.NbBitmaps))]
 		}
 	}
-	whole := vouched(img) && img.Geometry.Aligned(d.DirectoryOffset) && read.Stop.Reason == qcow2.StopEnd && read.Rest.Length == 0 && uint64(len(read.Entries)) == uint64(d.NbBitmaps)
+	whole := vouched(img) && img.Extension(qcow2.ExtBitmaps).Length == qcow2.BitmapsExtensionSize && img.Geometry.Aligned(d.DirectoryOffset) && read.Stop.Reason == qcow2.StopEnd && read.Rest.Length == 0 && uint64(len(read.Entries)) == uint64(d.NbBitmaps)
 	for _, e := range read.Entries {
 		b := bitmap{BitmapEntry: e}
 		if m, err := img.Bitmap(&e); err == nil && whole {
@@ -43,14 +52,14 @@ func list(img *qcow2.Image) (all []bitmap, dir qcow2.Extent) {
 		}
 		all = append(all, b)
 	}
-	return all, qcow2.Extent{Offset: d.DirectoryOffset, Length: min(d.DirectorySize, qcow2.MaxBitmapDirectorySize)}
+	return all
 }
 
 // bitmaps holds that each bitmap that can be used afterwards has every bit that it had,
 // and that none that was sound goes.
 func (p *prover) bitmaps() error {
-	was, _ := list(p.was)
-	is, _ := list(p.is)
+	was := list(p.was)
+	is := list(p.is)
 	taken := make([]bool, len(was))
 	for i := range is {
 		b := &is[i]
@@ -136,8 +145,8 @@ func (p *prover) sound(b *bitmap) bool {
 // givenUp tells that what a bitmap had is not relied on any more: it is removed, or has
 // another table.
 func (p *prover) givenUp(name string) bool {
-	was, _ := list(p.was)
-	is, _ := list(p.is)
+	was := list(p.was)
+	is := list(p.is)
 	for i := range is {
 		for k := range was {
 			if check.Escape(is[i].Name) == name && is[i].TableOffset == was[k].TableOffset {

@@ -74,7 +74,8 @@ func (p *prover) extensions() error {
 				keep = h.CryptMethod == qcow2.CryptLUKS
 			case qcow2.ExtFeatureNames, qcow2.ExtBitmaps:
 			default:
-				keep = true
+				// Where the length of one is wrong, what follows is none.
+				keep = !p.before.Result.Has(check.EXT003)
 			}
 			if e.Overruns() {
 				e.Data = nil // how much of it there is depends on what follows
@@ -91,7 +92,7 @@ func (p *prover) extensions() error {
 			return refuse(h.ExtensionArea(p.g).Offset, "a header extension changes that has to stay")
 		}
 	}
-	if len(b) > len(a) && !p.before.Result.Has(check.EXT003) {
+	if len(b) > len(a) {
 		return refuse(h.ExtensionArea(p.g).Offset, "a header extension appears")
 	}
 	return nil

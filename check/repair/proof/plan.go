@@ -61,6 +61,7 @@ type Bit struct {
 type Allowed struct {
 	DataLoss bool
 	Reattach bool
+	Bitmaps  bool // what bitmaps hold that cannot be trusted is not needed
 	Device   bool // it cannot grow, so that clusters behind all that is used are taken
 }
 
@@ -70,6 +71,7 @@ type Before struct {
 	Result    *check.Result
 	Doubts    []check.Doubt
 	Snapshots []qcow2.Snapshot
+	Bitmaps   []qcow2.BitmapEntry
 }
 
 // Error tells why a plan is refused.

@@ -241,6 +241,8 @@ func (p *prover) settled(d *check.Doubt) bool {
 		return pointer && len(lost.Lost)+len(lost.Snapshots) > 0 || o.Structure == check.StructSnapshotTable && (lost.SnapshotTable || len(lost.Snapshots) > 0)
 	case check.StructBitmapTable, check.StructBitmapData:
 		return o.Bitmap != "" && p.givenUp(o.Bitmap)
+	case check.StructBitmapDirectory, check.StructBitmapExtension:
+		return p.allowed.Bitmaps
 	}
 	return false
 }

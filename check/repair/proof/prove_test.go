@@ -194,5 +194,5 @@ func proveOne(t *testing.T, spec corpus.Spec, p *plan) (err error, possible bool
 	require.NoError(t, err)
 	res, ev, err := check.Inspect(t.Context(), opened, check.Options{})
 	require.NoError(t, err)
-	return Prove(t.Context(), img, img.Size(), made, p.allow, Before{Result: res, Doubts: ev.Doubts, Snapshots: ev.Snapshots}), true
+	return Prove(t.Context(), img, img.Size(), made, p.allow, Before{Result: res, Doubts: ev.Doubts, Snapshots: ev.Snapshots, Bitmaps: ev.Bitmaps}), true
 }

@@ -7,13 +7,17 @@ import (
 // structures notes where metadata was, but for L2 tables, and holds that none that is
 // there afterwards is freed.
 func (p *prover) structures() error {
-	p.metadata(p.was, &p.refs, p.before.Snapshots, func(x qcow2.Extent, metadata bool) {
+	p.metadata(p.was, &p.refs, p.before.Snapshots, p.before.Bitmaps, func(x qcow2.Extent, metadata bool) {
 		first, n := p.g.ClusterSpan(x.Offset, x.Length)
 		p.reference(first, n, metadata)
 	})
 	is := p.readRefcounts(p.is)
 	var freed error
-	p.metadata(p.is, &is, qcow2.ReadSnapshotTable(p.is).Snapshots, func(x qcow2.Extent, _ bool) {
+	var bitmaps []qcow2.BitmapEntry
+	for _, b := range list(p.is) {
+		bitmaps = append(bitmaps, b.BitmapEntry)
+	}
+	p.metadata(p.is, &is, qcow2.ReadSnapshotTable(p.is).Snapshots, bitmaps, func(x qcow2.Extent, _ bool) {
 		if first, n := p.g.ClusterSpan(x.Offset, x.Length); freed == nil && p.freed.any(first, n) {
 			freed = refuse(x.Offset, "a structure is freed that is used afterwards")
 		}
@@ -23,7 +27,7 @@ func (p *prover) structures() error {
 
 // metadata gives the places of an image's structures, those that lie in the file. What
 // bitmaps hold is given, too, although it is not metadata.
-func (p *prover) metadata(img *qcow2.Image, refs *refcounts, snapshots []qcow2.Snapshot, f func(x qcow2.Extent, metadata bool)) {
+func (p *prover) metadata(img *qcow2.Image, refs *refcounts, snapshots []qcow2.Snapshot, bitmaps []qcow2.BitmapEntry, f func(x qcow2.Extent, metadata bool)) {
 	h := &img.Header
 	give := func(o qcow2.HostOffset, length uint64, metadata bool) {
 		if x := (qcow2.Extent{Offset: o, Length: length}); o != 0 && length > 0 && p.inFile(img, x) {
@@ -45,13 +49,16 @@ func (p *prover) metadata(img *qcow2.Image, refs *refcounts, snapshots []qcow2.S
 		x := qcow2.DecodeCryptoExtension(e.Data)
 		give(x.Offset, x.Length, true)
 	}
-	ext := img.Extension(qcow2.ExtBitmaps)
-	if ext == nil {
+	dir, ok := directory(img)
+	if !ok {
 		return
 	}
-	dir := qcow2.DecodeBitmapsExtension(ext.Data)
-	give(dir.DirectoryOffset, min(dir.DirectorySize, qcow2.MaxBitmapDirectorySize), true)
-	for _, b := range qcow2.ReadBitmapDirectory(img, dir).Entries {
+	if p.g.Aligned(dir.DirectoryOffset) {
+		give(dir.DirectoryOffset, min(dir.DirectorySize, qcow2.MaxBitmapDirectorySize), true)
+	}
+	for i := range bitmaps {
+		b := &bitmaps[i]
+		give(b.EntryOffset, b.EntrySize(), true)
 		if p.ctx.Err() != nil {
 			return
 		}
