@@ -135,13 +135,54 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 		s.lose("%s: %s", f.Path, reasonFor(f))
 		return
 	}
-	s.loseRange(f.Snapshot, uint64(*f.GuestOffset)+behind, length, reasonFor(f))
+	off := uint64(*f.GuestOffset) + behind
+	s.loseRange(f.Snapshot, off, length, reasonFor(f))
+	if f.Structure == check.StructL1Table {
+		return
+	}
+	for _, snapshot := range s.sharers(s.g.HostCluster(f.Extent.Offset), off/s.g.L2Coverage()) {
+		if snapshot != f.Snapshot {
+			s.loseRange(snapshot, off, length, reasonFor(f))
+		}
+	}
 }
+
+// sharers gives the disks whose L1 tables name an L2 table at an index, as findings name
+// them: what such a table loses they all lose.
+func (s *session) sharers(table qcow2.HostCluster, index uint64) []string {
+	if sh := &s.shares; sh.known && sh.table == table && sh.index == index {
+		return sh.disks
+	}
+	s.shares = shares{known: true, table: table, index: index}
+	for _, l := range s.ev.L1Tables() {
+		if index >= l.Entries {
+			continue
+		}
+		for _, e := range qcow2.ScanTable[qcow2.L1Entry](s.img, l.Offset+qcow2.HostOffset(index*8), 1).All() {
+			if e.Offset() == s.g.HostOffset(table) {
+				s.shares.disks = append(s.shares.disks, l.Snapshot)
+			}
+		}
+	}
+	return s.shares.disks
+}
+
+// shares are the disks that share an L2 table at an index: of findings, many are of one.
+type shares struct {
+	known bool
+	table qcow2.HostCluster
+	index uint64
+	disks []string
+}
+
+// maxTurns is among how many of the last losses one is looked for that goes on.
+const maxTurns = 128
 
 // loseRange notes that a part of a disk is lost.
 func (s *session) loseRange(snapshot string, from, length uint64, why string) {
-	if n := len(*s.lost); n > 0 {
-		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Snapshot == snapshot && last.guest.Offset+last.guest.Length == from && last.why == why {
+	// Those of disks that share a table take turns.
+	for i := len(*s.lost) - 1; i >= max(len(*s.lost)-maxTurns, 0); i-- {
+		if last := &(*s.lost)[i]; last.guest != nil && last.guest.Snapshot == snapshot && last.guest.Offset+last.guest.Length == from && last.why == why {
 			last.guest.Length += length
 			return
 		}

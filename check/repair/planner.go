@@ -24,7 +24,8 @@ type session struct {
 	opts *Options
 	lost *[]lostThing
 	// said is what the plan declares, for its proof.
-	said *proof.Declared
+	said   *proof.Declared
+	shares shares // of the last L2 table that has lost something
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }

@@ -105,8 +105,8 @@ func (s *session) inDoubt() bool {
 	})
 }
 
-// stillDoubted tells whether a disk or a snapshot was in doubt before the repair and is
-// not given up. That one of two structures in a place was led away does not tell which
+// stillDoubted tells whether something that may own clusters was in doubt before the
+// repair and is not given up. That one of two structures in a place was led away does not tell which
 // of them has lost its own.
 func (s *session) stillDoubted() bool {
 	return slices.ContainsFunc(s.first.Doubts, func(d check.Doubt) bool {
@@ -117,8 +117,10 @@ func (s *session) stillDoubted() bool {
 			return !s.losing() || len(*s.lost) == 0
 		case check.StructBitmapDirectory, check.StructBitmapExtension:
 			return s.opts.policy() == PolicyMark
+		case check.StructRefcountTable, check.StructRefcountBlock, check.StructBitmapTable, check.StructBitmapData:
+			return false
 		}
-		return false
+		return true
 	})
 }
 
@@ -386,7 +388,7 @@ func (r *refcounter) keep(cl qcow2.HostCluster) bool {
 	if _, fresh := r.o.fresh[cl]; fresh || r.ev.Reserved(cl) {
 		return true
 	}
-	return r.doubt && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
+	return (r.doubt || r.doubted && r.first.Counts.Get(cl) == 0) && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
 }
 
 // wanted tells whether the refcount of a cluster is one that was asked for: with a

@@ -58,7 +58,9 @@ func (p *prover) snapshots(m *mapping) error {
 	is := qcow2.ReadSnapshotTable(p.is)
 	table := qcow2.Extent{Offset: p.was.Header.SnapshotsOffset, Length: 1}
 	for i := range was {
-		end := was[i].EntryOffset + qcow2.HostOffset(max(was[i].EntrySize, qcow2.SnapshotHeadSize))
+		// As far as it makes sense.
+		size := qcow2.SnapshotHeadSize + len(was[i].ExtraData) + len(was[i].ID) + len(was[i].Name)
+		end := was[i].EntryOffset + qcow2.HostOffset(size)
 		table.Length = max(table.Length, uint64(end-table.Offset))
 	}
 	next := is.Snapshots

@@ -114,6 +114,9 @@ func (m *mapping) disk(d *disk) error {
 func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) error {
 	p := m.p
 	was := m.isTable(p.was, a)
+	if a != 0 && !was && p.g.Aligned(a) && p.inFile(p.was, qcow2.Extent{Offset: a, Length: p.g.ClusterSize()}) {
+		p.reference(p.g.HostCluster(a), 1, true)
+	}
 	if a == b && (!was || !p.v.touched.has(p.g.HostCluster(a))) {
 		if cl := p.g.HostCluster(a); was && !m.seen.has(cl) {
 			m.seen.add(cl, 1)
@@ -128,9 +131,6 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 		return nil
 	}
 	slot := d.l1.slot(i)
-	if a != 0 && !was && p.g.Aligned(a) && p.inFile(p.was, qcow2.Extent{Offset: a, Length: p.g.ClusterSize()}) {
-		p.reference(p.g.HostCluster(a), 1, false)
-	}
 	hung := d.found || contains(p.plan.Reattached, slot) || contains(p.plan.Reattached, d.then.slot(i))
 	if a != b && a != 0 && !was {
 		// It led nowhere, or to what is no table.
