@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"encoding/binary"
 	"runtime"
 	"sync"
 
@@ -173,12 +174,21 @@ func (m *mapping) unchanged(o qcow2.HostOffset, table []byte) error {
 	}
 	size := qcow2.HostOffset(p.g.ClusterSize())
 	var run qcow2.Extent
-	for i := uint64(0); i < p.g.L2Entries(); i++ {
-		e := p.entryAt(table, i)
-		if e.L2Entry == 0 {
+	next := uint64(0) // an entry that plainly continues the run, as most do
+	for i, step := uint64(0), p.g.L2EntrySize(); i < p.g.L2Entries(); i++ {
+		word := binary.BigEndian.Uint64(table[i*step:])
+		if word == next && next != 0 {
+			run.Length += uint64(size)
+			next += uint64(size)
 			continue
 		}
-		// Most entries continue the one before.
+		if word == 0 {
+			continue
+		}
+		e := p.entryAt(table, i)
+		if next = 0; !e.Compressed() && e.Offset() != 0 {
+			next = word + uint64(size)
+		}
 		if h := e.Offset(); !e.Compressed() && h != 0 && run.Length > 0 && h == run.Offset+qcow2.HostOffset(run.Length) {
 			run.Length += uint64(size)
 			continue
@@ -186,7 +196,9 @@ func (m *mapping) unchanged(o qcow2.HostOffset, table []byte) error {
 		if err := m.stays(run); err != nil {
 			return err
 		}
-		run = m.hosts(e)
+		if run = m.hosts(e); run.Length == 0 {
+			next = 0
+		}
 	}
 	return m.stays(run)
 }
@@ -216,8 +228,7 @@ func (m *mapping) stays(x qcow2.Extent) error {
 		return nil
 	}
 	first, n := p.g.ClusterSpan(x.Offset, x.Length)
-	if !p.interesting(first, n) {
-		p.reference(first, n, false)
+	if !p.concerned.any(first, n) && !p.allowed.Device {
 		return nil
 	}
 	p.reference(first, n, false)

@@ -24,6 +24,8 @@ type prover struct {
 
 	refs  refcounts
 	freed *set // clusters with a refcount before and none after
+	// concerned are the clusters that are written, or become free.
+	concerned *set
 	// strange are clusters that an L1 entry leads to and that are no L2 tables of
 	// its own, as the check before the repair has found.
 	strange map[qcow2.HostCluster]bool
@@ -51,6 +53,9 @@ func Prove(ctx context.Context, r io.ReaderAt, size int64, plan *Plan, allowed A
 	if p.v, err = newView(r, size, p.was.Geometry.ClusterBits, plan); err != nil {
 		return err
 	}
+	p.concerned = newSet()
+	p.concerned.join(p.v.touched)
+	p.concerned.freeze()
 	if !p.was.GeometryOK {
 		if c, ok := p.v.touched.next(0); ok {
 			return refuse(qcow2.HostOffset(c), "something is written to an image whose cluster size is not known")
@@ -151,22 +156,17 @@ func (p *prover) corrected() error {
 	return nil
 }
 
-// interesting tells whether one of some clusters is written, or becomes free.
-func (p *prover) interesting(first qcow2.HostCluster, n uint64) bool {
-	return p.v.touched.any(first, n) || p.freed.any(first, n)
-}
-
 // reference notes that something referred to clusters before the repair.
 func (p *prover) reference(first qcow2.HostCluster, n uint64, metadata bool) {
 	last := first + qcow2.HostCluster(n-1)
-	interesting := p.interesting(first, n)
-	if !interesting && !p.allowed.Device {
+	concerned := p.concerned.any(first, n)
+	if !concerned && !p.allowed.Device {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.highest = max(p.highest, last)
-	if !interesting {
+	if !concerned {
 		return
 	}
 	p.owned.add(first, n)
@@ -215,6 +215,9 @@ func (p *prover) releases() error {
 	// With refcounts that are not to be believed, or with doubts, nothing is called a leak.
 	has := p.before.Result.Has
 	called := len(p.before.Doubts) > 0 || has(check.REF006) || has(check.REF002) || has(check.REF003) || has(check.REF004) || has(check.HDR013)
+	if called && doubt == nil {
+		return nil
+	}
 	for c := range p.freed.all {
 		if p.owned.has(c) || p.isZero(c) {
 			continue // what referred to it does not any more, which has been proven to be right

@@ -43,8 +43,16 @@ func (s *set) has(c qcow2.HostCluster) bool { return s.any(c, 1) }
 
 // any tells whether one of n clusters is in the set.
 func (s *set) any(first qcow2.HostCluster, n uint64) bool {
+	if len(s.chunks) == 0 || n == 0 {
+		return false
+	}
+	last := uint64(first) + n - 1
+	if key := uint64(first) >> chunkBits; key == last>>chunkBits {
+		ch := s.chunks[key]
+		return ch != nil && ch.any(uint64(first)%(1<<chunkBits), last%(1<<chunkBits))
+	}
 	next, ok := s.next(first)
-	return ok && uint64(next-first) < n
+	return ok && uint64(next) <= last
 }
 
 // next gives the first cluster of the set from one on.
@@ -89,6 +97,33 @@ func (ch *setChunk) next(from uint64) (uint64, bool) {
 		word = ch[w]
 	}
 	return w*64 + uint64(bits.TrailingZeros64(word)), true
+}
+
+// any tells whether one from lo to hi is in the set.
+func (ch *setChunk) any(lo, hi uint64) bool {
+	w, end := lo/64, hi/64
+	word := ch[w] >> (lo % 64) << (lo % 64)
+	for ; w < end; word = ch[w] {
+		if word != 0 {
+			return true
+		}
+		w++
+	}
+	return word<<(63-hi%64) != 0
+}
+
+// join adds all of another set.
+func (s *set) join(other *set) {
+	for key, from := range other.chunks {
+		ch := s.chunks[key]
+		if ch == nil {
+			ch = new(setChunk)
+			s.chunks[key] = ch
+		}
+		for i := range from {
+			ch[i] |= from[i]
+		}
+	}
 }
 
 // all gives the clusters of a frozen set in order.
