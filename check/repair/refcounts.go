@@ -112,6 +112,9 @@ func (s *session) stillDoubted() bool {
 	return slices.ContainsFunc(s.first.Doubts, func(d check.Doubt) bool {
 		switch o := &d.Owner; o.Structure {
 		case check.StructL1Table, check.StructL2Table, check.StructDataCluster:
+			if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
+				return !s.losing() || !slices.ContainsFunc(*s.lost, func(l lostThing) bool { return l.guest != nil && l.guest.Snapshot == o.Snapshot })
+			}
 			return !s.losing() || len(*s.lost) == 0 || !s.o.wrote(o.Ref)
 		case check.StructSnapshotTable:
 			return !s.losing() || len(*s.lost) == 0

@@ -81,7 +81,8 @@ func (m *mapping) walkOnly(l l1) {
 		if i%(1<<12) == 0 && m.p.ctx.Err() != nil {
 			return
 		}
-		if o := e[0].Offset(); m.isTable(m.p.was, o) {
+		o := e[0].Offset()
+		if m.noTable(o); m.isTable(m.p.was, o) {
 			_ = m.tables(nil, 0, o, 0, false)
 		}
 	}
@@ -91,6 +92,7 @@ func (m *mapping) walkOnly(l l1) {
 func (m *mapping) disk(d *disk) error {
 	p := m.p
 	if p.bad[d.snapshot] && d.l1 == d.then {
+		m.walkOnly(d.l1)
 		return nil
 	}
 	needed := p.g.L1EntriesFor(d.size)
@@ -115,9 +117,7 @@ func (m *mapping) disk(d *disk) error {
 func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) error {
 	p := m.p
 	was := m.isTable(p.was, a)
-	if a != 0 && !was && p.g.Aligned(a) && p.inFile(p.was, qcow2.Extent{Offset: a, Length: p.g.ClusterSize()}) {
-		p.reference(p.g.HostCluster(a), 1, true)
-	}
+	m.noTable(a)
 	if a == b && (!was || !p.v.touched.has(p.g.HostCluster(a))) {
 		if cl := p.g.HostCluster(a); was && !m.seen.has(cl) {
 			m.seen.add(cl, 1)
@@ -150,6 +150,13 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 		return refuse(slot, "l1[%d] of %s is changed and leads to no L2 table", i, diskName(d.snapshot))
 	}
 	return m.tables(d, i, a, b, hung)
+}
+
+// noTable notes a cluster that an L1 entry takes for an L2 table and that is none.
+func (m *mapping) noTable(o qcow2.HostOffset) {
+	if cl := m.p.g.HostCluster(o); m.p.strange[cl] && m.p.g.Aligned(o) {
+		m.p.reference(cl, 1, true)
+	}
 }
 
 func contains(all []qcow2.HostOffset, o qcow2.HostOffset) bool {

@@ -243,6 +243,9 @@ func (p *prover) settled(d *check.Doubt) bool {
 		if !p.allowed.DataLoss {
 			return false
 		}
+		if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
+			return len(p.lost[o.Snapshot]) > 0
+		}
 		pointer := o.Ref.Length > 0 && p.v.touches(o.Ref)
 		return pointer && len(lost.Lost)+len(lost.Snapshots) > 0 || o.Structure == check.StructSnapshotTable && (lost.SnapshotTable || len(lost.Snapshots)+len(lost.Renamed) > 0)
 	case check.StructBitmapTable, check.StructBitmapData:
