@@ -96,7 +96,7 @@ func kinds() map[string]corpus.Spec {
 	}
 	add("default", corpus.Spec{})
 	add("clusters of 512 bytes", corpus.Spec{ClusterBits: 9})
-	add("clusters of 1 MiB", corpus.Spec{ClusterBits: 20}, "compressed")
+	add("clusters of 256 KiB", corpus.Spec{ClusterBits: 18}, "compressed")
 	add("extended L2", corpus.Spec{ExtendedL2: true})
 	add("version 2", corpus.Spec{Version: 2}, "bitmaps", "zero")
 	add("zstd", corpus.Spec{Compression: qcow2.CompressionZstd})
