@@ -45,7 +45,8 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 		}
 		with, err := work(ctx, r, size, more)
 		if err != nil {
-			if errors.Is(err, ErrNoProgress) || errors.Is(err, ErrNoSpace) || errors.Is(err, errGrown) {
+			_, refused := errors.AsType[*RefusedError](err)
+			if refused || errors.Is(err, ErrNoProgress) || errors.Is(err, ErrNoSpace) || errors.Is(err, errGrown) {
 				return nil // then the option is of no use
 			}
 			return err

@@ -20,8 +20,7 @@ import (
 // round gives it back.
 //
 // What is changed in place is harmless at every instant: reserved flags, padding,
-// bits behind the last one of a bitmap, and table entries that say the same in
-// another way.
+// and table entries that say the same in another way.
 
 // bitmapFixer is one round of mending the bitmaps.
 type bitmapFixer struct {

@@ -120,13 +120,14 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	// A table far out in a hole may be where no refcount table can reach.
 	// And what else lies where the bitmaps are is not for the bitmap policy, nor is
 	// what is wrong besides and takes more than a safe repair.
-	if !res.Has(check.REF008) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
+	// What was in doubt is left.
+	if !res.Has(check.REF008) && !doubted(t, r) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
 		assert.Zero(t, res.Totals.Corruptions+res.Totals.Leaks-res.Totals.InDoubt, "%v", res.Findings)
 	}
 
 	again, err := Make(t.Context(), after, after.size, opts)
 	require.NoError(t, err)
-	assert.True(t, again.Empty(), "%v", editsOf(again))
+	assert.True(t, again.Empty() || doubted(t, r) && onlyFrees(p, again), "%v", editsOf(again))
 
 	// Sound bitmaps are what they were.
 	before, err := qcow2.Open(r, r.Size())

@@ -32,10 +32,7 @@ var words = map[check.Code]word{
 		return bitZero
 	},
 	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ bitCopied },
-	check.MAP012: func(s *session, f *check.Finding, e uint64) uint64 {
-		b := qcow2.SubclusterBitmap(e)
-		return uint64(qcow2.NewSubclusterBitmap(b.Allocated()&^b.Zeros(), b.Zeros()))
-	},
+	check.MAP012: (*session).separateSubclusters,
 	// The bitmap of a compressed entry.
 	check.MAP013: func(s *session, f *check.Finding, e uint64) uint64 { return 0 },
 	check.REF001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.RefTableEntry(e).Reserved() },
@@ -68,11 +65,40 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
+// separateSubclusters decides on subclusters that are both allocated and zero. One of the
+// two bits is wrong. What holds nothing but zeros reads as such either way; where there
+// is data, it is not dropped.
+func (s *session) separateSubclusters(f *check.Finding, e uint64) uint64 {
+	b := qcow2.SubclusterBitmap(e)
+	allocated, zeros := b.Allocated(), b.Zeros()
+	raw, err := s.bytes(qcow2.Extent{Offset: f.Extent.Offset - 8, Length: 8})
+	if err != nil || f.Extent.Length != 8 {
+		return e
+	}
+	size := s.g.SubclusterSize()
+	for i := range qcow2.SubclustersPerCluster {
+		if b.Conflicts()>>i&1 == 0 {
+			continue
+		}
+		at := qcow2.L2Entry(word64(raw)).Offset() + qcow2.HostOffset(uint64(i)*size)
+		zero, err := s.img.IsZero(qcow2.Extent{Offset: at, Length: size})
+		switch {
+		case err != nil || s.h.HasDataFile():
+			return e
+		case zero:
+			allocated &^= 1 << i
+		default:
+			zeros &^= 1 << i
+		}
+	}
+	return uint64(qcow2.NewSubclusterBitmap(allocated, zeros))
+}
+
 var reasons = map[check.Code]string{
 	check.MAP001: "clear reserved bits", check.MAP005: "clear reserved bits", check.REF001: "clear reserved bits",
 	check.BMT001: "clear reserved bits", check.BMT002: "clear reserved bits",
 	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP007: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
-	check.MAP012: "let zero subclusters be zero", check.MAP013: "clear the subcluster bitmap of compressed data",
+	check.MAP012: "say of each subcluster whether it is data or zero", check.MAP013: "clear the subcluster bitmap of compressed data",
 	check.MAP004: "set COPIED as the references are", check.MAP008: "set COPIED as the references are",
 }
 

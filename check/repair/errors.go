@@ -23,6 +23,18 @@ func (e *StaleError) Error() string {
 	return fmt.Sprintf("the image has changed since the repair was planned, at 0x%x", e.Offset)
 }
 
+// RefusedError means that a plan was made and could not be proven to be safe, so that it
+// is not carried out. Nothing has been written.
+type RefusedError struct {
+	Err error // as a rule a [*proof.Error]
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the repair was refused: %v; nothing has been written", e.Err)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
 // NotBegunError means that a repair could not begin, as a rule because there is no
 // room for the undo journal. The image has not been touched.
 type NotBegunError struct {

@@ -21,6 +21,7 @@ func (s *session) giveUpHeader(context.Context) (changed bool, err error) {
 		switch f.Code {
 		case check.HDR015:
 			did = true
+			s.said.Backing = true
 			s.lose("the name of the backing file, and with it all that the disk shows of that file")
 			err = s.o.write(qcow2.FieldBackingFileOffset, make([]byte, 12), intent{reason: "there is no backing file any more", codes: []check.Code{f.Code}})
 		case check.HDR012:
@@ -45,6 +46,7 @@ func (s *session) shortenL1(f *check.Finding) (bool, error) {
 		needed > qcow2.MaxL1Entries || s.g.PastEnd(s.h.L1TableOffset, needed*8, s.img.Size()) {
 		return false, nil
 	}
+	s.said.Behind = true
 	s.lose("what the L1 table may have mapped behind the end of the disk: it had %d entries", s.h.L1Size)
 	var b [4]byte
 	putHalf(b[:], uint32(needed))

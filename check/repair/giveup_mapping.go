@@ -163,6 +163,9 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 	s.loseRange(f.Snapshot, f.Of, uint64(*f.GuestOffset)+behind, length, reasonFor(f))
 }
 
+// maxTurns is among how many of the last losses one is looked for that goes on.
+const maxTurns = 128
+
 // loseRange notes that a part of a disk is lost.
 func (s *session) loseRange(snapshot string, of check.SnapshotRef, from, length uint64, why string) {
 	if of == 0 { // what lies past the end of the disk is no part of it
@@ -172,8 +175,9 @@ func (s *session) loseRange(snapshot string, of check.SnapshotRef, from, length 
 		length = min(length, s.h.Size-from)
 	}
 	of = s.original(of)
-	if n := len(*s.lost); n > 0 {
-		if last := &(*s.lost)[n-1]; last.guest != nil && last.guest.Of == of && last.guest.Offset+last.guest.Length == from && last.why == why {
+	// Those of disks that share a table take turns.
+	for i := len(*s.lost) - 1; i >= max(len(*s.lost)-maxTurns, 0); i-- {
+		if last := &(*s.lost)[i]; last.guest != nil && last.guest.Of == of && last.guest.Offset+last.guest.Length == from && last.why == why {
 			last.guest.Length += length
 			return
 		}

@@ -68,11 +68,13 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 				why = reasonFor(f)
 			}
 			s.lose("snapshot %s: %s", snapshotLabel(snap), why)
+			s.said.Snapshots = append(s.said.Snapshots, s.entryBefore(snap))
 			continue
 		}
 		kept = append(kept, *snap)
 	}
 	if n := int64(s.h.NbSnapshots) - int64(len(s.ev.Snapshots)); n > 0 {
+		s.said.SnapshotTable = true
 		s.lose("%d of %d snapshots: their entries in the snapshot table cannot be read", n, s.h.NbSnapshots)
 	}
 	if mended >= 0 && gone[mended] == nil {
@@ -122,6 +124,16 @@ func (s *session) snapshotAt(o qcow2.HostOffset) int {
 	return i
 }
 
+// entryBefore gives the place that the entry of a snapshot had before the repair.
+func (s *session) entryBefore(snap *qcow2.Snapshot) qcow2.HostOffset {
+	for i := range s.first.Snapshots {
+		if was := &s.first.Snapshots[i]; was.L1TableOffset == snap.L1TableOffset && bytes.Equal(was.ID, snap.ID) && bytes.Equal(was.Name, snap.Name) {
+			return was.EntryOffset
+		}
+	}
+	return snap.EntryOffset
+}
+
 // snapshotLabel names a snapshot by all that a user may know it by.
 func snapshotLabel(s *qcow2.Snapshot) string {
 	return fmt.Sprintf("%s (%s)", check.Excerpt(s.ID), check.Excerpt(s.Name))
@@ -144,6 +156,7 @@ func (s *session) nameMended(kept []qcow2.Snapshot, entry qcow2.HostOffset) {
 	for taken[strconv.Itoa(id)] {
 		id++
 	}
+	s.said.Renamed = append(s.said.Renamed, s.entryBefore(&kept[i]))
 	kept[i].ID = []byte(strconv.Itoa(id))
 	s.lose("the ID of a snapshot, which gets %d as its new one: its entry makes no sense", id)
 }
@@ -166,7 +179,7 @@ func (s *session) writeSnapshots(all []qcow2.Snapshot, codes []check.Code) error
 	off := qcow2.HostOffset(0)
 	if len(table) > 0 {
 		var err error
-		if off, err = newAllocator(s.o, s.ev, s.g).take(s.g.Clusters(uint64(len(table)))); err != nil {
+		if off, err = newAllocator(s).take(s.g.Clusters(uint64(len(table)))); err != nil {
 			return err
 		}
 		if err := s.o.write(off, table, intent{reason: "a snapshot table with complete entries", codes: codes}); err != nil {

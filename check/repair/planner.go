@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair/proof"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -28,6 +29,8 @@ type session struct {
 	// origin gives, by entry of the snapshot table as it will be, which one it is of the
 	// table as it was; nil where both are the same.
 	origin *[]check.SnapshotRef
+	// said is what the plan declares, for its proof.
+	said *proof.Declared
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
 }
@@ -97,6 +100,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var header qcow2.Header // of the first round
 	var lost []lostThing
 	var origin []check.SnapshotRef
+	var said proof.Declared
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -116,7 +120,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 			return nil, errGrown
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, first: first}
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first}
 		changed, err := s.fix(ctx)
 		if err != nil {
 			return nil, err
@@ -129,6 +133,9 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		p.NewSize = o.size
 		p.noteLost(lost)
+		if err := p.prove(ctx, r, said, first, &opts); err != nil {
+			return nil, err
+		}
 		return p, nil
 	}
 	return nil, ErrNoProgress

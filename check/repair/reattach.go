@@ -47,6 +47,7 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		var e [8]byte
 		putWord(e[:], uint64(qcow2.NewL1Entry(t.Offset, false))) // COPIED follows from the references
 		why := intent{reason: fmt.Sprintf("hang the lost L2 table at %v back: %s", t.Offset, t.Why), codes: []check.Code{check.MAP020}}
+		s.said.Reattached = append(s.said.Reattached, t.Slot.Offset)
 		if err := s.o.write(t.Slot.Offset, e[:], why); err != nil {
 			return changed, err
 		}
@@ -102,6 +103,7 @@ func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
 		var b [8]byte
 		putWord(b[:], uint64(found[0]))
 		why := intent{reason: fmt.Sprintf("lead %s back to its L1 table: the clusters at %v, one bit away, read as one, and what they name lacks just these references", p.name, found[0]), codes: p.codes}
+		s.said.Reattached = append(s.said.Reattached, p.field.Offset)
 		if err := s.o.write(p.field.Offset, b[:], why); err != nil {
 			return changed, err
 		}

@@ -273,6 +273,9 @@ func planError(err error) error {
 		return &repairFailure{err: fmt.Errorf("%w on the device; nothing has been written", err),
 			hint: "make the device larger, or copy the image to a file and repair it there"}
 	}
+	if refused, ok := errors.AsType[*repair.RefusedError](err); ok {
+		return &repairFailure{err: refused, hint: "this is a fault of qcheck: please report it, with what `qcheck metadump` makes of the image"}
+	}
 	return err
 }
 

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair"
+	"github.com/qcheck/qcheck/check/repair/proof"
 )
 
 func TestByteSize(t *testing.T) {
@@ -82,4 +85,15 @@ func TestExitCode(t *testing.T) {
 		}
 		assert.Equal(t, want, codeOf(&check.Result{Verdict: verdict, Unmet: []string{"a bitmap"}}), "%s, unmet", verdict)
 	}
+}
+
+// A plan that is refused is told as such, and what to do about it.
+func TestRefusedPlan(t *testing.T) {
+	err := planError(&repair.RefusedError{Err: &proof.Error{Reason: "guest data is freed", Offset: 0x50000}})
+	failure, ok := errors.AsType[*repairFailure](err)
+	require.True(t, ok)
+	assert.NotEmpty(t, failure.hint)
+	refused, ok := errors.AsType[*repair.RefusedError](failure.err)
+	require.True(t, ok)
+	assert.ErrorAs(t, refused, new(*proof.Error))
 }

@@ -1,0 +1,45 @@
+package repair
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair/proof"
+)
+
+// prove holds that the plan is safe, by a package that knows nothing of how it was made.
+func (p *Plan) prove(ctx context.Context, r io.ReaderAt, said proof.Declared, first *check.Evidence, opts *Options) error {
+	if p.Empty() {
+		return nil
+	}
+	for _, l := range p.LostGuest {
+		said.Lost = append(said.Lost, proof.Range{Snapshot: l.Snapshot, Offset: l.Offset, Length: l.Length})
+	}
+	plan := proof.Plan{NewSize: p.NewSize, Declared: said}
+	for s := range Stage(stagesCount) {
+		c := p.Edits.from(s)
+		plan.Stages = append(plan.Stages, (*proofCursor)(&c))
+	}
+	err := proof.Prove(ctx, r, p.OldSize, &plan,
+		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Bitmaps: opts.policy() != PolicyMark, Device: opts.Device},
+		proof.Before{Result: p.Before, Doubts: first.Doubts, Snapshots: first.Snapshots, Bitmaps: first.Bitmaps})
+	if refused, ok := errors.AsType[*proof.Error](err); ok {
+		return &RefusedError{Err: refused}
+	}
+	return err
+}
+
+// proofCursor shows a plan's edits to its proof.
+type proofCursor cursor
+
+func (c *proofCursor) Next() (proof.Edit, bool) {
+	ok := (*cursor)(c).next()
+	return proof.Edit{Offset: c.Offset, New: c.New}, ok
+}
+
+func (c *proofCursor) Clone() proof.Cursor {
+	same := *c
+	return &same
+}
