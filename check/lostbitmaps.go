@@ -27,6 +27,10 @@ type Mend struct {
 	Put  []byte
 	Code Code
 	Why  string
+	// What it leads to: a directory, as the bitmaps extension must say it, or the table of
+	// a bitmap, whose entry of the directory is given. The others are zero.
+	Directory    qcow2.BitmapsExtension
+	Entry, Table qcow2.HostOffset
 }
 
 // Bounds on the search.

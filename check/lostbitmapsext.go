@@ -15,7 +15,7 @@ func (c *run) leadBack(ext *qcow2.Extension, d *sniff.Directory) (m *Mend, why s
 	want := d.Extension()
 	data := want.Encode()
 	whole := qcow2.EncodeExtension(qcow2.ExtBitmaps, data)
-	m = &Mend{Code: BMP008, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
+	m = &Mend{Code: BMP008, Directory: want, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
 	area := c.h.ExtensionArea(c.g)
 	raw, err := c.img.ReadExtent(area, area.Length)
 	if err != nil || uint64(len(raw)) < area.Length {

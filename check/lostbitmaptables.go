@@ -65,7 +65,7 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 			"its table is said to be at %v, but a table of %d entries that nothing leads to lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
 		c.report(f)
 		c.spoilTable(b)
-		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
+		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Entry: b.EntryOffset, Table: t.offset, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
 		c.sniffer.Learn(t.runs)
 		c.lostBitmapRuns = append(c.lostBitmapRuns, t.runs...)
 		c.doubt(b.tableOwner(), fmt.Sprintf("it lies at %v, and its entry leads to %v", t.offset, b.TableOffset))

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair/proof"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -23,6 +24,12 @@ func (s *session) leadToBitmaps(context.Context) (changed bool, err error) {
 			return changed, err
 		}
 		changed = true
+		if m.Directory.DirectoryOffset != 0 {
+			s.said.Directory = m.Directory
+		}
+		if m.Table != 0 {
+			s.said.Tables = append(s.said.Tables, proof.Pointer{Entry: m.Entry, Table: m.Table})
+		}
 	}
 	return changed, nil
 }

@@ -68,7 +68,7 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 				why = reasonFor(f)
 			}
 			s.lose("snapshot %s: %s", snapshotLabel(snap), why)
-			s.said.Snapshots = append(s.said.Snapshots, s.entryBefore(snap))
+			s.said.Snapshots = append(s.said.Snapshots, s.entryBefore(i))
 			continue
 		}
 		kept = append(kept, *snap)
@@ -124,14 +124,12 @@ func (s *session) snapshotAt(o qcow2.HostOffset) int {
 	return i
 }
 
-// entryBefore gives the place that the entry of a snapshot had before the repair.
-func (s *session) entryBefore(snap *qcow2.Snapshot) qcow2.HostOffset {
-	for i := range s.first.Snapshots {
-		if was := &s.first.Snapshots[i]; was.L1TableOffset == snap.L1TableOffset && bytes.Equal(was.ID, snap.ID) && bytes.Equal(was.Name, snap.Name) {
-			return was.EntryOffset
-		}
+// entryBefore gives the place that entry i of the snapshot table had before the repair.
+func (s *session) entryBefore(i int) qcow2.HostOffset {
+	if k, ok := s.original(check.SnapshotEntry(i)).Entry(); ok && k < len(s.first.Snapshots) {
+		return s.first.Snapshots[k].EntryOffset
 	}
-	return snap.EntryOffset
+	return s.ev.Snapshots[i].EntryOffset
 }
 
 // snapshotLabel names a snapshot by all that a user may know it by.
@@ -156,7 +154,7 @@ func (s *session) nameMended(kept []qcow2.Snapshot, entry qcow2.HostOffset) {
 	for taken[strconv.Itoa(id)] {
 		id++
 	}
-	s.said.Renamed = append(s.said.Renamed, s.entryBefore(&kept[i]))
+	s.said.Renamed = append(s.said.Renamed, s.entryBefore(s.snapshotAt(entry)))
 	kept[i].ID = []byte(strconv.Itoa(id))
 	s.lose("the ID of a snapshot, which gets %d as its new one: its entry makes no sense", id)
 }

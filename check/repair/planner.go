@@ -133,6 +133,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		p.NewSize = o.size
 		p.noteLost(lost)
+		said.Remains = o.dropped
 		if err := p.prove(ctx, r, said, first, &opts); err != nil {
 			return nil, err
 		}

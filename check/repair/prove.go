@@ -15,7 +15,7 @@ func (p *Plan) prove(ctx context.Context, r io.ReaderAt, said proof.Declared, fi
 		return nil
 	}
 	for _, l := range p.LostGuest {
-		said.Lost = append(said.Lost, proof.Range{Snapshot: l.Snapshot, Offset: l.Offset, Length: l.Length})
+		said.Lost = append(said.Lost, proof.Range{Of: l.Of, Offset: l.Offset, Length: l.Length})
 	}
 	plan := proof.Plan{NewSize: p.NewSize, Declared: said}
 	for s := range Stage(stagesCount) {
@@ -23,7 +23,7 @@ func (p *Plan) prove(ctx context.Context, r io.ReaderAt, said proof.Declared, fi
 		plan.Stages = append(plan.Stages, (*proofCursor)(&c))
 	}
 	err := proof.Prove(ctx, r, p.OldSize, &plan,
-		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Bitmaps: opts.policy() != PolicyMark, Device: opts.Device},
+		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Bitmaps: opts.policy() != PolicyMark, Unowned: opts.FreeUnowned, Device: opts.Device},
 		proof.Before{Result: p.Before, Doubts: first.Doubts, Snapshots: first.Snapshots, Bitmaps: first.Bitmaps})
 	if refused, ok := errors.AsType[*proof.Error](err); ok {
 		return &RefusedError{Err: refused}

@@ -83,5 +83,6 @@ func (r *refcounter) declareFreed() {
 		where = append(where, "and others")
 	}
 	r.lose("what %d clusters (%d bytes) that nothing refers to hold, at %s of the file: a damaged structure may own them", f.n, f.n*r.g.ClusterSize(), strings.Join(where, ", "))
+	r.said.Unowned += f.n
 	*f = freedClusters{}
 }

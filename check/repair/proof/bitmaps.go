@@ -12,6 +12,8 @@ import (
 type bitmap struct {
 	qcow2.BitmapEntry
 	usable bool
+	found  bool // nothing led to it
+	unsure bool // what it says is not vouched for, although autoclear bit 0 is set
 }
 
 // vouched tells that autoclear bit 0 says that the bitmaps are true.
@@ -58,7 +60,10 @@ func list(img *qcow2.Image) (all []bitmap) {
 // bitmaps holds that each bitmap that can be used afterwards has every bit that it had,
 // and that none that was sound goes.
 func (p *prover) bitmaps() error {
-	was := list(p.was)
+	was, err := p.bitmapsBefore()
+	if err != nil {
+		return err
+	}
 	is := list(p.is)
 	taken := make([]bool, len(was))
 	for i := range is {
@@ -85,7 +90,7 @@ func (p *prover) bitmaps() error {
 		b := &was[k]
 		declared := slices.Contains(p.plan.Bitmaps, string(b.Name))
 		switch {
-		case !taken[k] && !declared && b.usable:
+		case !taken[k] && !declared && (b.usable || b.found):
 			return refuse(b.EntryOffset, "bitmap %s disappears", check.Escape(b.Name))
 		case !taken[k] && b.usable && p.sound(b):
 			return refuse(b.EntryOffset, "bitmap %s, which is sound, is removed", check.Escape(b.Name))
@@ -162,7 +167,7 @@ func (p *prover) givenUp(name string) bool {
 func (p *prover) superset(was []bitmap, k int, b *bitmap) (bool, error) {
 	if k >= 0 {
 		a := &was[k]
-		trusted := vouched(p.was) && !a.Flags.Has(qcow2.BitmapInUse)
+		trusted := vouched(p.was) && !a.unsure && !a.Flags.Has(qcow2.BitmapInUse)
 		if trusted && a.GranularityBits == b.GranularityBits {
 			if ok, err := p.covers(a, b); ok || err != nil {
 				return ok, err

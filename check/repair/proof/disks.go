@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"slices"
+	"sort"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -11,12 +12,15 @@ import (
 
 // disk is the active disk or that of a snapshot, before and after.
 type disk struct {
-	snapshot string // its ID, escaped; empty for the active disk
+	of       check.SnapshotRef // in the table as it was before
+	name     string            // for a reader
 	size     uint64
 	l1, then l1
 	// found tells that the L1 table is hung back, so that all of the disk comes up.
 	found bool
 }
+
+func (d *disk) String() string { return d.name }
 
 type l1 struct {
 	offset  qcow2.HostOffset
@@ -34,26 +38,30 @@ func (l l1) slot(i uint64) qcow2.HostOffset { return l.offset + qcow2.HostOffset
 func (p *prover) disks() error {
 	a, b := &p.was.Header, &p.is.Header
 	active := disk{
-		size: a.Size, l1: l1{a.L1TableOffset, uint64(a.L1Size)}, then: l1{b.L1TableOffset, uint64(b.L1Size)},
-		found: slices.Contains(p.plan.Reattached, qcow2.FieldL1TableOffset),
+		name: "the disk", size: a.Size, l1: l1{a.L1TableOffset, uint64(a.L1Size)}, then: l1{b.L1TableOffset, uint64(b.L1Size)},
+		found: p.reattached[qcow2.FieldL1TableOffset],
 	}
 	m := newMapping(p)
 	defer m.close()
 	if err := m.disk(&active); err != nil {
 		return err
 	}
-	if err := p.snapshots(m); err != nil {
+	if err := p.declaredKept(&active); err != nil {
+		return err
+	}
+	found, err := p.snapshots(m)
+	if err != nil {
 		return err
 	}
 	if err := m.finish(); err != nil {
 		return err
 	}
-	return p.kept(&active)
+	return p.foundSnapshots(found)
 }
 
 // snapshots holds that the snapshot table has, in their order, all that it had but for
-// those that are given up.
-func (p *prover) snapshots(m *mapping) error {
+// those that are given up. It gives those that have come up behind them.
+func (p *prover) snapshots(m *mapping) (found []qcow2.Snapshot, err error) {
 	was := p.before.Snapshots
 	is := qcow2.ReadSnapshotTable(p.is)
 	table := qcow2.Extent{Offset: p.was.Header.SnapshotsOffset, Length: 1}
@@ -67,43 +75,84 @@ func (p *prover) snapshots(m *mapping) error {
 	if a, b := &p.was.Header, &p.is.Header; a.SnapshotsOffset == b.SnapshotsOffset && a.NbSnapshots == b.NbSnapshots && !p.v.touches(table) {
 		next = was // what could be made of it stays
 	}
+	gone := setOf(p.plan.Snapshots)
 	for i := range was {
 		s := &was[i]
-		id := check.Escape(s.ID)
-		gone := slices.Contains(p.plan.Snapshots, s.EntryOffset)
+		if i%(1<<8) == 0 && p.ctx.Err() != nil {
+			return nil, p.ctx.Err()
+		}
 		if len(next) == 0 || !p.sameSnapshot(s, &next[0]) {
-			if !gone {
-				return refuse(s.EntryOffset, "%s disappears, or is not what it was", "snapshot "+id)
+			if !gone[s.EntryOffset] {
+				return nil, refuse(s.EntryOffset, "snapshot %s disappears, or is not what it was", check.Escape(s.ID))
 			}
-			m.walkOnly(l1{s.L1TableOffset, uint64(s.L1Size)})
+			if err := m.walkOnly(l1{s.L1TableOffset, uint64(s.L1Size)}); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		t := &next[0]
 		next = next[1:]
-		if gone && !slices.ContainsFunc(was[i+1:], func(o qcow2.Snapshot) bool { return p.sameSnapshot(&o, s) }) {
-			return refuse(s.EntryOffset, "snapshot %s is declared lost and is kept", id)
+		if gone[s.EntryOffset] && !slices.ContainsFunc(was[i+1:], func(o qcow2.Snapshot) bool { return p.sameSnapshot(&o, s) }) {
+			return nil, refuse(s.EntryOffset, "snapshot %s is declared lost and is kept", check.Escape(s.ID))
 		}
-		d := disk{
-			snapshot: id, size: p.was.Header.Size,
-			l1: l1{s.L1TableOffset, uint64(s.L1Size)}, then: l1{t.L1TableOffset, uint64(t.L1Size)},
+		d := p.snapshotDisk(i, s)
+		d.then = l1{t.L1TableOffset, uint64(t.L1Size)}
+		d.found = p.reattached[s.EntryOffset+qcow2.SnapshotFieldL1TableOffset] || p.reattached[t.EntryOffset+qcow2.SnapshotFieldL1TableOffset]
+		if err := m.disk(&d); err != nil {
+			return nil, err
 		}
-		for _, o := range p.plan.Reattached {
-			d.found = d.found || o == s.EntryOffset+qcow2.SnapshotFieldL1TableOffset || o == t.EntryOffset+qcow2.SnapshotFieldL1TableOffset
+		if err := p.declaredKept(&d); err != nil {
+			return nil, err
 		}
-		if n, ok := s.DiskSize(); ok {
-			d.size = n
+	}
+	return next, nil
+}
+
+// snapshotDisk is the disk of entry i of the snapshot table.
+func (p *prover) snapshotDisk(i int, s *qcow2.Snapshot) disk {
+	l := l1{s.L1TableOffset, uint64(s.L1Size)}
+	d := disk{of: check.SnapshotEntry(i), name: "snapshot " + check.Shorten(check.Escape(s.ID)), size: p.was.Header.Size, l1: l, then: l}
+	if n, ok := s.DiskSize(); ok {
+		d.size = n
+	}
+	return d
+}
+
+// foundSnapshots holds that the snapshots that have come up were there, and that nothing
+// led to them.
+func (p *prover) foundSnapshots(found []qcow2.Snapshot) error {
+	if len(found) == 0 {
+		return nil
+	}
+	if !p.allowed.Reattach || !p.before.Result.Has(check.SNP008) {
+		return refuse(found[0].EntryOffset, "snapshot %s appears", check.Escape(found[0].ID))
+	}
+	p.owned.freeze()
+	for i := range found {
+		s := &found[i]
+		for _, x := range []qcow2.Extent{{Offset: s.EntryOffset, Length: s.EntrySize}, {Offset: s.L1TableOffset, Length: uint64(s.L1Size) * 8}} {
+			// The first entries of the table are known.
+			own := x.Offset == s.L1TableOffset || len(p.before.Snapshots) == 0
+			if x.Length > 0 && own && !p.unownedBefore(x) {
+				return refuse(x.Offset, "snapshot %s appears, and what it lies in was not lost", check.Escape(s.ID))
+			}
 		}
+	}
+	m := newMapping(p)
+	defer m.close()
+	for i := range found {
+		s := &found[i]
+		d := p.snapshotDisk(len(p.before.Snapshots)+i, s)
+		p.referenceExtent(d.l1.extent(), true)
+		p.referenceExtent(qcow2.Extent{Offset: s.EntryOffset, Length: s.EntrySize}, true)
 		if err := m.disk(&d); err != nil {
 			return err
 		}
-		if err := p.kept(&d); err != nil {
+		if err := p.declaredKept(&d); err != nil {
 			return err
 		}
 	}
-	if len(next) > 0 && !p.allowed.DataLoss {
-		return refuse(next[0].EntryOffset, "snapshot %s appears", check.Escape(next[0].ID))
-	}
-	return nil
+	return m.finish()
 }
 
 // sameSnapshot tells whether two entries are of one snapshot. Where its L1 table is does
@@ -115,63 +164,84 @@ func (p *prover) sameSnapshot(a, b *qcow2.Snapshot) bool {
 		}
 		return p.was.Header.Size
 	}
-	renamed := slices.Contains(p.plan.Renamed, a.EntryOffset)
+	renamed := p.renamed[a.EntryOffset]
 	return (renamed || bytes.Equal(a.ID, b.ID)) && bytes.Equal(a.Name, b.Name) && a.DateSec == b.DateSec && a.DateNsec == b.DateNsec &&
 		a.VMClockNsec == b.VMClockNsec && a.VMState() == b.VMState() && size(a) == size(b)
 }
 
 // declared tells whether a part of a disk is declared lost.
-func (p *prover) declared(snapshot string, off, length uint64) bool {
+func (p *prover) declared(of check.SnapshotRef, off, length uint64) bool {
 	if !p.allowed.DataLoss {
 		return false
 	}
-	for _, r := range p.lost[snapshot] {
-		if r.Offset <= off && off < r.Offset+r.Length {
-			n := min(length, r.Offset+r.Length-off)
-			if off, length = off+n, length-n; length == 0 {
-				return true
-			}
-		}
-	}
-	return length == 0
+	all := p.lost[of]
+	i := sort.Search(len(all), func(i int) bool { return all[i].Offset+all[i].Length > off })
+	return i < len(all) && all[i].Offset <= off && length <= all[i].Offset+all[i].Length-off
 }
 
-// kept holds that nothing is declared lost of which every entry that leads to it stays as
-// it is.
-func (p *prover) kept(d *disk) error {
+// declaredKept holds that nothing is declared lost of which every entry that leads to it
+// stays as it is.
+func (p *prover) declaredKept(d *disk) error {
 	cover := p.g.L2Coverage()
-	for _, r := range p.lost[d.snapshot] {
+	was, is := l1Reader{img: p.was, l: d.l1}, l1Reader{img: p.is, l: d.then}
+	n := 0
+	for _, r := range p.lost[d.of] {
 		end := r.Offset + r.Length
 		for off := r.Offset; off < end; {
-			if p.ctx.Err() != nil {
+			if n++; n%(1<<12) == 0 && p.ctx.Err() != nil {
 				return p.ctx.Err()
 			}
 			i := off / cover
 			window := (i + 1) * cover
-			a, b := p.l1Entry(p.was, d.l1, i), p.l1Entry(p.is, d.then, i)
-			if a.Offset() != b.Offset() {
+			a, b := was.at(i), is.at(i)
+			if a.Offset() != b.Offset() || p.past(d.l1.slot(i), 8) {
 				off = window
 				continue
 			}
 			at := a.Offset() + qcow2.HostOffset(off%cover>>p.g.ClusterBits*p.g.L2EntrySize())
-			if a.Offset() == 0 || !p.v.touches(qcow2.Extent{Offset: at, Length: p.g.L2EntrySize()}) {
-				return refuse(at, "guest data of %s at 0x%x is declared lost and is kept", diskName(d.snapshot), off)
+			if a.Offset() != 0 && p.past(at, p.g.L2EntrySize()) {
+				off = window // and all behind it
+				continue
 			}
-			off += p.g.ClusterSize()
+			if a.Offset() == 0 || !p.v.touches(qcow2.Extent{Offset: at, Length: p.g.L2EntrySize()}) {
+				return refuse(at, "guest data of %s at 0x%x is declared lost and is kept", d, off)
+			}
+			off = off&^(p.g.ClusterSize()-1) + p.g.ClusterSize()
 		}
 	}
 	return nil
 }
 
-// l1Entry reads one entry.
-func (p *prover) l1Entry(img *qcow2.Image, l l1, i uint64) qcow2.L1Entry {
-	if i >= l.entries {
+// past tells whether an entry was past the end of the file, or partly, and is in it now:
+// the file has grown so that the table is whole.
+func (p *prover) past(at qcow2.HostOffset, length uint64) bool {
+	end := uint64(at) + length
+	return p.allowed.DataLoss && end > uint64(p.v.baseSize) && end <= uint64(p.v.size)
+}
+
+// l1Reader reads entries of an L1 table, a part of it at once.
+type l1Reader struct {
+	img   *qcow2.Image
+	l     l1
+	from  uint64
+	chunk []qcow2.L1Entry
+}
+
+func (r *l1Reader) at(i uint64) qcow2.L1Entry {
+	if i >= min(r.l.entries, qcow2.MaxL1Entries) {
 		return 0
 	}
-	for _, e := range qcow2.ScanTable[qcow2.L1Entry](img, l.slot(i), 1).All() {
-		return e
+	if r.chunk == nil || i < r.from || i-r.from >= uint64(len(r.chunk)) {
+		if r.chunk == nil {
+			r.chunk = make([]qcow2.L1Entry, 1<<9)
+		}
+		clear(r.chunk)
+		r.from = i &^ (uint64(len(r.chunk)) - 1)
+		for k, e := range qcow2.ReadL1(r.img, r.l.slot(r.from), min(uint64(len(r.chunk)), r.l.entries-r.from)).All() {
+			r.chunk[k] = e
+		}
 	}
-	return 0
+	return r.chunk[i-r.from]
 }
 
 // pairs gives the entries of two L1 tables by their index, where one is not zero.

@@ -76,6 +76,9 @@ func (p *prover) extensions() error {
 			default:
 				// Where the length of one is wrong, what follows is none.
 				keep = !p.before.Result.Has(check.EXT003)
+				if d := p.plan.Directory; d.DirectoryOffset != 0 && bytes.Equal(e.Data, d.Encode()) {
+					keep = false // a bitmaps extension whose type is damaged
+				}
 			}
 			if e.Overruns() {
 				e.Data = nil // how much of it there is depends on what follows

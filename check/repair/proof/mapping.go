@@ -1,7 +1,6 @@
 package proof
 
 import (
-	"bytes"
 	"encoding/binary"
 	"runtime"
 	"sync"
@@ -12,12 +11,19 @@ import (
 
 // mapping goes through the L2 tables of all disks. A table that stays as it is is read
 // once, however many disks name it, by several goroutines; it is enough that nothing is
-// written where it leads, and nothing of that freed.
+// written where it leads, and nothing of that freed. Of two tables it is remembered what
+// they say differently, and of two L1 tables which entries lead to such, so that disks
+// that share them cost little.
 type mapping struct {
-	p     *prover
-	seen  *set                         // tables that stay, and that were read
-	clean map[qcow2.HostOffset]bool    // tables with edits that change nothing of what they say
-	pairs map[[2]qcow2.HostOffset]bool // pairs of tables whose clusters have been looked at
+	p      *prover
+	seen   *set // tables that stay, and that were read
+	deltas map[[2]qcow2.HostOffset]*delta
+	kept   int // changes that are remembered
+	// walked are the L1 tables that are given up, and uneven the entries of pairs of L1
+	// tables that have been compared and that say something else to different disks.
+	walked map[l1]bool
+	uneven map[[2]l1][]slotPair
+	work   int64 // that may still be done, in steps
 
 	jobs chan qcow2.HostOffset
 	wait sync.WaitGroup
@@ -26,9 +32,35 @@ type mapping struct {
 	err  error
 }
 
+// slotPair is what an L1 entry led to, and what it leads to.
+type slotPair struct {
+	index uint64
+	a, b  qcow2.HostOffset
+}
+
+// Bounds on what is remembered, and on the work: an image can name one table from
+// everywhere. A step is about a nanosecond; what honest images take grows with them.
+const (
+	maxUneven  = 1 << 16 // of a pair of L1 tables
+	maxKept    = 1 << 18
+	baseWork   = 1 << 32
+	stepsWalk  = 16
+	stepsJudge = 64
+)
+
+// spend counts work, and refuses to do more than there is in an image of this size.
+func (m *mapping) spend(steps uint64) error {
+	if m.work -= int64(steps); m.work < 0 {
+		return refuse(qcow2.FieldL1TableOffset, "the tables name each other so often that comparing all that they say takes too long")
+	}
+	return nil
+}
+
 func newMapping(p *prover) *mapping {
 	m := &mapping{
-		p: p, seen: newSet(), clean: make(map[qcow2.HostOffset]bool), pairs: make(map[[2]qcow2.HostOffset]bool),
+		p: p, seen: newSet(), deltas: make(map[[2]qcow2.HostOffset]*delta),
+		walked: make(map[l1]bool), uneven: make(map[[2]l1][]slotPair),
+		work: baseWork + 4*min(p.v.size, 1<<40),
 		jobs: make(chan qcow2.HostOffset, 64),
 	}
 	for range runtime.GOMAXPROCS(0) {
@@ -76,45 +108,83 @@ func (m *mapping) isTable(img *qcow2.Image, o qcow2.HostOffset) bool {
 }
 
 // walkOnly notes what an L1 table led to that is given up.
-func (m *mapping) walkOnly(l l1) {
-	for i, e := range m.p.pairs(l, l) {
-		if i%(1<<12) == 0 && m.p.ctx.Err() != nil {
-			return
-		}
-		o := e[0].Offset()
-		if m.noTable(o); m.isTable(m.p.was, o) {
-			_ = m.tables(nil, 0, o, 0, false)
-		}
-	}
-}
-
-// disk compares what the L1 tables of a disk lead to.
-func (m *mapping) disk(d *disk) error {
-	p := m.p
-	if p.bad[d.snapshot] && d.l1 == d.then {
-		m.walkOnly(d.l1)
+func (m *mapping) walkOnly(l l1) error {
+	if m.walked[l] {
 		return nil
 	}
-	needed := p.g.L1EntriesFor(d.size)
-	for i, e := range p.pairs(d.l1, d.then) {
-		if i%(1<<12) == 0 {
-			if err := p.ctx.Err(); err != nil {
-				return err
-			}
-			if err := m.failed(); err != nil {
-				return err
-			}
+	m.walked[l] = true
+	last := qcow2.HostOffset(0)
+	for i, e := range m.p.pairs(l, l) {
+		if i%(1<<12) == 0 && m.p.ctx.Err() != nil {
+			return m.p.ctx.Err()
 		}
-		behind := p.plan.Behind && d.snapshot == "" && i >= needed
-		if err := m.window(d, i, e[0].Offset(), e[1].Offset(), behind); err != nil {
+		if err := m.spend(stepsWalk); err != nil {
 			return err
+		}
+		o := e[0].Offset()
+		if o == last {
+			continue
+		}
+		last = o
+		if m.noTable(o); m.isTable(m.p.was, o) {
+			if err := m.tables(nil, 0, o, 0, false); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// window compares what one L1 entry led to with what it leads to.
-func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) error {
+// disk compares what the L1 tables of a disk lead to.
+func (m *mapping) disk(d *disk) error {
+	p := m.p
+	if p.bad[d.of] && d.l1 == d.then {
+		return m.walkOnly(d.l1)
+	}
+	needed := p.g.L1EntriesFor(d.size)
+	one := func(i uint64, a, b qcow2.HostOffset) (uneven bool, err error) {
+		if i%(1<<12) == 0 {
+			if err := p.ctx.Err(); err != nil {
+				return false, err
+			}
+			if err := m.failed(); err != nil {
+				return false, err
+			}
+		}
+		if err := m.spend(stepsWalk); err != nil {
+			return false, err
+		}
+		return m.window(d, i, a, b, p.plan.Behind && d.of == 0 && i >= needed)
+	}
+	key := [2]l1{d.l1, d.then}
+	if all, again := m.uneven[key]; again {
+		for _, s := range all {
+			if _, err := one(s.index, s.a, s.b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var all []slotPair
+	for i, e := range p.pairs(d.l1, d.then) {
+		a, b := e[0].Offset(), e[1].Offset()
+		uneven, err := one(i, a, b)
+		if err != nil {
+			return err
+		}
+		if uneven && len(all) <= maxUneven {
+			all = append(all, slotPair{i, a, b})
+		}
+	}
+	if len(all) <= maxUneven {
+		m.uneven[key] = all
+	}
+	return nil
+}
+
+// window compares what one L1 entry led to with what it leads to. Uneven tells that it
+// depends on the disk whether the change is right.
+func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) (uneven bool, err error) {
 	p := m.p
 	was := m.isTable(p.was, a)
 	m.noTable(a)
@@ -123,23 +193,25 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 			m.seen.add(cl, 1)
 			m.jobs <- a
 		}
-		return nil
+		return false, nil
 	}
 	if behind {
 		if was {
-			return m.tables(nil, i, a, 0, false)
+			return true, m.tables(nil, i, a, 0, false)
 		}
-		return nil
+		return true, nil
 	}
 	slot := d.l1.slot(i)
-	hung := d.found || contains(p.plan.Reattached, slot) || contains(p.plan.Reattached, d.then.slot(i))
+	hung := d.found || p.reattached[slot] || p.reattached[d.then.slot(i)]
 	if a != b && a != 0 && !was {
 		// It led nowhere, or to what is no table.
 		switch {
-		case b == 0 && p.declared(d.snapshot, i*p.g.L2Coverage(), p.g.L2Coverage()):
-			return nil
+		case b == 0 && p.declared(d.of, i*p.g.L2Coverage(), p.g.L2Coverage()):
+			return true, nil
+		case b == 0 && p.past(slot, 8):
+			return true, nil // what the end of the file has left of it leads nowhere
 		case !hung:
-			return refuse(slot, "l1[%d] of %s, which leads nowhere, is changed and its part of the disk is not declared lost", i, diskName(d.snapshot))
+			return true, refuse(slot, "l1[%d] of %s, which leads nowhere, is changed and its part of the disk is not declared lost", i, d)
 		}
 		a = 0
 	}
@@ -147,9 +219,13 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 		hung = hung || p.before.Result.Has(check.HDR011) // it was cut off
 	}
 	if b != 0 && !m.isTable(p.is, b) {
-		return refuse(slot, "l1[%d] of %s is changed and leads to no L2 table", i, diskName(d.snapshot))
+		return true, refuse(slot, "l1[%d] of %s is changed and leads to no L2 table", i, d)
 	}
-	return m.tables(d, i, a, b, hung)
+	if err := m.tables(d, i, a, b, hung); err != nil {
+		return true, err
+	}
+	known := m.deltas[[2]qcow2.HostOffset{a, b}]
+	return known == nil || len(known.changes) > 0, nil
 }
 
 // noTable notes a cluster that an L1 entry takes for an L2 table and that is none.
@@ -157,15 +233,6 @@ func (m *mapping) noTable(o qcow2.HostOffset) {
 	if cl := m.p.g.HostCluster(o); m.p.strange[cl] && m.p.g.Aligned(o) {
 		m.p.reference(cl, 1, true)
 	}
-}
-
-func contains(all []qcow2.HostOffset, o qcow2.HostOffset) bool {
-	for _, x := range all {
-		if x == o {
-			return true
-		}
-	}
-	return false
 }
 
 // unchanged holds that nothing is written over, or freed, to which a table leads that
@@ -246,139 +313,4 @@ func (m *mapping) stays(x qcow2.Extent) error {
 		return refuse(x.Offset, "guest data is written over")
 	}
 	return nil
-}
-
-// tables compares two L2 tables for one part of a disk; 0 is none. Without a disk what
-// the first one leads to is given up.
-func (m *mapping) tables(d *disk, i uint64, a, b qcow2.HostOffset, hung bool) error {
-	p := m.p
-	if a == b && m.clean[a] {
-		return nil
-	}
-	was, err := m.read(p.was, a)
-	if err != nil {
-		return refuse(a, "the L2 table cannot be read and is changed")
-	}
-	is, err := m.read(p.is, b)
-	if err != nil {
-		return refuse(b, "the L2 table cannot be read and is changed")
-	}
-	first := !m.pairs[[2]qcow2.HostOffset{a, b}]
-	m.pairs[[2]qcow2.HostOffset{a, b}] = true
-	if first && a != 0 {
-		p.reference(p.g.HostCluster(a), 1, true)
-	}
-	if b != 0 && p.freed.has(p.g.HostCluster(b)) {
-		return refuse(b, "an L2 table that is used is freed")
-	}
-	clean := a == b
-	for k := range p.g.L2Entries() {
-		x, y := p.entryAt(was, k), p.entryAt(is, k)
-		if x == (entry{}) && y == (entry{}) {
-			continue
-		}
-		if p.same(x, y) {
-			if first {
-				if err := m.stays(m.hosts(x)); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		clean = false
-		if first {
-			if h := m.hosts(x); h.Length > 0 {
-				c, n := p.g.ClusterSpan(h.Offset, h.Length)
-				p.reference(c, n, false)
-			}
-			if h := m.hosts(y); h.Length > 0 && p.freed.any(p.g.ClusterSpan(h.Offset, h.Length)) {
-				return refuse(h.Offset, "guest data is freed")
-			}
-		}
-		if d == nil {
-			continue
-		}
-		at := b + qcow2.HostOffset(k*p.g.L2EntrySize())
-		if b == 0 {
-			at = d.l1.slot(i)
-		}
-		if err := m.judge(d, i*p.g.L2Coverage()+k<<p.g.ClusterBits, at, x, y, hung); err != nil {
-			return err
-		}
-	}
-	if clean {
-		m.clean[a] = true
-	}
-	return nil
-}
-
-func (m *mapping) read(img *qcow2.Image, o qcow2.HostOffset) ([]byte, error) {
-	if o == 0 {
-		return nil, nil
-	}
-	table := make([]byte, m.p.g.ClusterSize())
-	return table, img.ReadAt(table, o)
-}
-
-// judge compares what two entries say of a cluster of the disk.
-func (m *mapping) judge(d *disk, off uint64, at qcow2.HostOffset, x, y entry, hung bool) error {
-	p := m.p
-	for piece := range p.pieces() {
-		a, b := p.says(x, piece), p.says(y, piece)
-		guest := off + piece*p.g.SubclusterSize()
-		same, err := m.equal(d, guest, a, b)
-		if err != nil {
-			return err
-		}
-		if same || p.declared(d.snapshot, guest, p.g.SubclusterSize()) || hung && a.kind == nothing {
-			if hung && a.kind == nothing && p.inImage(b) && p.v.touches(b.host) {
-				return refuse(b.host.Offset, "guest data that is hung back is written over")
-			}
-			continue
-		}
-		switch {
-		case a.kind == nothing || a.kind == zeros:
-			return refuse(at, "guest data comes up in %s at 0x%x, and was not declared", diskName(d.snapshot), guest)
-		case b.kind == nothing || b.kind == zeros:
-			return refuse(at, "guest data of %s at 0x%x is lost, and was not declared", diskName(d.snapshot), guest)
-		}
-		return refuse(at, "%s reads something else at 0x%x, and that was not declared", diskName(d.snapshot), guest)
-	}
-	return nil
-}
-
-// equal tells whether two entries say the same of a piece, or lead to the same bytes.
-func (m *mapping) equal(d *disk, guest uint64, a, b said) (bool, error) {
-	p := m.p
-	backing := p.was.Header.HasBackingFile() && guest < d.size
-	switch {
-	case a == b || a.kind == twofold && b.kind == data && a.host == b.host:
-		if p.inImage(b) && p.v.touches(b.host) {
-			return false, refuse(b.host.Offset, "guest data is written over")
-		}
-		return true, nil
-	case a.kind == twofold && b.kind == zeros && p.inImage(a):
-		// Which of the two is right cannot be told where there is data.
-		zero, err := p.was.IsZero(a.host)
-		return zero && err == nil, nil
-	case a.kind <= zeros && b.kind <= zeros:
-		return !backing || a.kind == b.kind, nil
-	case a.kind == b.kind && a.kind == data && p.inImage(a), a.kind == packed && b.kind == packed && a.host.Length == b.host.Length:
-		return m.copied(a.host, b.host)
-	}
-	return false, nil
-}
-
-// copied tells whether one extent before has the bytes that another has afterwards.
-func (m *mapping) copied(a, b qcow2.Extent) (bool, error) {
-	p := m.p
-	// What is not there is no data to be copied.
-	if !p.inFile(p.was, a) || !p.inFile(p.is, b) {
-		return false, nil
-	}
-	was, is := make([]byte, a.Length), make([]byte, b.Length)
-	if p.was.ReadAt(was, a.Offset) != nil || p.is.ReadAt(is, b.Offset) != nil {
-		return false, nil
-	}
-	return bytes.Equal(was, is), nil
 }

@@ -43,12 +43,28 @@ type Declared struct {
 	Behind        bool               // what the L1 table maps behind the end of the disk is given up
 	Reattached    []qcow2.HostOffset // pointers (L1 entries, fields that name an L1 table) that get their table back
 	Corrected     []Bit              // bits that had flipped
+
+	// Directory is a bitmap directory that nothing led to and that is led back to; its
+	// offset is 0 where there is none. Tables are those of bitmaps.
+	Directory qcow2.BitmapsExtension
+	Tables    []Pointer
+	// Remains are clusters that nothing referred to and that are freed since what they
+	// belonged to are bitmaps that are given up.
+	Remains map[qcow2.HostCluster]struct{}
+	// Unowned is how many clusters are freed at most although something that was in
+	// doubt may have owned them.
+	Unowned uint64
+}
+
+// Pointer is an entry of a bitmap directory, and the table that it leads to.
+type Pointer struct {
+	Entry, Table qcow2.HostOffset
 }
 
 // Range is a part of a disk.
 type Range struct {
-	Snapshot       string // its ID, escaped; empty for the active disk
-	Offset, Length uint64 // bytes
+	Of             check.SnapshotRef // in the snapshot table as it was before
+	Offset, Length uint64            // bytes
 }
 
 // Bit is a single bit of the file.
@@ -62,6 +78,7 @@ type Allowed struct {
 	DataLoss bool
 	Reattach bool
 	Bitmaps  bool // what bitmaps hold that cannot be trusted is not needed
+	Unowned  bool // what nothing refers to is not needed, whatever may have owned it
 	Device   bool // it cannot grow, so that clusters behind all that is used are taken
 }
 
@@ -84,12 +101,4 @@ func (e *Error) Error() string { return fmt.Sprintf("%s (at %v)", e.Reason, e.Of
 
 func refuse(at qcow2.HostOffset, format string, args ...any) error {
 	return &Error{Reason: fmt.Sprintf(format, args...), Offset: at}
-}
-
-// diskName names a disk as messages do.
-func diskName(snapshot string) string {
-	if snapshot == "" {
-		return "the disk"
-	}
-	return "snapshot " + snapshot
 }

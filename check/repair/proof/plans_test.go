@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -27,7 +28,7 @@ func leaked() damages {
 // wrong are plans that would do harm, each in one way.
 func wrong(s *corpus.Spec) []plan {
 	cs := uint64(1) << s.ClusterBits
-	lost := func(snapshot string, off, n uint64) Declared { return Declared{Lost: []Range{{snapshot, off, n}}} }
+	lost := func(of check.SnapshotRef, off, n uint64) Declared { return Declared{Lost: []Range{{of, off, n}}} }
 	clear := corpus.Wipe
 	return []plan{
 		// The mapping.
@@ -110,11 +111,11 @@ func wrong(s *corpus.Spec) []plan {
 		{name: "a shorter file", shorter: 512},
 
 		// What is declared.
-		{name: "a loss without leave", changes: damages{clear(corpus.L2Entry(0))}, declare: lost("", 0, cs)},
-		{name: "a loss that is kept", changes: damages{corpus.FlipBits(corpus.L2Descriptor(0), 1<<63)}, declare: lost("", 2*cs, cs), allow: leave},
-		{name: "a loss that is wider", changes: damages{clear(corpus.L2Entry(0))}, declare: lost("", 0, 3*cs), allow: leave},
-		{name: "a loss elsewhere", changes: damages{clear(corpus.L2Entry(0))}, declare: lost("", 2*cs, cs), allow: leave},
-		{name: "a loss of another disk", changes: damages{clear(corpus.L2Entry(0))}, declare: lost("1", 0, cs), allow: leave},
+		{name: "a loss without leave", changes: damages{clear(corpus.L2Entry(0))}, declare: lost(0, 0, cs)},
+		{name: "a loss that is kept", changes: damages{corpus.FlipBits(corpus.L2Descriptor(0), 1<<63)}, declare: lost(0, 2*cs, cs), allow: leave},
+		{name: "a loss that is wider", changes: damages{clear(corpus.L2Entry(0))}, declare: lost(0, 0, 3*cs), allow: leave},
+		{name: "a loss elsewhere", changes: damages{clear(corpus.L2Entry(0))}, declare: lost(0, 2*cs, cs), allow: leave},
+		{name: "a loss of another disk", changes: damages{clear(corpus.L2Entry(0))}, declare: lost(1, 0, cs), allow: leave},
 		{name: "a table hung back that was not lost", changes: damages{clear(corpus.L1Entry(0))}, allow: Allowed{Reattach: true}},
 		{name: "a table hung back without leave", before: damages{corpus.Wipe(corpus.L1Entry(0))}, changes: damages{corpus.Point(corpus.L1Entry(0), corpus.L2Table(0))},
 			fill: func(d *Declared, at finder) { d.Reattached = append(d.Reattached, at(corpus.L1Entry(0))) }},
@@ -141,10 +142,10 @@ func right(s *corpus.Spec) []plan {
 	return []plan{
 		{name: "nothing"},
 		{name: "COPIED turned", changes: damages{corpus.FlipBits(corpus.L2Descriptor(cs), 1<<63)}},
-		{name: "a declared loss", changes: damages{corpus.Wipe(corpus.L2Entry(cs))}, declare: Declared{Lost: []Range{{"", cs, cs}}}, allow: leave,
+		{name: "a declared loss", changes: damages{corpus.Wipe(corpus.L2Entry(cs))}, declare: Declared{Lost: []Range{{0, cs, cs}}}, allow: leave,
 			needs: func(s *corpus.Spec) bool { return s.DataFile == nil && s.RefcountBits != 1 }},
 		{name: "a bad entry given up", before: damages{corpus.SetBits(corpus.L2Descriptor(cs), 1<<48)}, changes: damages{corpus.Wipe(corpus.L2Entry(cs))},
-			declare: Declared{Lost: []Range{{"", cs, cs}}}, allow: leave},
+			declare: Declared{Lost: []Range{{0, cs, cs}}}, allow: leave},
 		{name: "a leak freed", before: leaked(), changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0)}},
 		{name: "a free cluster used", changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 1), corpus.SetBits(corpus.Reserved("spare").At(0, 1), 1)}},
 		{name: "a copy in a free cluster", changes: damages{corpus.Copy(corpus.Reserved("spare").At(0, cs), corpus.Data(2*cs)), corpus.Point(corpus.L2Descriptor(2*cs), corpus.Reserved("spare"))},

@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"math/bits"
@@ -19,8 +20,10 @@ type prover struct {
 	before  Before
 	v       *view
 	was, is *qcow2.Image
-	g       qcow2.Geometry // of both
-	lost    map[string][]Range
+	g       qcow2.Geometry                // of both
+	lost    map[check.SnapshotRef][]Range // in order, those that adjoin joined
+
+	reattached, renamed map[qcow2.HostOffset]bool // of the plan
 
 	refs  refcounts
 	freed *set // clusters with a refcount before and none after
@@ -30,7 +33,7 @@ type prover struct {
 	// its own, as the check before the repair has found.
 	strange map[qcow2.HostCluster]bool
 	// bad are the disks whose L1 table lies where something else is.
-	bad map[string]bool
+	bad map[check.SnapshotRef]bool
 
 	mu      sync.Mutex
 	known   *set // clusters with an edit that were metadata before
@@ -68,7 +71,7 @@ func Prove(ctx context.Context, r io.ReaderAt, size int64, plan *Plan, allowed A
 	p.g = p.was.Geometry
 	p.note()
 	for _, step := range []func() error{
-		p.leave, p.header, p.corrected, p.refcounts, p.structures, p.disks, p.bitmaps, p.places, p.releases,
+		p.leave, p.header, p.corrected, p.refcounts, p.watch, p.structures, p.disks, p.bitmaps, p.places, p.releases,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -83,7 +86,7 @@ func Prove(ctx context.Context, r io.ReaderAt, size int64, plan *Plan, allowed A
 // note takes from the check before the repair what is not what it seems to be, and
 // sorts what is declared.
 func (p *prover) note() {
-	p.strange, p.bad = make(map[qcow2.HostCluster]bool), make(map[string]bool)
+	p.strange, p.bad = make(map[qcow2.HostCluster]bool), make(map[check.SnapshotRef]bool)
 	for i := range p.before.Result.Findings {
 		f := &p.before.Result.Findings[i]
 		overlap := f.Code == check.MAP016 || f.Code == check.REF004 || f.Code == check.BMT006
@@ -91,24 +94,37 @@ func (p *prover) note() {
 		case f.Cluster != nil && (f.Code == check.MAP021 || overlap && f.Structure == check.StructL2Table):
 			p.strange[*f.Cluster] = true
 		case overlap && f.Structure == check.StructL1Table:
-			p.bad[f.Snapshot] = true
+			p.bad[f.Of] = true
 		}
 	}
-	p.lost = make(map[string][]Range)
+	p.reattached, p.renamed = setOf(p.plan.Reattached), setOf(p.plan.Renamed)
+	p.lost = make(map[check.SnapshotRef][]Range)
 	for _, r := range p.plan.Lost {
-		p.lost[r.Snapshot] = append(p.lost[r.Snapshot], r)
+		r.Length = min(r.Length, 1<<63-min(r.Offset, 1<<63))
+		p.lost[r.Of] = append(p.lost[r.Of], r)
 	}
-	for _, l := range p.lost {
-		slices.SortFunc(l, func(a, b Range) int {
-			switch {
-			case a.Offset < b.Offset:
-				return -1
-			case a.Offset > b.Offset:
-				return 1
+	for of, l := range p.lost {
+		slices.SortFunc(l, func(a, b Range) int { return cmp.Compare(a.Offset, b.Offset) })
+		joined := l[:1]
+		for _, r := range l[1:] {
+			last := &joined[len(joined)-1]
+			if r.Offset > last.Offset+last.Length {
+				joined = append(joined, r)
+				continue
 			}
-			return 0
-		})
+			last.Length = max(last.Length, r.Offset+r.Length-last.Offset)
+		}
+		p.lost[of] = joined
 	}
+}
+
+// setOf makes a set of places.
+func setOf(all []qcow2.HostOffset) map[qcow2.HostOffset]bool {
+	set := make(map[qcow2.HostOffset]bool, len(all))
+	for _, o := range all {
+		set[o] = true
+	}
+	return set
 }
 
 // leave holds that the user has allowed what the plan declares.
@@ -175,6 +191,32 @@ func (p *prover) reference(first qcow2.HostCluster, n uint64, metadata bool) {
 	}
 }
 
+// referenceExtent is reference for bytes.
+func (p *prover) referenceExtent(x qcow2.Extent, metadata bool) {
+	if x.Length > 0 {
+		first, n := p.g.ClusterSpan(x.Offset, x.Length)
+		p.reference(first, n, metadata)
+	}
+}
+
+// unownedBefore tells whether nothing referred to an extent before that has a refcount. It
+// is to be asked of what is watched, when all references are known.
+func (p *prover) unownedBefore(x qcow2.Extent) bool {
+	if !p.inFile(p.was, x) {
+		return false
+	}
+	first, n := p.g.ClusterSpan(x.Offset, x.Length)
+	if p.owned.any(first, n) {
+		return false
+	}
+	for c := first; c < first+qcow2.HostCluster(n); c++ {
+		if p.refs.free(c) {
+			return false
+		}
+	}
+	return true
+}
+
 // inFile tells whether an extent lies in a file, but for a part of its last cluster.
 func (p *prover) inFile(img *qcow2.Image, x qcow2.Extent) bool {
 	return uint64(x.Offset) < uint64(img.Size()) && !p.g.PastEnd(x.Offset, x.Length, img.Size())
@@ -218,9 +260,14 @@ func (p *prover) releases() error {
 	if called && doubt == nil {
 		return nil
 	}
+	remains, unowned := p.remains(), uint64(0)
 	for c := range p.freed.all {
-		if p.owned.has(c) || p.isZero(c) {
+		if p.owned.has(c) || remains.has(c) || p.isZero(c) {
 			continue // what referred to it does not any more, which has been proven to be right
+		}
+		if doubt != nil && p.allowed.Unowned && unowned < p.plan.Unowned {
+			unowned++
+			continue
 		}
 		if doubt != nil {
 			return refuse(p.g.HostOffset(c), "cluster %d, which holds data, becomes free, and may belong to %v: %s", c, doubt.Owner, doubt.Why)
@@ -244,7 +291,7 @@ func (p *prover) settled(d *check.Doubt) bool {
 			return false
 		}
 		if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
-			return len(p.lost[o.Snapshot]) > 0
+			return len(p.lost[o.Of]) > 0
 		}
 		pointer := o.Ref.Length > 0 && p.v.touches(o.Ref)
 		return pointer && len(lost.Lost)+len(lost.Snapshots) > 0 || o.Structure == check.StructSnapshotTable && (lost.SnapshotTable || len(lost.Snapshots)+len(lost.Renamed) > 0)
