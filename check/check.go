@@ -97,8 +97,9 @@ type run struct {
 	res  *Result
 	*funnel
 
-	counts    *refcount.Counts
-	uncounted bool // some references could not be counted
+	counts     *refcount.Counts
+	hasMisread bool // some L1 table is none, see misread
+	uncounted  bool // some references could not be counted
 	// overcounted tells that the file counts more than one reference of a cluster that
 	// has one.
 	overcounted bool

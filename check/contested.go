@@ -73,6 +73,7 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // extensions where it is not known which bytes are whose; and for a file that does not
 // even have its header. Nor is there a policy for what bitmaps hold of a disk that is
 // larger than any can be; where they are not true any more nothing is done about them.
+// Nothing is written to what is no L1 table, and snapshots that were found are not given up.
 // And the bit that vouches for bitmaps is not cleared while they are there.
 func (c *run) settleRepairs(all []Finding) {
 	broken, cut, lost, stale, wiped, homeless := false, false, false, false, false, false
@@ -90,6 +91,8 @@ func (c *run) settleRepairs(all []Finding) {
 		switch {
 		case f.Repair == RepairPolicy && beyond && aboutBitmapContent(f.Code):
 			f.Repair = RepairNone
+		case f.Code == HDR014 && c.lostSnapshots != nil:
+			f.Repair = RepairReattach // they are not given up while they can be led back to
 		case f.Repair != RepairSafe:
 		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
 			beyond && stale && f.Code.AboutBitmaps(), homeless && f.Code == BMP001:
@@ -103,6 +106,9 @@ func (c *run) settleRepairs(all []Finding) {
 			len(c.lostTables) > 0 && (f.Code == MAP005 || f.Code == MAP009 || f.Code == MAP012),
 			!f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable || f.Code == REF004):
 			f.Repair = RepairLossy
+		}
+		if c.hasMisread && f.Repair == RepairLossy && c.namedByMisread(f) {
+			f.Repair = RepairNone // what lies there is no L1 table, and is not written to
 		}
 	}
 }

@@ -34,10 +34,30 @@ func (c *run) judgeL1s() {
 }
 
 func (c *run) misread(l *l1table) {
-	l.misread = true
+	l.misread, c.hasMisread = true, true
 	first, n := c.g.ClusterSpan(l.extent.Offset, l.extent.Length)
 	c.contested(StructL1Table, first, n)
 	c.doubt(l.owner(), "what lies where it is looked for is none")
+}
+
+// namedByMisread tells whether a finding is about an entry of an L1 table that is none, or
+// about a table that only such an entry leads to.
+func (c *run) namedByMisread(f *Finding) bool {
+	switch f.Code {
+	case MAP001, MAP002, MAP003, MAP004, MAP016, MAP018, MAP021, REF004, BMT006:
+	default:
+		return false
+	}
+	for i := range c.l1s {
+		l := &c.l1s[i]
+		if !l.misread || l.of != f.Of {
+			continue
+		}
+		if f.Structure == StructL2Table || f.Rest || f.Extent.Offset >= l.extent.Offset && f.Extent.Offset < l.end() {
+			return true
+		}
+	}
+	return false
 }
 
 // follows tells whether something stands between the last entry of an L1 table and the end of

@@ -35,7 +35,9 @@ func (k *peek) at(offset qcow2.HostOffset, n uint64) ([]byte, error) {
 		k.start = offset
 		if err := k.img.ReadAt(k.buf, offset); err != nil {
 			k.buf = nil
-			return nil, err
+			// What cannot be read may be what follows.
+			b := make([]byte, n)
+			return b, k.img.ReadAt(b, offset)
 		}
 	}
 	return k.buf[offset-k.start:][:n], nil

@@ -76,6 +76,11 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 				if (strings.HasPrefix(c.Name, "overlap/") || takesMore(plan.Before)) && plan.After.Verdict != check.VerdictClean {
 					return // something else than the bitmaps was led astray
 				}
+				if plan.After.Has(check.BMP008) {
+					require.Equal(t, PolicyMark, policy)
+					assert.NotEqual(t, check.ExitSound, plan.After.ExitCode())
+					return // the header has no room for the bitmaps that were found: they are kept, and not given up unasked
+				}
 				if plan.After.QEMUOpen.ReadWrite != check.OpenOK {
 					require.True(t, plan.After.Has(check.BMD010) || plan.After.Has(check.BMD014), "%v", plan.After.QEMUOpen)
 					return
@@ -101,6 +106,7 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 						was := plan.Before.Bitmaps[k]
 						assert.Equal(t, was.Flags.Has(qcow2.BitmapAuto), info.Flags.Has(qcow2.BitmapAuto))
 						if policy == PolicyAllDirty && was.State != check.BitmapEnabled && was.State != check.BitmapDisabled && !plan.Before.Has(check.BMD009) &&
+							!strings.HasPrefix(c.Name, "lost-bitmaps/") && // which may be as good as before
 							!plan.Before.Has(check.BMD005) && !plan.Before.Has(check.BMT001) && !plan.Before.Has(check.BMT002) {
 							assert.GreaterOrEqual(t, b.Count, int64(c.Spec.Size), "every bit is set")
 						}

@@ -26,7 +26,8 @@ func TestManyRefcounts(t *testing.T) {
 	}
 	plan, err := Make(t.Context(), img, img.Size(), Options{Jobs: 4})
 	require.NoError(t, err)
-	assert.EqualValues(t, n, plan.Before.Totals.Corruptions+plan.Before.Totals.Leaks)
+	assert.EqualValues(t, n, plan.Before.Totals.Corruptions+plan.Before.Totals.Leaks-n/2)
+	assert.EqualValues(t, n/2, listedCounts(plan.Before)[check.MAP008], "COPIED contradicts a refcount of 2")
 	assert.Equal(t, check.VerdictClean, plan.After.Verdict)
 	blocks := 0
 	for e := range plan.Edits.All() {
@@ -46,6 +47,6 @@ func TestManyRefcounts(t *testing.T) {
 	leaks, err := Make(t.Context(), img, img.Size(), Options{Scope: ScopeLeaks})
 	require.NoError(t, err)
 	assert.Zero(t, leaks.After.Totals.Leaks)
-	assert.Equal(t, plan.Before.Totals.Corruptions, leaks.After.Totals.Corruptions)
+	assert.EqualValues(t, n/2, leaks.After.Totals.Corruptions, "what is too low, and nothing else")
 	assert.Equal(t, []Advice{{Code: check.REF005, Option: "--repair=all"}}, leaks.Left)
 }

@@ -93,7 +93,12 @@ func TestRepairTakesFewRounds(t *testing.T) {
 			plan, err := work(t.Context(), img, img.Size(), tt.opts)
 			require.NoError(t, err)
 			assert.GreaterOrEqual(t, listedCounts(plan.Before)[tt.code], tt.n)
-			assert.Zero(t, listedCounts(plan.After)[tt.code])
+			if tt.code == check.MAP002 {
+				// The table is said to reach over guest data: nothing is written there.
+				assert.Empty(t, plan.LostGuest)
+			} else {
+				assert.Zero(t, listedCounts(plan.After)[tt.code])
+			}
 			assert.Less(t, rounds, 8)
 			t.Log(rounds)
 		})

@@ -168,13 +168,37 @@ func (p *prover) superset(was []bitmap, k int, b *bitmap) (bool, error) {
 	if k >= 0 {
 		a := &was[k]
 		trusted := vouched(p.was) && !a.unsure && !a.Flags.Has(qcow2.BitmapInUse)
-		if trusted && a.GranularityBits == b.GranularityBits {
+		if trusted && (a.GranularityBits == b.GranularityBits || p.granularityMeant(a, b)) {
 			if ok, err := p.covers(a, b); ok || err != nil {
 				return ok, err
 			}
 		}
 	}
 	return p.allDirty(b)
+}
+
+// granularityMeant tells whether a bitmap gets the granularity back that its table was made
+// for: the one that it had cannot be, only this one is one bit away, and the check before
+// the repair has said so.
+func (p *prover) granularityMeant(a, b *bitmap) bool {
+	fits := func(bits uint8) bool {
+		h := &p.was.Header
+		return bits >= qcow2.MinBitmapGranularity && bits <= qcow2.MaxBitmapGranularity && a.TableSize > 0 &&
+			p.g.BitmapTableEntries(qcow2.BitmapBits(h.SectorAlignedSize(), uint(bits))) == uint64(a.TableSize)
+	}
+	if fits(a.GranularityBits) || a.TableOffset != b.TableOffset || a.TableSize != b.TableSize {
+		return false
+	}
+	near, meant := 0, false
+	for bit := range 8 {
+		if g := a.GranularityBits ^ 1<<bit; fits(g) {
+			near++
+			meant = meant || g == b.GranularityBits
+		}
+	}
+	return near == 1 && meant && slices.ContainsFunc(p.before.Result.Findings, func(f check.Finding) bool {
+		return f.Extent.Offset == a.EntryOffset+qcow2.BitmapFieldGranularityBits && f.Extent.Length == 1 && f.Repair == check.RepairSafe
+	})
 }
 
 // covers tells whether the clusters of one bitmap have every bit of those of another.

@@ -81,20 +81,17 @@ func (p *prover) snapshots(m *mapping) (found []qcow2.Snapshot, err error) {
 		if i%(1<<8) == 0 && p.ctx.Err() != nil {
 			return nil, p.ctx.Err()
 		}
-		if len(next) == 0 || !p.sameSnapshot(s, &next[0]) {
-			if !gone[s.EntryOffset] {
-				return nil, refuse(s.EntryOffset, "snapshot %s disappears, or is not what it was", check.Escape(s.ID))
-			}
+		if gone[s.EntryOffset] {
 			if err := m.walkOnly(l1{s.L1TableOffset, uint64(s.L1Size)}); err != nil {
 				return nil, err
 			}
 			continue
 		}
+		if len(next) == 0 || !p.sameSnapshot(s, &next[0]) {
+			return nil, refuse(s.EntryOffset, "snapshot %s disappears, or is not what it was", check.Escape(s.ID))
+		}
 		t := &next[0]
 		next = next[1:]
-		if gone[s.EntryOffset] && !slices.ContainsFunc(was[i+1:], func(o qcow2.Snapshot) bool { return p.sameSnapshot(&o, s) }) {
-			return nil, refuse(s.EntryOffset, "snapshot %s is declared lost and is kept", check.Escape(s.ID))
-		}
 		d := p.snapshotDisk(i, s)
 		d.then = l1{t.L1TableOffset, uint64(t.L1Size)}
 		d.found = p.reattached[s.EntryOffset+qcow2.SnapshotFieldL1TableOffset] || p.reattached[t.EntryOffset+qcow2.SnapshotFieldL1TableOffset]
@@ -124,6 +121,10 @@ func (p *prover) foundSnapshots(found []qcow2.Snapshot) error {
 	if len(found) == 0 {
 		return nil
 	}
+	known := func(o qcow2.Snapshot) bool { return p.sameSnapshot(&o, &found[0]) }
+	if len(p.plan.Snapshots) > 0 && slices.ContainsFunc(p.before.Snapshots, known) {
+		return refuse(found[0].EntryOffset, "snapshot %s is declared lost and is kept", check.Escape(found[0].ID))
+	}
 	if !p.allowed.Reattach || !p.before.Result.Has(check.SNP008) {
 		return refuse(found[0].EntryOffset, "snapshot %s appears", check.Escape(found[0].ID))
 	}
@@ -143,6 +144,7 @@ func (p *prover) foundSnapshots(found []qcow2.Snapshot) error {
 	for i := range found {
 		s := &found[i]
 		d := p.snapshotDisk(len(p.before.Snapshots)+i, s)
+		p.back[d.of] = true
 		p.referenceExtent(d.l1.extent(), true)
 		p.referenceExtent(qcow2.Extent{Offset: s.EntryOffset, Length: s.EntrySize}, true)
 		if err := m.disk(&d); err != nil {

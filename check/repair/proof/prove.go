@@ -23,6 +23,8 @@ type prover struct {
 	g       qcow2.Geometry                // of both
 	lost    map[check.SnapshotRef][]Range // in order, those that adjoin joined
 
+	back map[check.SnapshotRef]bool // snapshots that nothing led to, and that are back
+
 	reattached, renamed map[qcow2.HostOffset]bool // of the plan
 
 	refs  refcounts
@@ -97,6 +99,7 @@ func (p *prover) note() {
 			p.bad[f.Of] = true
 		}
 	}
+	p.back = make(map[check.SnapshotRef]bool)
 	p.reattached, p.renamed = setOf(p.plan.Reattached), setOf(p.plan.Renamed)
 	p.lost = make(map[check.SnapshotRef][]Range)
 	for _, r := range p.plan.Lost {
@@ -283,6 +286,9 @@ func (p *prover) releases() error {
 // never do, and what the plan gives up does not any more.
 func (p *prover) settled(d *check.Doubt) bool {
 	lost := &p.plan.Declared
+	if d.Owner.Structure == check.StructL1Table && p.back[d.Owner.Of] && d.Owner.Ref.Length == 0 {
+		return true // it was lost, and is not any more
+	}
 	switch o := &d.Owner; o.Structure {
 	case check.StructRefcountTable, check.StructRefcountBlock:
 		return true

@@ -39,19 +39,26 @@ func (p *prover) metadata(img *qcow2.Image, refs *refcounts, snapshots []qcow2.S
 	for _, o := range refs.blocks {
 		give(o, p.g.ClusterSize(), true)
 	}
-	give(h.L1TableOffset, min(uint64(h.L1Size)*8, qcow2.MaxL1Size), true)
+	// An L1 table that does not start with a cluster is none to anybody.
+	giveL1 := func(o qcow2.HostOffset, entries uint32) {
+		if p.g.Aligned(o) {
+			give(o, min(uint64(entries)*8, qcow2.MaxL1Size), true)
+		}
+	}
+	giveL1(h.L1TableOffset, h.L1Size)
 	for i := range snapshots {
 		s := &snapshots[i]
 		give(s.EntryOffset, max(s.EntrySize, qcow2.SnapshotHeadSize), true)
-		give(s.L1TableOffset, min(uint64(s.L1Size)*8, qcow2.MaxL1Size), true)
+		giveL1(s.L1TableOffset, s.L1Size)
 	}
 	if e := img.Extension(qcow2.ExtCrypto); e != nil {
 		x := qcow2.DecodeCryptoExtension(e.Data)
 		give(x.Offset, x.Length, true)
 	}
 	dir, ok := directory(img)
-	if !ok {
-		return
+	led := p.led()
+	if !ok || img == p.was && p.plan.Directory.DirectoryOffset != 0 {
+		return // what it leads to is elsewhere
 	}
 	if p.g.Aligned(dir.DirectoryOffset) {
 		give(dir.DirectoryOffset, min(dir.DirectorySize, qcow2.MaxBitmapDirectorySize), true)
@@ -61,6 +68,9 @@ func (p *prover) metadata(img *qcow2.Image, refs *refcounts, snapshots []qcow2.S
 		give(b.EntryOffset, b.EntrySize(), true)
 		if p.ctx.Err() != nil {
 			return
+		}
+		if _, elsewhere := led[b.EntryOffset]; elsewhere && img == p.was {
+			continue
 		}
 		if !p.g.Aligned(b.TableOffset) || b.TableSize > qcow2.MaxBitmapTableEntries {
 			continue
