@@ -38,6 +38,9 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 		if b.partial || b.mended || !b.suspect() || b.TableSize == 0 || !(b.sized || b.Flags.Has(qcow2.BitmapInUse)) {
 			continue
 		}
+		if c.keepsTable(b) {
+			continue
+		}
 		if tried++; tried > maxBitmapsTried {
 			break
 		}
@@ -71,6 +74,27 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 		c.doubt(b.tableOwner(), fmt.Sprintf("it lies at %v, and its entry leads to %v", t.offset, b.TableOffset))
 	}
 	return nil
+}
+
+// keepsTable tells whether a table that several bitmaps are said to have is plainly this
+// one's: it names clusters behind the last entry that another one's has.
+func (c *run) keepsTable(b *bitmap) bool {
+	if !b.shared {
+		return false
+	}
+	least := b.TableSize
+	for _, o := range c.traces.bitmaps {
+		if o.TableOffset == b.TableOffset {
+			least = min(least, o.TableSize)
+		}
+	}
+	if least == b.TableSize {
+		return false
+	}
+	for range qcow2.ScanTable[qcow2.BitmapTableEntry](c.img, b.TableOffset, uint64(b.TableSize)).From(uint64(least)) {
+		return true
+	}
+	return false
 }
 
 // spoilTable notes that what a bitmap says is not read from its table.

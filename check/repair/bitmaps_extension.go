@@ -2,6 +2,7 @@ package repair
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
@@ -29,9 +30,26 @@ func (s *session) leadToBitmaps(context.Context) (changed bool, err error) {
 		}
 		if m.Table != 0 {
 			s.said.Tables = append(s.said.Tables, proof.Pointer{Entry: m.Entry, Table: m.Table})
+			if err := s.distrust(&m); err != nil {
+				return changed, err
+			}
 		}
 	}
 	return changed, nil
+}
+
+// distrust marks a bitmap in use whose table was found only after something else had been
+// mended: before that nothing said that it is the one.
+func (s *session) distrust(m *check.Mend) error {
+	if slices.ContainsFunc(s.first.Mends, func(f check.Mend) bool { return f.Entry == m.Entry && f.Table == m.Table }) {
+		return nil
+	}
+	raw, err := s.bytes(qcow2.Extent{Offset: m.Entry + qcow2.BitmapFieldFlags, Length: 4})
+	if err != nil {
+		return err
+	}
+	putHalf(raw, binary.BigEndian.Uint32(raw)|uint32(qcow2.BitmapInUse))
+	return s.o.write(m.Entry+qcow2.BitmapFieldFlags, raw, intent{reason: "mark the bitmap in use, since it may be out of date", codes: []check.Code{m.Code}})
 }
 
 // setAutoclear sets or clears autoclear bit 0: whether the bitmaps count.

@@ -30,6 +30,9 @@ type overlay struct {
 	// dropped are clusters that the repair itself has taken references from, all
 	// of which were known: whatever else is in doubt has none to them.
 	dropped map[qcow2.HostCluster]struct{}
+	// sunk are clusters of which the repair has given back references that nobody could
+	// find, and not all.
+	sunk map[qcow2.HostCluster]struct{}
 	// gaveUp tells that a part of a disk, or a snapshot, was given up.
 	gaveUp bool
 	// bitmapsGone tells that bitmaps were given up: what is left of them is given back.
@@ -49,7 +52,7 @@ func newOverlay(base io.ReaderAt, size int64, device bool) *overlay {
 	return &overlay{
 		base: base, baseSize: size, size: size, device: device,
 		pages: make(map[int64]page), fresh: make(map[qcow2.HostCluster]struct{}),
-		dropped: make(map[qcow2.HostCluster]struct{}),
+		dropped: make(map[qcow2.HostCluster]struct{}), sunk: make(map[qcow2.HostCluster]struct{}),
 	}
 }
 

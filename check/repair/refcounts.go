@@ -268,8 +268,8 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 			if lowers && !r.mayLower(cl, d) {
 				continue
 			}
-			if lowers && d.References == 0 && (r.doubt || r.o.gaveUp) && r.unownedBefore(cl, d.Refcount) {
-				r.freed.add(cl)
+			if lowers && (r.doubt || r.o.gaveUp) {
+				r.noteFreed(cl, d)
 			}
 			b.Set(int(i), d.References)
 			changed, r.block.changed = true, true

@@ -68,6 +68,18 @@ func (f *freedClusters) add(cl qcow2.HostCluster) {
 	f.runs = append(f.runs, check.ClusterRun{First: cl, N: 1})
 }
 
+// noteFreed notes a cluster of which references are taken that nobody could find, and that
+// is free when the last of the others goes.
+func (r *refcounter) noteFreed(cl qcow2.HostCluster, d refcount.Diff) {
+	_, sunk := r.o.sunk[cl]
+	switch {
+	case d.References == 0 && (sunk || r.unownedBefore(cl, d.Refcount)):
+		r.freed.add(cl)
+	case d.References > 0 && r.unownedBefore(cl, d.Refcount):
+		r.o.sunk[cl] = struct{}{}
+	}
+}
+
 // declareFreed says what is freed although something may own it.
 func (r *refcounter) declareFreed() {
 	f := &r.freed

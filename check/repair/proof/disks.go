@@ -41,6 +41,10 @@ func (p *prover) disks() error {
 		name: "the disk", size: a.Size, l1: l1{a.L1TableOffset, uint64(a.L1Size)}, then: l1{b.L1TableOffset, uint64(b.L1Size)},
 		found: p.reattached[qcow2.FieldL1TableOffset],
 	}
+	if p.before.Result.Has(check.HDR011) && a.L1TableOffset == b.L1TableOffset {
+		// It was cut off: the entries behind l1_size are evidence, too.
+		active.l1.entries = max(active.l1.entries, active.then.entries)
+	}
 	m := newMapping(p)
 	defer m.close()
 	if err := m.disk(&active); err != nil {
@@ -56,7 +60,32 @@ func (p *prover) disks() error {
 	if err := m.finish(); err != nil {
 		return err
 	}
+	if err := p.hungBack(m.later); err != nil {
+		return err
+	}
 	return p.foundSnapshots(found)
+}
+
+// hungBack holds that nothing referred to tables that are hung back, and that what they say
+// stays.
+func (p *prover) hungBack(all []hung) error {
+	if len(all) == 0 {
+		return nil
+	}
+	p.owned.freeze()
+	for _, h := range all {
+		if !p.unownedBefore(qcow2.Extent{Offset: h.table, Length: p.g.ClusterSize()}) {
+			return refuse(h.table, "an L2 table is hung back that was not lost")
+		}
+	}
+	m := newMapping(p)
+	defer m.close()
+	for _, h := range all {
+		if _, err := m.window(&h.disk, h.index, h.table, h.table, false); err != nil {
+			return err
+		}
+	}
+	return m.finish()
 }
 
 // snapshots holds that the snapshot table has, in their order, all that it had but for

@@ -21,6 +21,12 @@ func (p *prover) watch() error {
 			p.concerned.add(p.g.ClusterSpan(x.Offset, x.Length))
 		}
 	}
+	for _, slot := range p.plan.Reattached {
+		var b [8]byte
+		if p.is.ReadAt(b[:], slot) == nil {
+			add(qcow2.Extent{Offset: qcow2.L1Entry(binary.BigEndian.Uint64(b[:])).Offset(), Length: p.g.ClusterSize()})
+		}
+	}
 	if p.is.Header.NbSnapshots > 0 && p.before.Result.Has(check.SNP008) {
 		for _, s := range qcow2.ReadSnapshotTable(p.is).Snapshots {
 			add(qcow2.Extent{Offset: s.EntryOffset, Length: s.EntrySize})

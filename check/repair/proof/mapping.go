@@ -23,6 +23,7 @@ type mapping struct {
 	// tables that have been compared and that say something else to different disks.
 	walked map[l1]bool
 	uneven map[[2]l1][]slotPair
+	later  []hung
 	work   int64 // that may still be done, in steps
 
 	jobs chan qcow2.HostOffset
@@ -30,6 +31,13 @@ type mapping struct {
 	once sync.Once
 	mu   sync.Mutex
 	err  error
+}
+
+// hung is a table that is hung back in a disk.
+type hung struct {
+	disk  disk
+	index uint64
+	table qcow2.HostOffset
 }
 
 // slotPair is what an L1 entry led to, and what it leads to.
@@ -206,7 +214,7 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 	if a != b && a != 0 && !was {
 		// It led nowhere, or to what is no table.
 		switch {
-		case b == 0 && p.declared(d.of, i*p.g.L2Coverage(), p.g.L2Coverage()):
+		case b == 0 && p.declaredWindow(d, i):
 			return true, nil
 		case b == 0 && p.past(slot, 8):
 			return true, nil // what the end of the file has left of it leads nowhere
@@ -221,12 +229,31 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 	if b != 0 && !m.isTable(p.is, b) {
 		return true, refuse(slot, "l1[%d] of %s is changed and leads to no L2 table", i, d)
 	}
+	if a == 0 && b != 0 && hung && m.isTable(p.was, b) {
+		if !d.found && i < d.l1.entries {
+			m.later = append(m.later, hungTable(d, i, b))
+			return true, nil
+		}
+		// What it says is evidence like that of any other.
+		return m.window(d, i, b, b, false)
+	}
 	if err := m.tables(d, i, a, b, hung); err != nil {
 		return true, err
 	}
 	known := m.deltas[[2]qcow2.HostOffset{a, b}]
 	return known == nil || len(known.changes) > 0, nil
 }
+
+// declaredWindow tells whether all of a disk that one L1 entry is for is declared lost.
+func (p *prover) declaredWindow(d *disk, i uint64) bool {
+	from, length := i*p.g.L2Coverage(), p.g.L2Coverage()
+	if d.of == 0 && from < d.size {
+		length = min(length, d.size-from)
+	}
+	return p.declared(d.of, from, length)
+}
+
+func hungTable(d *disk, i uint64, table qcow2.HostOffset) hung { return hung{*d, i, table} }
 
 // noTable notes a cluster that an L1 entry takes for an L2 table and that is none.
 func (m *mapping) noTable(o qcow2.HostOffset) {
