@@ -44,6 +44,9 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, check.StructL2Table) {
 			continue
 		}
+		if s.first.Counts.Get(s.g.HostCluster(t.Offset)) > 0 {
+			continue // what the repair itself has given up is not what was lost
+		}
 		var e [8]byte
 		putWord(e[:], uint64(qcow2.NewL1Entry(t.Offset, false))) // COPIED follows from the references
 		why := intent{reason: fmt.Sprintf("hang the lost L2 table at %v back: %s", t.Offset, t.Why), codes: []check.Code{check.MAP020}}

@@ -71,6 +71,14 @@ func wrong(s *corpus.Spec) []plan {
 		{name: "a refcount block dropped", changes: damages{clear(corpus.RefcountTableEntry(0))}},
 		{name: "a leak freed in doubt", before: append(leaked(), corpus.SetBits(corpus.L1Entry(0), 1<<48)),
 			changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0)}},
+		{name: "unowned clusters freed without leave", before: append(leaked(), corpus.SetBits(corpus.L1Entry(0), 1<<48)), changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0)},
+			declare: Declared{Unowned: 1}, allow: leave},
+		{name: "more unowned clusters freed than declared", before: append(leaked(), corpus.SetBits(corpus.L1Entry(0), 1<<48)),
+			changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0)}, allow: Allowed{DataLoss: true, Unowned: true}},
+		{name: "unowned data freed as what is left of bitmaps", before: append(leaked(), corpus.SetBits(corpus.L1Entry(0), 1<<48)), changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0)},
+			fill: func(d *Declared, at finder) {
+				d.Remains = map[qcow2.HostCluster]struct{}{qcow2.HostCluster(at(corpus.Reserved("spare")) >> s.ClusterBits): {}}
+			}},
 		{name: "a leak freed whose doubt the plan removes", before: append(leaked(), corpus.SetBits(corpus.L1Entry(0), 1<<48)),
 			changes: damages{corpus.SetRefcount(corpus.Reserved("spare"), 0), clear(corpus.L1Entry(0))}},
 
@@ -96,6 +104,14 @@ func wrong(s *corpus.Spec) []plan {
 		{name: "no bitmaps any more", changes: damages{corpus.ClearBits(corpus.HeaderField(qcow2.FieldAutoclearFeatures), 1)}, needs: bitmapped},
 		{name: "stale bitmaps called true", before: damages{corpus.ClearBits(corpus.HeaderField(qcow2.FieldAutoclearFeatures), 1)},
 			changes: damages{corpus.SetBits(corpus.HeaderField(qcow2.FieldAutoclearFeatures), 1)}, needs: bitmapped},
+		{name: "a bitmap directory found that nobody lost", changes: damages{corpus.FlipBits(corpus.L2Descriptor(0), 1<<63)},
+			fill: func(d *Declared, at finder) {
+				d.Directory = qcow2.BitmapsExtension{NbBitmaps: 2, DirectorySize: 64, DirectoryOffset: at(corpus.BitmapDirectory())}
+			}, needs: bitmapped},
+		{name: "a bitmap led to the table of another one", changes: damages{corpus.Copy(corpus.BitmapField("b0", 0, 8), corpus.BitmapField("b1", 0, 8))},
+			fill: func(d *Declared, at finder) {
+				d.Tables = []Pointer{{at(corpus.BitmapField("b0", 0, 8)), at(corpus.BitmapTable("b1"))}}
+			}, needs: bitmapped},
 		{name: "a bitmap declared removed and kept", changes: damages{corpus.FlipBits(corpus.L2Descriptor(0), 1<<63)},
 			declare: Declared{Bitmaps: []string{"b0"}}, needs: bitmapped},
 
@@ -121,6 +137,10 @@ func wrong(s *corpus.Spec) []plan {
 			fill: func(d *Declared, at finder) { d.Reattached = append(d.Reattached, at(corpus.L1Entry(0))) }},
 		{name: "a table hung back undeclared", before: damages{corpus.Wipe(corpus.L1Entry(0))}, changes: damages{corpus.Point(corpus.L1Entry(0), corpus.L2Table(0))},
 			allow: Allowed{Reattach: true}},
+		{name: "a snapshot's table hung into the disk", before: damages{corpus.Wipe(corpus.L1Entry(0))}, changes: damages{corpus.Point(corpus.L1Entry(0), corpus.SnapshotL2Table("1", 0))},
+			allow: Allowed{Reattach: true}, fill: func(d *Declared, at finder) { d.Reattached = append(d.Reattached, at(corpus.L1Entry(0))) }},
+		{name: "a lost table hung back with an entry less", before: damages{corpus.Wipe(corpus.L1Entry(0))}, changes: damages{corpus.Point(corpus.L1Entry(0), corpus.L2Table(0)), clear(corpus.L2Entry(0))},
+			allow: Allowed{Reattach: true}, fill: func(d *Declared, at finder) { d.Reattached = append(d.Reattached, at(corpus.L1Entry(0))) }},
 		{name: "a table hung over another one", changes: damages{corpus.Point(corpus.SnapshotL1Entry("1", 0), corpus.L2Table(0))},
 			allow: Allowed{Reattach: true}, fill: func(d *Declared, at finder) { d.Reattached = append(d.Reattached, at(corpus.SnapshotL1Entry("1", 0))) }},
 		{name: "a correction of a sound entry", changes: damages{corpus.FlipBits(corpus.L2Descriptor(cs), 1<<20)},
