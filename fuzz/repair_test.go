@@ -66,7 +66,13 @@ func verifyRepair(t testing.TB, c *corpus.Case, img *corpus.Image, opts repair.O
 	for _, e := range slices.Collect(again.Edits.All())[:min(again.Edits.Len(), 5)] {
 		t.Logf("again: %s at %v: %s %v", e.Stage, e.Offset, e.Reason, e.Codes)
 	}
-	require.True(t, again.Empty(), "a second repair does more: %s", said)
+	// What was in doubt is kept, in clusters that nothing refers to. The next repair cannot
+	// know, and frees it.
+	frees := (plan.Before.Totals.InDoubt > 0 || len(plan.Lost) > 0) && again.NewSize == again.OldSize
+	for e := range again.Edits.All() {
+		frees = frees && e.Stage == repair.StageRelease
+	}
+	require.True(t, again.Empty() || frees, "a second repair does more: %s", said)
 	// Where tables lie on other structures the disk shows these, which change.
 	tangled := func(f check.Finding) bool {
 		switch f.Code {

@@ -31,8 +31,9 @@ var recounted = []check.Code{check.REF005, check.REF006, check.REF008, check.MAP
 // onlyRefcounts tells that nothing is wrong but refcounts, of which everything is known:
 // a repair settles that for certain.
 func onlyRefcounts(r *check.Result) bool {
-	return !slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
-		return !f.Fixed && f.Severity > check.Warning && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
+	some := slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return !f.Fixed && slices.Contains(recounted, f.Code) })
+	return some && !slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
+		return !f.Fixed && f.Severity > check.Note && f.Code != check.HDR006 && f.Code != check.BMD012 && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
 	})
 }
 

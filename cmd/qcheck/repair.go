@@ -171,7 +171,7 @@ func rank(v check.Verdict) int {
 	switch v {
 	case check.VerdictClean, check.VerdictWarnings, check.VerdictLeaks:
 		return 0
-	case check.VerdictInDoubt:
+	case check.VerdictInDoubt, check.VerdictUnsupported: // what is reserved was there before
 		return 1
 	case check.VerdictCorrupt:
 		return 2
