@@ -18,6 +18,14 @@ var siblingRules = []Rule{
 			"password.",
 		Do: "Restore the LUKS header from a backup (of the header, or of an older state of the image: the keys do not " +
 			"change with the data). Write nothing to the image until then."},
+	{Code: CRY003, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+		Title: "the image is said to be encrypted, but its data is not",
+		Spec:  "Header, crypt_method",
+		Why: "crypt_method is 1, the old encryption with AES, which leaves no other trace in the metadata. But a sector " +
+			"of data was found that no encryption can have made: it has only a few different bytes. The field is " +
+			"damaged, most likely by one bit. QEMU asks for a key, and whatever key it is given, the guest reads noise.",
+		Do: "If the image was never encrypted, bytes 32 to 35 can be set to 0 in a copy of it; `qcheck -n` shows whether " +
+			"a repair does that."},
 	{Code: DAT001, Severity: Corruption, Structure: StructDataFile, Repair: RepairNone,
 		Title: "the external data file is missing or too short",
 		Spec:  "External Data File Name header extension; Header, incompatible_features, bit 2",

@@ -185,6 +185,7 @@ var passes = []pass{
 	{"bitmaps", (*run).checkBitmaps, true},
 	{"refcount table", (*run).checkRefTable, true},
 	{"mapping", (*run).checkMapping, true},
+	{"plaintext", (*run).checkPlaintext, true},
 	{"refcounts", (*run).checkRefcounts, true},
 	{"copied", (*run).checkCopied, true},
 	{"qemu", (*run).predictOpen, false},

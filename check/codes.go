@@ -123,6 +123,7 @@ const (
 
 	CRY001 Code = "CRY001"
 	CRY002 Code = "CRY002"
+	CRY003 Code = "CRY003"
 
 	DAT001 Code = "DAT001"
 	DAT002 Code = "DAT002"

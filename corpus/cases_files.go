@@ -45,6 +45,8 @@ func fileCasesIn(bits uint32) []Case {
 		one("encryption/version", "an encryption header of version 3", luks, check.CRY002, CryptoHeader().At(6, 2), Set(CryptoHeader().At(6, 2), 3)),
 		one("encryption/payload", "the key's material is said to lie behind the header's end", luks, check.CRY002, Place{},
 			Set(CryptoHeader().At(luksSlotsAt+40, 4), 1<<24)),
+		one("encryption/not-encrypted", "one bit of crypt_method says that the data is encrypted, and it is not", base, check.CRY003, HeaderField(qcow2.FieldCryptMethod),
+			Set(HeaderField(qcow2.FieldCryptMethod), 1)).inAllSizes(),
 		missing,
 		one("file/cut-short", "the end of the file is missing, and the data of three clusters with it", base, check.FIL001, Place{}, Truncate(Data(5<<bits), 0)).
 			and(check.MAP007, L2Entry(5<<bits)).and(check.MAP007, L2Entry(32<<bits)).inAllSizes(),
