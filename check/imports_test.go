@@ -27,7 +27,7 @@ var below = map[string][]string{
 	"check/sniff":  {"qcow2"},
 	"check/repair": {"check", "check/sniff", "refcount", "qcow2"},
 	// It shares no decision with the repairs that it judges.
-	"check/repair/proof": {"check", "refcount", "qcow2"},
+	"check/repair/proof": {"check", "check/sniff", "refcount", "qcow2"},
 	"report":             {"check", "qcow2"},
 	"corpus":             {"check/repair", "check", "refcount", "qcow2"},
 	"fuzz":               {"corpus", "check/repair", "check", "refcount", "qcow2"},

@@ -54,7 +54,7 @@ var groups = map[string]string{
 	"FIL": "File", "HDR": "Header", "EXT": "Header extensions", "MAP": "Guest mapping", "CMP": "Compressed clusters", "REF": "Refcounts",
 	"SNP": "Snapshots", "BMP": "Bitmaps: extension", "BMD": "Bitmaps: directory", "BMT": "Bitmaps: table",
 	"BMX": "Bitmaps: data", "CRY": "Encryption", "DAT": "External data file", "CHN": "Backing chain",
-	"IOE": "Errors of reading", "LIM": "Limits",
+	"OPN": "Opening", "IOE": "Errors of reading", "LIM": "Limits",
 }
 
 // findings gives the page: an overview, then a section for each code.
