@@ -69,6 +69,11 @@ type Options struct {
 	NoBacking bool
 
 	perRound int // for tests: the default is findingsPerRound
+	// settled tells that one wrong bit has been looked for, and turned is what was found.
+	settled bool
+	turned  *patch
+	// sizeOpen tells that it may be the size of the disk that is wrong.
+	sizeOpen bool
 }
 
 func (o *Options) scope() Scope {

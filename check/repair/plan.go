@@ -45,6 +45,10 @@ type Plan struct {
 	Lost []string
 	// LostGuest are the guest ranges among them.
 	LostGuest []GuestRange
+	// turned is the one bit, or field, with which everything agreed, or nil.
+	turned *patch
+	// sizeOpen tells that it may be the size of the disk that is wrong.
+	sizeOpen bool
 	// Left are codes of findings that are left, and that a repair with one more
 	// option would settle, each with that option.
 	Left []Advice

@@ -30,6 +30,8 @@ type session struct {
 	origin *[]check.SnapshotRef
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
+	// twins are clusters that nothing is written about, see findTwins.
+	twins map[qcow2.HostCluster]bool
 }
 
 // fixer decides on what to change, and tells whether it has.
@@ -41,7 +43,7 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 // unclean when nothing else is left.
 var fixers = [][]fixer{
 	{(*session).leadToBitmaps}, // before anything is judged by where they seem to be
-	{(*session).fixHeader, (*session).fixEntries},
+	{(*session).fixHeader, (*session).fixEntries, (*session).fixSubclusters},
 	{(*session).fixExtensions, (*session).fixCompression},
 	{(*session).reattach},     // before anything is given up
 	{(*session).separateData}, // before anything that it reads is changed
@@ -97,6 +99,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var header qcow2.Header // of the first round
 	var lost []lostThing
 	var origin []check.SnapshotRef
+	var twins map[qcow2.HostCluster]bool
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
@@ -112,12 +115,24 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		if round == 0 {
 			p.Before, first, header = res, ev, img.Header
-		} else if grown(p.Before, res, &header, &img.Header) {
+		} else if p.turned == nil && grown(p.Before, res, &header, &img.Header) {
 			return nil, errGrown
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, first: first}
-		changed, err := s.fix(ctx)
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, first: first, twins: twins}
+		changed := false
+		if round == 0 {
+			p.turned, err = s.correct(ctx)
+			p.sizeOpen = opts.sizeOpen
+			changed = p.turned != nil
+		}
+		if err == nil && !changed && round == 0 {
+			err = s.findTwins(ctx)
+			twins = s.twins
+		}
+		if err == nil && !changed {
+			changed, err = s.fix(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}
