@@ -23,7 +23,7 @@ var words = map[check.Code]word{
 	check.MAP001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.L1Entry(e).Reserved() },
 	check.MAP005: func(s *session, f *check.Finding, e uint64) uint64 {
 		r := qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
-		if bits.OnesCount64(r) > 1 || s.h.Version == 2 && looksLikeVersion3(s.img.Head()) {
+		if bits.OnesCount64(r) > 1 && !s.losing() || s.h.Version == 2 && looksLikeVersion3(s.img.Head()) {
 			return e // what stands there is most likely another kind of entry
 		}
 		return e &^ r
