@@ -53,13 +53,15 @@ var bitmapDataRules = []Rule{
 			"Neither can be trusted; both are named.",
 		Do: "Do not start a VM from this image: closing it writes the bitmap over the other owner. Copy the " +
 			"image, and make a full backup. `qcheck -r` can do with the bitmap what `--bitmap-policy` says."},
-	{Code: BMX001, Severity: Warning, Structure: StructBitmapData, Repair: RepairSafe,
+	{Code: BMX001, Severity: Warning, Structure: StructBitmapData, Repair: RepairNone,
 		Title: "bits are set after the last bit of a bitmap",
 		Spec:  "Bitmap data",
 		Why: "The last cluster of a bitmap is longer than the bitmap, and what is left over must be zero. QEMU " +
 			"ignores it, but other readers may take it for dirty ranges past the end of the disk, and QEMU's own " +
-			"digest of the bitmap covers some of it. Faulty software leaves such bits.",
-		Do: "`qcheck -r` can set them to zero. Nothing needs to be done with QEMU alone."},
+			"digest of the bitmap covers some of it. Faulty software leaves such bits. Where the granularity of the " +
+			"bitmap or the size of the disk is damaged, they are the bits of what lies further on.",
+		Do: "If the granularity of the bitmap and the size of the disk are what they should be, nothing needs to " +
+			"be done. `qcheck -r` leaves the bits as they are: clearing dirty bits could make an incremental backup miss data."},
 	{Code: BMX002, Severity: Note, Structure: StructBitmapData, Repair: RepairSafe,
 		Title: "a cluster of a bitmap is all zeros or all ones",
 		Spec:  "Bitmap table",

@@ -99,9 +99,9 @@ var mappingRules = []Rule{
 			"\"reads as zeros\". Both at once contradict each other. QEMU takes the whole entry for invalid: the guest " +
 			"gets an I/O error wherever in this cluster it reads or writes, in the 31 other parts as well, and QEMU " +
 			"marks the image corrupt.",
-		Do: "`qcheck -r` can clear the allocation bits, so that these parts read as zeros and the rest of the " +
-			"cluster can be read again. If the guest had data in them, restore this part of the disk from a " +
-			"backup."},
+		Do: "`qcheck -r` makes the whole cluster readable again: a part that holds data is kept as data, one that " +
+			"holds nothing but zeros reads as zeros. Which of the two bits is wrong cannot be told for certain: " +
+			"compare this part of the disk with a backup."},
 	{Code: MAP013, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
 		Title: "subclusters are allocated without a place, or a compressed cluster has subclusters",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",

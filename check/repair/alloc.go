@@ -1,12 +1,15 @@
 package repair
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/refcount"
 )
 
 // ErrNoSpace means that a repair needs clusters that are not to be had: on a block
@@ -18,11 +21,14 @@ var ErrNoSpace = errors.New("there is no room for the new structures")
 // doubt; else those past the end, so that the file grows by no more than the new
 // structures need.
 type allocator struct {
-	o    *overlay
-	e    *check.Evidence
-	g    qcow2.Geometry
-	next qcow2.HostCluster // where the search goes on
-	end  qcow2.HostCluster // the first cluster past the end of the file
+	o *overlay
+	e *check.Evidence
+	// first is the evidence of the first round: what the repair itself gives up stays
+	// as it is until the header leads elsewhere.
+	first *check.Evidence
+	g     qcow2.Geometry
+	next  qcow2.HostCluster // where the search goes on
+	end   qcow2.HostCluster // the first cluster past the end of the file
 	// named are the clusters past the end that something names although they are not
 	// there: they must not come to hold anything, lest it be found there.
 	named []check.ClusterRun
@@ -30,9 +36,10 @@ type allocator struct {
 	inside bool
 }
 
-func newAllocator(o *overlay, e *check.Evidence, g qcow2.Geometry) *allocator {
-	end := qcow2.HostCluster(g.Clusters(uint64(o.size)))
-	return &allocator{o: o, e: e, g: g, next: 1, end: end, named: e.NamedPastEnd(), inside: e.Complete && e.Table != nil && len(e.Doubts) == 0}
+func newAllocator(s *session) *allocator {
+	e := s.ev
+	return &allocator{o: s.o, e: e, first: s.first, g: s.g, next: 1, end: qcow2.HostCluster(s.g.Clusters(uint64(s.o.size))), named: e.NamedPastEnd(),
+		inside: e.Complete && e.Table != nil && len(e.Doubts) == 0}
 }
 
 // take gives n clusters in a row.
@@ -97,5 +104,22 @@ func (a *allocator) free(cl qcow2.HostCluster) bool {
 		return true // only asked behind everything that is used
 	}
 	n, err := a.e.Table.Get(cl)
-	return err == nil && n == 0
+	return err == nil && n == 0 && a.wasFree(cl)
+}
+
+// wasFree tells whether a cluster was free before the repair.
+func (a *allocator) wasFree(cl qcow2.HostCluster) bool {
+	if a.first.Table == nil || a.first.Counts.Get(cl) > 0 {
+		return false
+	}
+	per := a.g.RefcountBlockEntries()
+	i, found := slices.BinarySearchFunc(a.first.Blocks, uint64(cl)/per, func(b refcount.Block, index uint64) int { return cmp.Compare(b.Index, index) })
+	if !found {
+		return true
+	}
+	var b [8]byte
+	bit := uint64(cl) % per << a.g.RefcountOrder
+	at := int64(bit / 64 * 8)
+	err := a.o.readBase(b[:], int64(a.first.Blocks[i].Offset)+at)
+	return err == nil && a.g.RefcountBlock(b[:]).Get(int((bit-uint64(at)*8)>>a.g.RefcountOrder)) == 0
 }

@@ -7,18 +7,15 @@ import (
 	"github.com/qcheck/qcheck/qcow2"
 )
 
-// fixData mends the data of bitmaps in place: bits behind the last one, and,
-// where that was asked for, clusters that can be table entries. No bit of a
-// bitmap changes by it at any instant.
+// fixData makes table entries of clusters of zeros or ones, where that was asked for. No
+// bit of a bitmap changes by it at any instant. Bits behind the last one (BMX001) are
+// left alone: should the granularity be what is damaged, they are dirty bits.
 func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
-	tails := make(map[qcow2.HostCluster]*check.Finding)
 	uniform := make(map[qcow2.HostCluster]*check.Finding)
 	for i := range f.res.Findings {
 		x := &f.res.Findings[i]
 		switch {
 		case x.Rest:
-		case x.Code == check.BMX001:
-			tails[f.g.HostCluster(x.Extent.Offset)] = x
 		case x.Code == check.BMX002 && f.opts.CompactBitmaps:
 			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
 			for k := range qcow2.HostCluster(n) {
@@ -26,7 +23,7 @@ func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
 			}
 		}
 	}
-	if f.stale || len(tails)+len(uniform) == 0 {
+	if f.stale || len(uniform) == 0 {
 		return false, nil
 	}
 	for _, b := range f.bitmaps {
@@ -42,38 +39,17 @@ func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
 			if e.Offset() == 0 || f.ev.Counts.Get(cl) != 1 {
 				continue
 			}
-			if x := uniform[cl]; x != nil {
-				err = f.compact(b, i, x)
-			} else if x := tails[cl]; x != nil {
-				err = f.clearTail(b, i, x)
-			} else {
+			x := uniform[cl]
+			if x == nil {
 				continue
 			}
-			if err != nil {
+			if err = f.compact(b, i, x); err != nil {
 				return changed, err
 			}
 			changed = true
 		}
 	}
 	return changed, nil
-}
-
-// clearTail clears the bits behind the last one, in the last cluster.
-func (f *bitmapFixer) clearTail(b *bitmapFix, entry uint64, x *check.Finding) error {
-	raw, err := f.bytes(x.Extent)
-	if err != nil {
-		return err
-	}
-	// The first of these bytes may hold bits of the bitmap. As the
-	// specification does, and unlike QEMU, a part of a sector at the end of the
-	// disk has one.
-	used := qcow2.BitmapBits(f.h.Size, uint(b.GranularityBits)) - entry*f.g.ClusterSize()*8
-	first := raw[0]
-	clear(raw)
-	if uint64(x.Extent.Offset)&(f.g.ClusterSize()-1) == used/8 {
-		raw[0] = first & (1<<(used%8) - 1)
-	}
-	return f.o.write(x.Extent.Offset, raw, intent{reason: b.label() + ": clear bits behind its last one", codes: []check.Code{x.Code}})
 }
 
 // compact makes a table entry of a cluster of zeros or ones.

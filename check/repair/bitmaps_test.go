@@ -120,14 +120,15 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	// A table far out in a hole may be where no refcount table can reach.
 	// And what else lies where the bitmaps are is not for the bitmap policy, nor is
 	// what is wrong besides and takes more than a safe repair.
-	// Bitmaps that were found, and that the header has no room for, are kept as they are.
-	if !res.Has(check.BMP008) && !res.Has(check.REF008) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
+	// Bitmaps that were found, and that the header has no room for, are kept as they are,
+	// and so is what was in doubt.
+	if !res.Has(check.BMP008) && !res.Has(check.REF008) && !doubted(t, r) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
 		assert.Zero(t, res.Totals.Corruptions+res.Totals.Leaks-res.Totals.InDoubt, "%v", res.Findings)
 	}
 
 	again, err := Make(t.Context(), after, after.size, opts)
 	require.NoError(t, err)
-	assert.True(t, again.Empty(), "%v", editsOf(again))
+	assert.True(t, again.Empty() || doubted(t, r) && onlyFrees(p, again), "%v", editsOf(again))
 
 	// Sound bitmaps are what they were.
 	before, err := qcow2.Open(r, r.Size())

@@ -113,7 +113,7 @@ func (f *bitmapFixer) directoryOverData() bool {
 
 // newDirectory writes the new tables and the directory to fresh clusters.
 func (f *bitmapFixer) newDirectory(kept []*bitmapFix, codes []check.Code) (qcow2.HostOffset, error) {
-	f.alloc = newAllocator(f.o, f.ev, f.g)
+	f.alloc = newAllocator(f.session)
 	size := uint64(0)
 	for _, b := range kept {
 		if b.table != tableKept {

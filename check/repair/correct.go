@@ -143,32 +143,7 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 // headerUnknown tells of an image of a later version of the format, of which nobody
 // knows what agrees.
 func (s *session) headerUnknown() bool {
-	if !s.h.Known() {
-		return true
-	}
-	return s.res.Verdict == check.VerdictUnsupported && !s.strayFeature()
-}
-
-// strayFeature tells that an unknown incompatible feature is a flipped bit: it is the only
-// one, and the table of feature names, in which whoever sets a feature names it, is there
-// and does not have it.
-func (s *session) strayFeature() bool {
-	unknown := uint64(s.h.IncompatibleFeatures &^ qcow2.IncompatKnown)
-	ext := s.img.Extension(qcow2.ExtFeatureNames)
-	if ext == nil || ext.Overruns() || !s.img.ExtensionsComplete || unknown&(unknown-1) != 0 {
-		return false
-	}
-	named := false
-	for _, f := range qcow2.DecodeFeatureNames(ext.Data) {
-		if f.Type != qcow2.FeatureIncompatible {
-			continue
-		}
-		if unknown>>f.Bit == 1 {
-			return false
-		}
-		named = true
-	}
-	return named
+	return !s.h.Known() || s.res.Verdict == check.VerdictUnsupported
 }
 
 // wanted tells whether something is wrong that one bit may be the cause of.

@@ -42,6 +42,7 @@ var words = map[check.Code]word{
 		}
 		return e &^ bitCopied
 	},
+	check.MAP012: (*session).separateSubclusters,
 	// The bitmap of a compressed entry.
 	check.MAP013: func(s *session, f *check.Finding, e uint64) uint64 { return 0 },
 	check.REF001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.RefTableEntry(e).Reserved() },
@@ -58,7 +59,7 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		mend := words[f.Code]
-		lossy := f.Repair == check.RepairLossy && s.losing() && (f.Code == check.MAP001 || f.Code == check.MAP005 || f.Code == check.MAP009)
+		lossy := f.Repair == check.RepairLossy && s.losing() && (f.Code == check.MAP001 || f.Code == check.MAP005 || f.Code == check.MAP009 || f.Code == check.MAP012)
 		if mend == nil || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) {
 			continue
 		}
@@ -74,61 +75,40 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
-// fixSubclusters settles subclusters that are both allocated and zero, by what is stored
-// there: what is not zero was written by somebody.
-func (s *session) fixSubclusters(context.Context) (changed bool, err error) {
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		lossy := f.Repair == check.RepairLossy && s.losing()
-		if f.Code != check.MAP012 || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) || s.h.HasDataFile() || s.shared(f.Extent) {
-			continue
-		}
-		for at := f.Extent.Offset; at+8 <= f.Extent.Offset+qcow2.HostOffset(f.Extent.Length); at += 16 {
-			did, err := s.fixSubcluster(f, at-8)
-			if err != nil {
-				return changed, err
-			}
-			changed = changed || did
-		}
-	}
-	return changed, nil
-}
-
-// fixSubcluster settles those of one entry.
-func (s *session) fixSubcluster(f *check.Finding, entry qcow2.HostOffset) (changed bool, err error) {
-	raw, err := s.bytes(qcow2.Extent{Offset: entry, Length: 16})
-	if err != nil {
-		return false, err
-	}
-	off, b := qcow2.L2Entry(word64(raw)).Offset(), qcow2.SubclusterBitmap(word64(raw[8:]))
-	if off == 0 || b.Conflicts() == 0 || !s.g.Aligned(off) {
-		return false, nil
-	}
+// separateSubclusters decides on subclusters that are both allocated and zero. One of the
+// two bits is wrong. What holds nothing but zeros reads as such either way; where there
+// is data, it is not dropped.
+func (s *session) separateSubclusters(f *check.Finding, e uint64) uint64 {
+	b := qcow2.SubclusterBitmap(e)
 	allocated, zeros := b.Allocated(), b.Zeros()
-	for k := range 32 {
-		if b.Conflicts()>>k&1 == 0 {
+	raw, err := s.bytes(qcow2.Extent{Offset: f.Extent.Offset - 8, Length: 8})
+	if err != nil || f.Extent.Length != 8 {
+		return e
+	}
+	size := s.g.SubclusterSize()
+	for i := range qcow2.SubclustersPerCluster {
+		if b.Conflicts()>>i&1 == 0 {
 			continue
 		}
-		x := qcow2.Extent{Offset: off + qcow2.HostOffset(uint64(k)*s.g.SubclusterSize()), Length: s.g.SubclusterSize()}
-		zero, err := s.img.IsZero(x)
+		at := qcow2.L2Entry(word64(raw)).Offset() + qcow2.HostOffset(uint64(i)*size)
+		zero, err := s.img.IsZero(qcow2.Extent{Offset: at, Length: size})
 		switch {
-		case err != nil:
-			return false, nil
+		case err != nil || s.h.HasDataFile():
+			return e
 		case zero:
-			allocated &^= 1 << k
+			allocated &^= 1 << i
 		default:
-			zeros &^= 1 << k
+			zeros &^= 1 << i
 		}
 	}
-	putWord(raw[8:], uint64(qcow2.NewSubclusterBitmap(allocated, zeros)))
-	return true, s.o.write(entry+8, raw[8:], intent{reason: reasons[check.MAP012], codes: []check.Code{f.Code}})
+	return uint64(qcow2.NewSubclusterBitmap(allocated, zeros))
 }
 
 var reasons = map[check.Code]string{
 	check.MAP001: "clear reserved bits", check.MAP005: "clear reserved bits", check.REF001: "clear reserved bits",
 	check.BMT001: "clear reserved bits", check.BMT002: "clear reserved bits",
 	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP007: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
-	check.MAP012: "keep what is stored in subclusters, and let those of zeros be zero", check.MAP013: "clear the subcluster bitmap of compressed data",
+	check.MAP012: "say of each subcluster whether it is data or zero", check.MAP013: "clear the subcluster bitmap of compressed data",
 	check.MAP004: "set COPIED as the references are", check.MAP008: "set COPIED as the references are",
 }
 

@@ -166,7 +166,7 @@ func (s *session) writeSnapshots(all []qcow2.Snapshot, codes []check.Code) error
 	off := qcow2.HostOffset(0)
 	if len(table) > 0 {
 		var err error
-		if off, err = newAllocator(s.o, s.ev, s.g).take(s.g.Clusters(uint64(len(table)))); err != nil {
+		if off, err = newAllocator(s).take(s.g.Clusters(uint64(len(table)))); err != nil {
 			return err
 		}
 		if err := s.o.write(off, table, intent{reason: "a snapshot table with complete entries", codes: codes}); err != nil {

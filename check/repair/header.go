@@ -109,7 +109,7 @@ func (s *session) moveL1(f *check.Finding, needed uint64) (bool, error) {
 		}
 		copy(table, raw)
 	}
-	off, err := newAllocator(s.o, s.ev, s.g).take(s.g.Clusters(needed * 8))
+	off, err := newAllocator(s).take(s.g.Clusters(needed * 8))
 	if err != nil {
 		return false, err
 	}

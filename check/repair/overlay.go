@@ -160,6 +160,13 @@ func (o *overlay) write(off qcow2.HostOffset, p []byte, why intent) error {
 	return nil
 }
 
+// wrote tells whether something was decided on in an extent.
+func (o *overlay) wrote(x qcow2.Extent) bool {
+	return slices.ContainsFunc(o.log, func(l intent) bool {
+		return x.Length > 0 && l.offset < int64(x.Offset)+int64(x.Length) && int64(x.Offset) < l.offset+l.length
+	})
+}
+
 // heat makes a page the one that is being changed.
 func (o *overlay) heat(n int64) {
 	if o.hot.is(n) {

@@ -43,7 +43,7 @@ type fixer func(s *session, ctx context.Context) (changed bool, err error)
 // unclean when nothing else is left.
 var fixers = [][]fixer{
 	{(*session).leadToBitmaps}, // before anything is judged by where they seem to be
-	{(*session).fixHeader, (*session).fixEntries, (*session).fixSubclusters},
+	{(*session).fixHeader, (*session).fixEntries},
 	{(*session).fixExtensions, (*session).fixCompression},
 	{(*session).reattach},     // before anything is given up
 	{(*session).separateData}, // before anything that it reads is changed

@@ -60,6 +60,9 @@ type refcounter struct {
 	// doubtBefore: so it was before the repair began, with a part of a disk.
 	doubtBefore bool
 	freed       freedClusters
+	// doubted tells that there was such a thing before the repair, and that the repair
+	// has not given it up, whatever else it has changed.
+	doubted bool
 	// moving tells that one of the blocks that are not believed lies on the table,
 	// which has to be written elsewhere then, and stuck that something else does:
 	// the table stays as it is.
@@ -78,7 +81,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	r := &refcounter{
-		session: s, alloc: newAllocator(s.o, s.ev, s.g), doubt: s.inDoubt(), doubtBefore: slices.ContainsFunc(s.first.Doubts, ofDisk),
+		session: s, alloc: newAllocator(s), doubt: s.inDoubt(), doubtBefore: slices.ContainsFunc(s.first.Doubts, ofDisk), doubted: s.stillDoubted(),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
 	r.dropLeftOfBitmaps()
@@ -118,6 +121,28 @@ func (r *refcounter) dropLeftOfBitmaps() {
 func (s *session) inDoubt() bool {
 	return slices.ContainsFunc(s.ev.Doubts, func(d check.Doubt) bool {
 		return d.Owner.Structure != check.StructRefcountTable && d.Owner.Structure != check.StructRefcountBlock
+	})
+}
+
+// stillDoubted tells whether something that may own clusters was in doubt before the
+// repair and is not given up. That one of two structures in a place was led away does not tell which
+// of them has lost its own.
+func (s *session) stillDoubted() bool {
+	return slices.ContainsFunc(s.first.Doubts, func(d check.Doubt) bool {
+		switch o := &d.Owner; o.Structure {
+		case check.StructL1Table, check.StructL2Table, check.StructDataCluster:
+			if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
+				return !s.losing() || !slices.ContainsFunc(*s.lost, func(l lostThing) bool { return l.guest != nil && l.guest.Snapshot == o.Snapshot })
+			}
+			return !s.losing() || len(*s.lost) == 0 || !s.o.wrote(o.Ref)
+		case check.StructSnapshotTable:
+			return !s.losing() || len(*s.lost) == 0
+		case check.StructBitmapDirectory, check.StructBitmapExtension:
+			return s.opts.policy() == PolicyMark
+		case check.StructRefcountTable, check.StructRefcountBlock, check.StructBitmapTable, check.StructBitmapData:
+			return false
+		}
+		return true
 	})
 }
 
@@ -256,10 +281,20 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 // mayLower tells whether the refcount of a cluster that has fewer references is lowered.
 func (r *refcounter) mayLower(cl qcow2.HostCluster, d refcount.Diff) bool {
 	_, dropped := r.o.dropped[cl]
-	if !dropped && !r.opts.FreeUnowned && (r.doubt || r.spared(cl, d)) {
+	switch {
+	case dropped || r.opts.FreeUnowned:
+	case r.doubted && d.References == 0 && r.first.Counts.Get(cl) == 0 && !r.isZero(cl):
+		return false
+	case r.doubt || r.spared(cl, d):
 		return false
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || dropped || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
+}
+
+// isZero tells whether a cluster reads as zeros.
+func (r *refcounter) isZero(cl qcow2.HostCluster) bool {
+	zero, err := r.img.IsZero(qcow2.Extent{Offset: r.g.HostOffset(cl), Length: r.g.ClusterSize()})
+	return zero && err == nil
 }
 
 // openBlock is the refcount block that is being changed.
@@ -379,7 +414,7 @@ func (r *refcounter) keep(cl qcow2.HostCluster) bool {
 	if _, fresh := r.o.fresh[cl]; fresh || r.ev.Reserved(cl) {
 		return true
 	}
-	return r.doubt && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
+	return (r.doubt || r.doubted && r.first.Counts.Get(cl) == 0) && cl < r.alloc.end && !r.img.IsHole(r.g.HostOffset(cl), r.g.ClusterSize())
 }
 
 // wanted tells whether the refcount of a cluster is one that was asked for: with a

@@ -15,7 +15,7 @@ func (s *session) separateData(context.Context) (changed bool, err error) {
 	if !s.losing() || !s.ev.Complete || s.snapshotsToFind() {
 		return false, nil
 	}
-	alloc := newAllocator(s.o, s.ev, s.g)
+	alloc := newAllocator(s)
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		if f.Code != check.MAP016 || f.Rest || f.Structure != check.StructDataCluster || f.Repair != check.RepairLossy || f.Extent.Length != 8 {
