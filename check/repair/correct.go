@@ -43,8 +43,9 @@ type corrector struct {
 	before imbalance
 	// known are the findings of before that may stay.
 	known map[findingPlace]bool
-	// mild tells that nothing worse than warnings was found.
+	// mild tells that nothing worse than warnings was found, and odd how much is.
 	mild bool
+	odd  int
 	// read is what trials have read so far, and limit what they may.
 	read, limit, full uint64
 
@@ -114,6 +115,7 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 	if err := c.balance(ctx); err != nil {
 		return nil, err
 	}
+	c.odd = c.oddities(c.img, c.res, c.ev, len(c.before.high))
 	c.full = c.metadataRead()
 	c.limit = trialsBytes + trialsRead*c.full
 	if err := c.listBits(ctx); err != nil {
@@ -160,10 +162,17 @@ func (c *corrector) wanted() bool {
 			severe = true
 		case f.Code == check.BMX001, f.Code == check.BMD010, f.Code == check.MAP017, f.Code == check.MAP019:
 			mild = true
+		case f.Code == check.SNP005:
+			mild = mild || c.oddNames()
 		}
 	}
 	c.mild = !severe
 	return severe || mild
+}
+
+// oddNames tells that a snapshot has a name that none has.
+func (c *corrector) oddNames() bool {
+	return slices.ContainsFunc(c.ev.Snapshots, func(s qcow2.Snapshot) bool { return len(s.ID) == 0 || oddText(s.ID) || oddText(s.Name) })
 }
 
 // bearable tells of a finding that says nothing about whether the metadata agrees: marks
@@ -230,7 +239,7 @@ func (c *corrector) tryAll(ctx context.Context) (whole bool, err error) {
 	for i := range c.list {
 		p := &c.list[i]
 		key := fmt.Sprint(uint64(p.at), p.new)
-		if c.tried[key] || bytes.Equal(p.old, p.new) {
+		if c.tried[key] || bytes.Equal(p.old, p.new) || c.saysMore(p) {
 			continue
 		}
 		c.tried[key] = true
@@ -249,6 +258,34 @@ func (c *corrector) tryAll(ctx context.Context) (whole bool, err error) {
 		}
 	}
 	return true, nil
+}
+
+// saysMore tells that a patch is of a mark that a writer sets, and nothing follows from: what it says of
+// the past, nobody else does. With the mark gone a bitmap that has missed writes would be
+// used, and refcounts would be allowed to be wrong.
+func (c *corrector) saysMore(p *patch) bool {
+	changes := func(field qcow2.HostOffset, length int, mask uint64) bool {
+		for i := range p.new {
+			at := int64(p.at) + int64(i) - int64(field)
+			if at < 0 || at >= int64(length) {
+				continue
+			}
+			if shift := 8 * (length - 1 - int(at)); uint64(p.old[i]^p.new[i])<<shift&mask != 0 {
+				return true
+			}
+		}
+		return false
+	}
+	if c.h.Version > 2 && (changes(qcow2.FieldIncompatibleFeatures, 8, uint64(qcow2.IncompatDirty|qcow2.IncompatCorrupt)) ||
+		changes(qcow2.FieldAutoclearFeatures, 8, uint64(qcow2.AutoclearBitmaps))) {
+		return true
+	}
+	for i := range c.ev.Bitmaps {
+		if changes(c.ev.Bitmaps[i].EntryOffset+qcow2.BitmapFieldFlags, 4, uint64(qcow2.BitmapInUse)) {
+			return true
+		}
+	}
+	return false
 }
 
 // maxSolutions is with how many patches that all make everything agree there is no point

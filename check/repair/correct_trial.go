@@ -73,7 +73,8 @@ func (c *corrector) try(ctx context.Context, p *patch) (oddities int, ok bool, e
 	if err != nil || !fits {
 		return 0, false, err
 	}
-	return c.oddities(img, res, ev, leaks), true, nil
+	oddities = c.oddities(img, res, ev, leaks)
+	return oddities, !c.mild || oddities <= c.odd, nil
 }
 
 // tolerates tells whether a finding may be there while everything agrees.
