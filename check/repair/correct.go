@@ -95,7 +95,7 @@ func (s *session) correct(ctx context.Context) (*patch, error) {
 		return nil, nil
 	}
 	best, err := c.search(ctx)
-	if err != nil || best == nil || !c.scoped(best) {
+	if err != nil || best == nil || !c.scoped(best) || c.resized(best) {
 		return nil, err
 	}
 	best.codes = c.codes()
@@ -286,6 +286,15 @@ func (c *corrector) saysMore(p *patch) bool {
 		}
 	}
 	return false
+}
+
+// resized tells that a patch is of the granularity of a bitmap whose table is as long as
+// for another size of the disk. The disk may have been resized: [session.fixBitmaps]
+// knows what more it takes.
+func (c *corrector) resized(p *patch) bool {
+	return c.res.Has(check.BMD004) && slices.ContainsFunc(c.ev.Bitmaps, func(b qcow2.BitmapEntry) bool {
+		return p.at == b.EntryOffset+qcow2.BitmapFieldGranularityBits
+	})
 }
 
 // maxSolutions is with how many patches that all make everything agree there is no point

@@ -209,11 +209,4 @@ func (c *corrector) listFields() {
 			field(s.EntryOffset+qcow2.SnapshotFieldL1Size, 4, c.g.L1EntriesFor(size), "l1_size of a snapshot", placeOther)
 		}
 	}
-	for i := range min(len(c.ev.Bitmaps), maxPlaces) {
-		b := &c.ev.Bitmaps[i]
-		if b.GranularityBits <= qcow2.MaxBitmapGranularity {
-			n := c.g.BitmapTableEntries(qcow2.BitmapBits(c.h.SectorAlignedSize(), uint(b.GranularityBits)))
-			field(b.EntryOffset+qcow2.BitmapFieldTableSize, 4, n, "table size of bitmap "+check.Escape(b.Name), placeBitmaps)
-		}
-	}
 }
