@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 
@@ -91,3 +92,22 @@ func (e *Evidence) Uses(clusters []qcow2.HostCluster) (uses []Use, cut bool, err
 
 // Tables is how many L2 tables there are.
 func (e *Evidence) Tables() uint64 { return uint64(len(e.run.tables)) }
+
+// nearUnowned tells whether a cluster with a reference too many is a bit away from one
+// that nothing refers to: what leads to it has most likely a flipped bit, and while
+// nobody knows which entry it is the refcount stays.
+func (c *run) nearUnowned(f *Finding) bool {
+	if f.Cluster == nil || f.Count > usesKept {
+		return false
+	}
+	for cl := *f.Cluster; cl < *f.Cluster+qcow2.HostCluster(f.Count); cl++ {
+		for bit := range 56 - c.g.ClusterBits {
+			other := cl ^ 1<<bit
+			i, found := slices.BinarySearchFunc(c.unowned, other, func(u unowned, at qcow2.HostCluster) int { return cmp.Compare(u.first, at) })
+			if found || i > 0 && other < c.unowned[i-1].first+qcow2.HostCluster(c.unowned[i-1].n) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -61,6 +61,7 @@ type patch struct {
 	what     string // that the bytes are
 	kind     placeKind
 	whole    bool         // not one bit but a field
+	tail     bool         // bits behind the last one of a bitmap, which stay as they are
 	codes    []check.Code // of what it settles
 }
 
@@ -95,7 +96,7 @@ func (s *session) correct(ctx context.Context) (*patch, error) {
 		return nil, nil
 	}
 	best, err := c.search(ctx)
-	if err != nil || best == nil || !c.scoped(best) || c.resized(best) {
+	if err != nil || best == nil || !c.scoped(best) || c.resized(best) || best.tail {
 		return nil, err
 	}
 	best.codes = c.codes()
@@ -137,6 +138,11 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 		for i := range c.found {
 			c.opts.sizeOpen = c.opts.sizeOpen || c.found[i].at&^7 == qcow2.FieldSize
 		}
+		if len(c.found) > 1 && len(c.before.low) <= fewWrong {
+			for _, d := range c.before.low {
+				c.opts.open = append(c.opts.open, d.cluster)
+			}
+		}
 		return nil, err
 	}
 	return &best.patch, nil
@@ -160,7 +166,7 @@ func (c *corrector) wanted() bool {
 		case bearable(f), f.Severity == check.Note, f.Code == check.REF006:
 		case f.Code == check.MAP020, f.Code == check.REF009, f.Severity == check.InDoubt, f.Severity == check.Corruption:
 			severe = true
-		case f.Code == check.BMX001, f.Code == check.BMD010, f.Code == check.MAP017, f.Code == check.MAP019:
+		case f.Code == check.BMD010, f.Code == check.MAP017, f.Code == check.MAP019:
 			mild = true
 		case f.Code == check.SNP005:
 			mild = mild || c.oddNames()

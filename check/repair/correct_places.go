@@ -405,7 +405,8 @@ func (w *entryBits) tables() {
 }
 
 // tail lists the only bit that is set behind the last one of a bitmap, if there is but
-// one: it is as likely to have come there as what says how long the bitmap is.
+// one: it is as likely to have come there as what says how long the bitmap is. It is not
+// cleared, see BMX001.
 func (w *entryBits) tail(f *check.Finding) {
 	if f.Extent.Length > w.g.ClusterSize() {
 		return
@@ -426,9 +427,13 @@ func (w *entryBits) tail(f *check.Finding) {
 		}
 	}
 	if at >= 0 {
-		w.list = append(w.list, patch{at: f.Extent.Offset + qcow2.HostOffset(at), old: raw[at : at+1], new: []byte{raw[at] ^ 1<<bit}, what: "data of a bitmap", kind: placeBitmaps})
+		w.list = append(w.list, patch{at: f.Extent.Offset + qcow2.HostOffset(at), old: raw[at : at+1], new: []byte{raw[at] ^ 1<<bit}, what: "data of a bitmap", kind: placeBitmaps, tail: true})
 	} else if len(raw) > 0 {
+		n := len(w.list)
 		w.flip(f.Extent.Offset, 1, "data of a bitmap", placeBitmaps)
+		for i := range w.list[n:] {
+			w.list[n+i].tail = true
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Scope says which findings a repair is for.
@@ -74,6 +75,8 @@ type Options struct {
 	turned  *patch
 	// sizeOpen tells that it may be the size of the disk that is wrong.
 	sizeOpen bool
+	// open are clusters with a reference too many, which may be the wrong one.
+	open []qcow2.HostCluster
 }
 
 func (o *Options) scope() Scope {

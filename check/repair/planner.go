@@ -123,7 +123,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		changed := false
 		if round == 0 {
 			p.turned, err = s.correct(ctx)
-			p.sizeOpen = opts.sizeOpen
+			p.sizeOpen, p.open = opts.sizeOpen, opts.open
 			changed = p.turned != nil
 		}
 		if err == nil && !changed && round == 0 {

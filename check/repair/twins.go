@@ -19,6 +19,10 @@ func (s *session) findTwins(ctx context.Context) error {
 	if s.losing() || s.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
 		return nil // refcounts that a writer has not written yet say nothing
 	}
+	s.twins = make(map[qcow2.HostCluster]bool)
+	for _, cl := range s.opts.open {
+		s.twins[cl] = true
+	}
 	im, err := balanceOf(ctx, s.opts, s.ev)
 	if err != nil || len(im.low) == 0 || len(im.high) == 0 || len(s.ev.Doubts) == 0 && len(im.low)+len(im.high) > fewWrong {
 		return err
@@ -27,9 +31,6 @@ func (s *session) findTwins(ctx context.Context) error {
 	for _, d := range im.low {
 		for bit := range 56 - int(s.g.ClusterBits) {
 			if lacking[d.cluster^1<<bit] {
-				if s.twins == nil {
-					s.twins = make(map[qcow2.HostCluster]bool)
-				}
 				s.twins[d.cluster] = true
 				break
 			}
