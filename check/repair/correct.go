@@ -116,7 +116,9 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 	if err := c.balance(ctx); err != nil {
 		return nil, err
 	}
-	c.odd = c.oddities(c.img, c.res, c.ev, len(c.before.high))
+	if c.mild && c.img.GeometryOK {
+		c.odd = c.oddities(c.img, c.res, c.ev, len(c.before.high))
+	}
 	c.full = c.metadataRead()
 	c.limit = trialsBytes + trialsRead*c.full
 	if err := c.listBits(ctx); err != nil {
