@@ -55,6 +55,10 @@ type Options struct {
 	// Progress is told how far the check has come, from one goroutine at a
 	// time. The default is nil.
 	Progress func(Progress)
+	// Reject is asked about each finding, from one goroutine at a time; the check
+	// ends early, with [ErrRejected], when it is true of one. The default is nil:
+	// the check goes to its end.
+	Reject func(*Finding) bool
 }
 
 // SiblingKind tells what the image uses another file for.
@@ -260,7 +264,9 @@ func (e *PassError) Error() string {
 
 func (c *run) runPass(p pass) (err error) {
 	defer func() {
-		if r := recover(); r != nil {
+		if r := recover(); r == ErrRejected {
+			err = ErrRejected
+		} else if r != nil {
 			err = &PassError{Pass: p.name, Cause: r, Stack: debug.Stack()}
 		}
 	}()

@@ -101,6 +101,8 @@ func (c *run) settleRepairs(all []Finding) {
 			f.Repair = RepairNone // without it nothing would explain the wiped table
 		case lost && f.Code == HDR006:
 			f.Repair = RepairReattach // while it may be due to this that the table is lost
+		case f.Code == REF005 && len(c.doubts) > 0 && c.nearUnowned(f):
+			f.Repair = RepairLossy // it tells which reference is the wrong one
 		case broken && f.Code == SNP003,
 			// A table that is lost may have been lost to a pointer that leads to data.
 			len(c.lostTables) > 0 && (f.Code == MAP005 || f.Code == MAP009 || f.Code == MAP012),

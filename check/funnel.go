@@ -28,7 +28,8 @@ type funnel struct {
 	isPart bool
 	// stale tells that nobody relies on the bitmaps: nothing in them is worse than
 	// that they are stale.
-	stale bool
+	stale  bool
+	reject func(*Finding) bool // see [Options.Reject]; nil for parts
 }
 
 // codeState is what a funnel knows of one code.
@@ -46,7 +47,7 @@ type codeState struct {
 
 func newFunnel(opts *Options, g qcow2.Geometry) *funnel {
 	f := &funnel{max: opts.MaxFindings, places: opts.MaxPlaces, cluster: g.ClusterSize(), extended: g.ExtendedL2,
-		byCode: make(map[Code]*codeState), shut: make([]atomic.Bool, len(catalog))}
+		byCode: make(map[Code]*codeState), shut: make([]atomic.Bool, len(catalog)), reject: opts.Reject}
 	if f.max <= 0 {
 		f.max = DefaultMaxFindings
 	}
@@ -88,6 +89,9 @@ func (f *funnel) report(x Finding) { f.take(f.of(x.Code), &x) }
 
 func (f *funnel) take(s *codeState, x *Finding) {
 	f.fill(s, x)
+	if f.reject != nil && f.reject(x) {
+		panic(ErrRejected)
+	}
 	x.Rest = x.Rest || s.shut.Load()
 	if f.join(s, x) {
 		return

@@ -249,7 +249,8 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Find
 
 	second, err := work(t.Context(), o, o.size, opts)
 	require.NoError(t, err)
-	if !kept || !onlyFrees(plan, second) {
+	// What was left may be one bit that only shows when the rest is in order.
+	if second.turned == nil && (!kept || !onlyFrees(plan, second)) {
 		assert.Empty(t, editsOf(second), "a second repair finds nothing to do")
 	}
 	assert.Equal(t, o.size, second.NewSize)

@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
@@ -21,7 +22,11 @@ const (
 var words = map[check.Code]word{
 	check.MAP001: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ qcow2.L1Entry(e).Reserved() },
 	check.MAP005: func(s *session, f *check.Finding, e uint64) uint64 {
-		return e &^ qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
+		r := qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
+		if bits.OnesCount64(r) > 1 && !s.losing() || s.h.Version == 2 && looksLikeVersion3(s.img.Head()) {
+			return e // what stands there is most likely another kind of entry
+		}
+		return e &^ r
 	},
 	// Only those that read as zeros are safe: nothing is read from their place.
 	check.MAP006: func(s *session, f *check.Finding, e uint64) uint64 { return bitZero },
@@ -31,7 +36,12 @@ var words = map[check.Code]word{
 		}
 		return bitZero
 	},
-	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ bitCopied },
+	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 {
+		if !decompresses(s.img, qcow2.L2Entry(e)) {
+			return e // it may be that it is not compressed at all
+		}
+		return e &^ bitCopied
+	},
 	check.MAP012: (*session).separateSubclusters,
 	// The bitmap of a compressed entry.
 	check.MAP013: func(s *session, f *check.Finding, e uint64) uint64 { return 0 },

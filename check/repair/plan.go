@@ -2,6 +2,7 @@ package repair
 
 import (
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Stage says when an edit is written. Between two stages everything is flushed.
@@ -45,6 +46,12 @@ type Plan struct {
 	Lost []string
 	// LostGuest are the guest ranges among them.
 	LostGuest []GuestRange
+	// turned is the one bit, or field, with which everything agreed, or nil.
+	turned *patch
+	// sizeOpen tells that it may be the size of the disk that is wrong.
+	sizeOpen bool
+	// open are clusters with a reference too many, which may be the wrong one.
+	open []qcow2.HostCluster
 	// Left are codes of findings that are left, and that a repair with one more
 	// option would settle, each with that option.
 	Left []Advice

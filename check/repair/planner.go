@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,8 @@ type session struct {
 	said *proof.Declared
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
+	// twins are clusters that nothing is written about, see findTwins.
+	twins map[qcow2.HostCluster]bool
 }
 
 // fixer decides on what to change, and tells whether it has.
@@ -101,27 +102,37 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var lost []lostThing
 	var origin []check.SnapshotRef
 	var said proof.Declared
+	var twins map[qcow2.HostCluster]bool
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
 			return nil, err
 		}
 		o.bits = img.Geometry.ClusterBits
-		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
-			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, NoBacking: opts.NoBacking,
-		})
+		res, ev, err := check.Inspect(ctx, img, opts.checkOptions())
 		if err != nil {
 			return nil, err
 		}
 		if round == 0 {
 			p.Before, first, header = res, ev, img.Header
-		} else if grown(p.Before, res, &header, &img.Header) {
+		} else if p.turned == nil && grown(p.Before, res, &header, &img.Header) {
 			return nil, errGrown
 		}
 		p.After = res
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first}
-		changed, err := s.fix(ctx)
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first, twins: twins}
+		changed := false
+		if round == 0 {
+			p.turned, err = s.correct(ctx)
+			p.sizeOpen, p.open = opts.sizeOpen, opts.open
+			changed = p.turned != nil
+		}
+		if err == nil && !changed && round == 0 {
+			err = s.findTwins(ctx)
+			twins = s.twins
+		}
+		if err == nil && !changed {
+			changed, err = s.fix(ctx)
+		}
 		if err != nil {
 			return nil, err
 		}
