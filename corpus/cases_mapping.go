@@ -55,6 +55,8 @@ func mappingCasesIn(bits uint32) []Case {
 			check.MAP004, L1Entry(0), ClearBits(L1Entry(0), copied)).inAllSizes(),
 		one("mapping/l1-copied-set", "an L2 table that a snapshot shares, said to be the disk's own: a write would change the snapshot", snapshot,
 			check.MAP004, L1Entry(0), SetBits(L1Entry(0), copied)).inAllSizes(),
+		one("mapping/l1-copied-empty-snapshot", "an entry of a snapshot's L1 table that names no table, but has COPIED set: QEMU aborts when the snapshot is deleted", snapshot,
+			check.MAP004, SnapshotL1Entry("1", 2), SetBits(SnapshotL1Entry("1", 2), copied)).inAllSizes(),
 		one("mapping/l2-reserved-low", "a low bit of an L2 entry", base, check.MAP005, entry, SetBits(entry, 1<<5)).inAllSizes(),
 		one("mapping/l2-reserved-high", "a high bit of an L2 entry", base, check.MAP005, entry, SetBits(entry, 1<<56)),
 		one("mapping/l2-zero-flag-v2", "a zero cluster in a version 2 image, where there are none", v2, check.MAP005, entry, SetBits(entry, 1)),
