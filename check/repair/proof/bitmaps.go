@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 
+	"strings"
+
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -150,16 +152,23 @@ func (p *prover) sound(b *bitmap) bool {
 // givenUp tells that what a bitmap had is not relied on any more: it is removed, or has
 // another table.
 func (p *prover) givenUp(name string) bool {
-	was := list(p.was)
-	is := list(p.is)
-	for i := range is {
-		for k := range was {
-			if check.Escape(is[i].Name) == name && is[i].TableOffset == was[k].TableOffset {
-				return false
+	if strings.HasSuffix(name, "…") {
+		return false // it is cut, and could be any that begins like it
+	}
+	if p.kept == nil {
+		tables := make(map[qcow2.HostOffset]struct{})
+		for _, b := range list(p.was) {
+			tables[b.TableOffset] = struct{}{}
+		}
+		p.kept = make(map[string]struct{})
+		for _, b := range list(p.is) {
+			if _, same := tables[b.TableOffset]; same {
+				p.kept[check.Escape(b.Name)] = struct{}{}
 			}
 		}
 	}
-	return true
+	_, kept := p.kept[name]
+	return !kept
 }
 
 // superset tells whether a bitmap has every bit of what it was, behind its last one,

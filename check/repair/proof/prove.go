@@ -14,6 +14,8 @@ import (
 
 // prover compares the image that there is with the one that there would be.
 type prover struct {
+	kept map[string]struct{} // bitmaps, by escaped name, that have a table as before; see givenUp
+
 	ctx     context.Context
 	plan    *Plan
 	allowed Allowed
