@@ -47,6 +47,8 @@ func fileCasesIn(bits uint32) []Case {
 			Set(CryptoHeader().At(luksSlotsAt+40, 4), 1<<24)),
 		one("encryption/not-encrypted", "one bit of crypt_method says that the data is encrypted, and it is not", base, check.CRY003, HeaderField(qcow2.FieldCryptMethod),
 			Set(HeaderField(qcow2.FieldCryptMethod), 1)).inAllSizes(),
+		one("encryption/not-encrypted-and-padding", "the same, and padding of the header that is not zero", base, check.CRY003, HeaderField(qcow2.FieldCryptMethod),
+			Set(HeaderField(qcow2.FieldCryptMethod), 1), Set(Bytes(106, 1), 1)).and(check.HDR017, Place{}),
 		missing,
 		one("file/cut-short", "the end of the file is missing, and the data of three clusters with it", base, check.FIL001, Place{}, Truncate(Data(5<<bits), 0)).
 			and(check.MAP007, L2Entry(5<<bits)).and(check.MAP007, L2Entry(32<<bits)).inAllSizes(),
@@ -62,6 +64,8 @@ func fileCasesIn(bits uint32) []Case {
 		one("backing/format-unknown", "the recorded format of the backing file is none that QEMU knows", backed("unknown.raw", "rax"),
 			check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)),
 		one("backing/format-wrong", "the backing file is recorded as qcow2, and is raw", backed("wrong.raw", "qcow2"), check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)),
+		one("backing/format-wrong-and-padding", "the same, and padding of the header that is not zero", backed("wrong-too.raw", "qcow2"), check.CHN003,
+			ExtensionOf(qcow2.ExtBackingFormat), Set(Bytes(106, 1), 1)).and(check.HDR017, Place{}),
 		one("backing/format-raw", "the backing file is recorded as raw, and is a qcow2 image: the guest sees its tables",
 			Spec{Size: 8 * mib, Backing: &Backing{Name: "tables.qcow2", Format: "raw", Image: &Spec{Size: 8 * mib}}}, check.CHN003, ExtensionOf(qcow2.ExtBackingFormat)).mild(check.Warning),
 		gone, noFormat, unreadable, block, limit,
