@@ -118,7 +118,7 @@ func TestRepairCorpus(t *testing.T) {
 				again, code, _ := repairJSON(t, append(flags, "-r", path)...)
 				if again.Repair.Edits != 0 {
 					// The data of what was given up was kept, and is a leak from then on.
-					assert.NotEqual(t, int(exitSound), leftCode, "what was kept was said")
+					assert.True(t, len(done.Repair.Lost) > 0 || leftCode != int(exitSound), "what was kept was said")
 					assert.Equal(t, exitSound, exitCode(code))
 					code, _, errs = runIn("undo", path)
 					require.Zero(t, code, "%s", errs)
