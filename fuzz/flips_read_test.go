@@ -114,7 +114,7 @@ func readImage(s *corpus.Store, siblings map[string]*corpus.Store, like *reading
 		b := bitmapReading{name: info.Name, state: info.State, granularity: info.GranularityBits}
 		if b.usable() {
 			e := info.Entry()
-			m, err := img.Bitmap(&e)
+			m, err := img.BitmapUnchecked(&e)
 			if err != nil {
 				b.fails = true
 			} else {

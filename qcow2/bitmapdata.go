@@ -19,11 +19,36 @@ const (
 	// BitmapUnknownKind: the bitmap is not for dirty tracking, or has extra
 	// data and is not marked as usable by who does not know it.
 	BitmapUnknownKind
-	// BitmapGranularity: granularity_bits is above 63.
+	// BitmapGranularity: granularity_bits is above 63, or, for
+	// [Image.BitmapByName], not within QEMU's limits.
 	BitmapGranularity
 	// BitmapTablePlace: the table's offset is 0 or not aligned to a cluster,
 	// or the table lies past the end of the file.
 	BitmapTablePlace
+	// BitmapStale: the image was written to by software that knows no bitmaps
+	// (autoclear bit 0 is clear), so that the bitmap does not say what it changed.
+	BitmapStale
+	// BitmapVersion2: the image is of version 2, where nothing would tell that it
+	// was written to by software that knows no bitmaps.
+	BitmapVersion2
+	// BitmapUnknownImage: the image is of an unknown version, or has an unknown
+	// incompatible feature.
+	BitmapUnknownImage
+	// BitmapTwoLists: there are two bitmaps extensions that differ.
+	BitmapTwoLists
+	// BitmapDirectoryFault: the bitmaps extension or the directory is damaged, so that
+	// QEMU refuses the image, and its entries may be another's.
+	BitmapDirectoryFault
+	// BitmapNotListed: the bitmap is not among those that can be found, but more may
+	// have been lost with the list.
+	BitmapNotListed
+	// BitmapDuplicate: there are Count bitmaps of this name.
+	BitmapDuplicate
+	// BitmapName: the bitmap's name is one that QEMU does not take, or loses.
+	BitmapName
+	// BitmapTableLength: the table does not have as many entries as the virtual size
+	// demands.
+	BitmapTableLength
 	// BitmapTooLarge: for the virtual size the bitmap would take more than
 	// MaxBitmapPhysicalSize.
 	BitmapTooLarge
@@ -42,15 +67,24 @@ const (
 )
 
 var bitmapProblemTexts = [...]string{
-	BitmapUnsaved:     "it was in use when the image was last closed",
-	BitmapUnknownKind: "it is of an unknown kind",
-	BitmapGranularity: "its granularity is out of range",
-	BitmapTablePlace:  "its table is at an impossible place",
-	BitmapTooLarge:    "it is too large",
-	BitmapTableShort:  "its table is too short for the virtual size",
-	BitmapEntryBits:   "reserved bits are set",
-	BitmapEntryOffset: "the cluster is at an impossible place",
-	BitmapUnreadable:  "it cannot be read",
+	BitmapUnsaved:        "it was in use when the image was last closed",
+	BitmapUnknownKind:    "it is of an unknown kind",
+	BitmapGranularity:    "its granularity is out of range",
+	BitmapTablePlace:     "its table is at an impossible place",
+	BitmapStale:          "the image was written to by software that does not know bitmaps",
+	BitmapVersion2:       "the image is of version 2, where bitmaps cannot be relied on",
+	BitmapUnknownImage:   "the image is of an unknown version, or needs an unknown feature",
+	BitmapTwoLists:       "the image has two lists of bitmaps, which differ",
+	BitmapDirectoryFault: "the list of bitmaps is damaged",
+	BitmapNotListed:      "it is not in what can be read of the list of bitmaps, which may have lost it",
+	BitmapDuplicate:      "another bitmap has the same name",
+	BitmapName:           "QEMU does not take its name",
+	BitmapTableLength:    "its table does not fit the virtual size",
+	BitmapTooLarge:       "it is too large",
+	BitmapTableShort:     "its table is too short for the virtual size",
+	BitmapEntryBits:      "reserved bits are set",
+	BitmapEntryOffset:    "the cluster is at an impossible place",
+	BitmapUnreadable:     "it cannot be read",
 }
 
 func (p BitmapProblem) String() string {
@@ -70,10 +104,13 @@ type BitmapError struct {
 	Err   error
 }
 
-func (e *BitmapError) Error() string {
-	s := "cannot read the bitmap: " + e.Problem.String()
+func (e *BitmapError) Error() string { return "cannot read the bitmap: " + e.reason() }
+
+// reason tells what is wrong, without saying that it cannot be read for that.
+func (e *BitmapError) reason() string {
+	s := e.Problem.String()
 	if e.Problem > BitmapTooLarge {
-		s = fmt.Sprintf("cannot read the bitmap at table entry %d: %v", e.Index, e.Problem)
+		s = fmt.Sprintf("table entry %d: %v", e.Index, e.Problem)
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
@@ -100,10 +137,15 @@ type Bitmap struct {
 	entries uint64 // that the table must have
 }
 
-// Bitmap gives the content of the bitmap that a directory entry describes. As
-// QEMU does it tracks the virtual size rounded down to whole sectors. The
+// BitmapUnchecked gives the content of the bitmap that a directory entry describes,
+// for a program that examines images: whether the content may be used is not asked.
+// It is as good as any where the image was written to by software that knows no
+// bitmaps, and whoever copies only what such a bitmap calls dirty loses data; a
+// program that makes backups takes [Image.BitmapByName].
+//
+// As QEMU does it tracks the virtual size rounded down to whole sectors. The
 // error, a [*BitmapError], says why content is not to be had at all.
-func (img *Image) Bitmap(e *BitmapEntry) (*Bitmap, error) {
+func (img *Image) BitmapUnchecked(e *BitmapEntry) (*Bitmap, error) {
 	b := &Bitmap{img: img, entry: *e, size: img.Header.SectorAlignedSize()}
 	g := img.Geometry
 	fail := func(p BitmapProblem) (*Bitmap, error) {
@@ -265,20 +307,27 @@ func (b *Bitmap) unstored(first, end uint64, ones bool, yield func(piece, error)
 
 // cluster reads the cluster that the table entry at index names.
 func (b *Bitmap) cluster(index uint64, e BitmapTableEntry, buf []byte) error {
+	p, err := b.entryProblem(e), error(nil)
+	if p == 0 {
+		if err = b.img.ReadAt(buf, e.Offset()); err == nil {
+			return nil
+		}
+		p = BitmapUnreadable
+	}
+	return &BitmapError{Problem: p, Index: index, Count: 1, Entry: e, Err: err}
+}
+
+// entryProblem tells what is wrong with a table entry by itself, 0 where nothing is.
+func (b *Bitmap) entryProblem(e BitmapTableEntry) BitmapProblem {
 	g := b.img.Geometry
-	fail := func(p BitmapProblem, err error) error {
-		return &BitmapError{Problem: p, Index: index, Count: 1, Entry: e, Err: err}
-	}
 	switch at := e.Offset(); {
+	case e == 0, e == AllOnesEntry:
 	case e.ReservedLow()|e.ReservedHigh() != 0, e.AllOnes():
-		return fail(BitmapEntryBits, nil)
+		return BitmapEntryBits
 	case !g.Aligned(at), g.PastEnd(at, g.ClusterSize(), b.img.size):
-		return fail(BitmapEntryOffset, nil)
+		return BitmapEntryOffset
 	}
-	if err := b.img.ReadAt(buf, e.Offset()); err != nil {
-		return fail(BitmapUnreadable, err)
-	}
-	return nil
+	return 0
 }
 
 // bit is the first bit that the table entry at index stands for.

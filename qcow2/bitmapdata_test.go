@@ -65,7 +65,7 @@ func TestBitmapLikeQEMU(t *testing.T) {
 			daemon.Quit()
 
 			img, _ := openImage(t, path)
-			b, err := img.Bitmap(openBitmaps(t, img)["b"])
+			b, err := img.BitmapUnchecked(openBitmaps(t, img)["b"])
 			require.NoError(t, err)
 			assert.EqualValues(t, tc.granularity, b.Granularity())
 			digest, err := b.Digest()
@@ -116,7 +116,7 @@ func TestBitmapTailLikeQEMU(t *testing.T) {
 	wantDirty := daemon.DirtyExtents("", "b")
 	daemon.Quit()
 
-	b, err := img.Bitmap(entry)
+	b, err := img.BitmapUnchecked(entry)
 	require.NoError(t, err)
 	digest, err := b.Digest()
 	require.NoError(t, err)
@@ -182,7 +182,7 @@ func TestBitmapDirty(t *testing.T) {
 			f, e := bitmapFile(tc.size, words(tc.table...))
 			f.parts[10<<12] = stored
 			f.size -= 100
-			b, err := f.open(t).Bitmap(e)
+			b, err := f.open(t).BitmapUnchecked(e)
 			require.NoError(t, err)
 			assert.Equal(t, tc.want, dirtyOf(t, b))
 
@@ -226,7 +226,7 @@ func TestBitmapErrors(t *testing.T) {
 				f, e := bitmapFile(per, words(1))
 				img := f.open(t)
 				tc.change(e, &img.Header)
-				_, err := img.Bitmap(e)
+				_, err := img.BitmapUnchecked(e)
 				var be *qcow2.BitmapError
 				require.ErrorAs(t, err, &be)
 				assert.Equal(t, tc.problem, be.Problem)
@@ -248,7 +248,7 @@ func TestBitmapErrors(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			f, e := bitmapFile(3*per, words(1, tc.entry, 1))
 			f.bad = []qcow2.Extent{{Offset: 20 << 12, Length: 1}}
-			b, err := f.open(t).Bitmap(e)
+			b, err := f.open(t).BitmapUnchecked(e)
 			require.NoError(t, err)
 			_, err = b.Digest()
 			want := qcow2.BitmapError{Problem: tc.problem, Index: 1, Count: 1, Entry: qcow2.BitmapTableEntry(tc.entry)}
@@ -266,7 +266,7 @@ func TestBitmapErrors(t *testing.T) {
 	}
 	t.Run("table too short", func(t *testing.T) {
 		f, e := bitmapFile(3*per, words(1))
-		b, err := f.open(t).Bitmap(e)
+		b, err := f.open(t).BitmapUnchecked(e)
 		require.NoError(t, err)
 		n, err := b.DirtyBytes()
 		requireBitmapError(t, qcow2.BitmapError{Problem: qcow2.BitmapTableShort, Index: 1, Count: 2}, err)
@@ -277,7 +277,7 @@ func TestBitmapErrors(t *testing.T) {
 		table[0], table[700], table[1499] = 1, 1, 1
 		f, e := bitmapFile(1500*per, words(table...))
 		f.bad = []qcow2.Extent{{Offset: 3<<12 + 8, Length: 8}}
-		b, err := f.open(t).Bitmap(e)
+		b, err := f.open(t).BitmapUnchecked(e)
 		require.NoError(t, err)
 		var got []qcow2.DirtyExtent
 		for x, err := range b.Dirty() {
@@ -290,7 +290,7 @@ func TestBitmapErrors(t *testing.T) {
 	})
 	t.Run("cluster size unknown", func(t *testing.T) {
 		f := newFile(qcow2.Header{ClusterBits: 40}, 4096)
-		_, err := f.open(t).Bitmap(bitmapEntry("b"))
+		_, err := f.open(t).BitmapUnchecked(bitmapEntry("b"))
 		require.ErrorIs(t, err, qcow2.ErrGeometry)
 	})
 }
@@ -315,7 +315,7 @@ func BenchmarkBitmapDigest(b *testing.B) {
 			f, e := bitmapFile(entries*(16<<20), bytes.Repeat(words(value), entries))
 			f.parts[10<<12] = nil
 			f.size = 1 << 30
-			bitmap, err := f.open(b).Bitmap(e)
+			bitmap, err := f.open(b).BitmapUnchecked(e)
 			require.NoError(b, err)
 			b.ReportAllocs()
 			for b.Loop() {

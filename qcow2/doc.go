@@ -36,7 +36,7 @@
 //	   ActiveDisk, SnapshotDisk ─▶ Disk      ReadAt, Map, VMState
 //	   ReadSnapshotTable ─▶ SnapshotTable    of Snapshot
 //	   ReadBitmapDirectory ─▶ BitmapDirectory of BitmapEntry
-//	   Bitmap(entry) ─▶ Bitmap               Dirty, DirtyBytes, Digest
+//	   BitmapByName(name) ─▶ Bitmap          Dirty, DirtyBytes, Digest
 //	   ReadL1, ScanTable ─▶ TableScan        any table of 64-bit entries
 //
 // An [Image] holds the header and nothing else; each structure is read when it

@@ -2,6 +2,7 @@ package qcow2_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"log"
 
@@ -53,7 +54,7 @@ func Example() {
 	// 0x20000 bytes at 0x20000: unallocated
 }
 
-func ExampleReadBitmapDirectory() {
+func ExampleImage_BitmapByName() {
 	file := exampleImage()
 	// A directory with one bitmap, whose table says: all dirty.
 	const directory, table = 4 * 65536, 5 * 65536
@@ -65,25 +66,33 @@ func ExampleReadBitmapDirectory() {
 	size := copy(file[directory:], entry.Encode())
 	copy(file[table:], words(uint64(qcow2.AllOnesEntry)))
 	ext := qcow2.BitmapsExtension{NbBitmaps: 1, DirectorySize: uint64(size), DirectoryOffset: directory}
+	binary.BigEndian.PutUint64(file[qcow2.FieldAutoclearFeatures:], uint64(qcow2.AutoclearBitmaps))
 	copy(file[qcow2.HeaderLengthCompression:], qcow2.EncodeExtension(qcow2.ExtBitmaps, ext.Encode()))
 
 	img, err := qcow2.Open(bytes.NewReader(file), int64(len(file)))
 	if err != nil {
 		log.Fatal(err)
 	}
-	found := img.Extension(qcow2.ExtBitmaps)
-	for _, e := range qcow2.ReadBitmapDirectory(img, qcow2.DecodeBitmapsExtension(found.Data)).Entries {
-		bitmap, err := img.Bitmap(&e)
-		if err != nil {
-			log.Fatal(err)
-		}
-		for x, err := range bitmap.Dirty() {
-			if err != nil {
-				log.Fatal(err)
-			}
-			fmt.Printf("%s: %#x bytes from %v on\n", e.Name, x.Length, x.Start)
-		}
+	bitmap, err := img.BitmapByName("backup-7")
+	if err != nil {
+		log.Fatal(err) // a full backup is needed
 	}
+	for x, err := range bitmap.Dirty() {
+		if err != nil {
+			log.Fatal(err) // or take the range for dirty
+		}
+		fmt.Printf("copy %#x bytes from %v on\n", x.Length, x.Start)
+	}
+
+	// Software that knows no bitmaps writes to the image, and clears the autoclear
+	// features that it does not know: what it wrote is in no bitmap.
+	binary.BigEndian.PutUint64(file[qcow2.FieldAutoclearFeatures:], 0)
+	if img, err = qcow2.Open(bytes.NewReader(file), int64(len(file))); err != nil {
+		log.Fatal(err)
+	}
+	_, err = img.BitmapByName("backup-7")
+	fmt.Println(err)
 	// Output:
-	// backup-7: 0x40000 bytes from 0x0 on
+	// copy 0x40000 bytes from 0x0 on
+	// bitmap "backup-7" must not be used: the image was written to by software that does not know bitmaps
 }

@@ -70,7 +70,7 @@ func addContent(img *qcow2.Image, info *check.BitmapInfo, d *report.BitmapDetail
 		return nil
 	}
 	entry := info.Entry()
-	b, err := img.Bitmap(&entry)
+	b, err := img.BitmapUnchecked(&entry)
 	if be, ok := errors.AsType[*qcow2.BitmapError](err); ok && be.Problem == qcow2.BitmapUnsaved {
 		return nil
 	}
