@@ -76,4 +76,30 @@ var siblingRules = []Rule{
 			"file was converted or exchanged, or the record was wrong from the start.",
 		Do: "Find out which of the two is right. `qemu-img rebase -u -b FILE -F FORMAT IMAGE` sets the record; it " +
 			"changes no data, but with a wrong format the guest sees something else than before."},
+	{Code: CHN004, Severity: Note, Structure: StructBackingFile, Repair: RepairNone,
+		Title: "the backing file is not as long as the disk (--chain)",
+		Spec:  "Header, backing_file_offset",
+		Why: "The disk in the backing file and the disk of the image differ in length. Where the backing file is " +
+			"shorter, what lies past its end reads as zeros, as it does after the image was enlarged. Where it is " +
+			"longer, its end cannot be seen through the image. Both are legitimate, and both also happen when the " +
+			"backing file was exchanged or cut short.",
+		Do: "Nothing, if the disk was resized after the overlay was made. Otherwise find out whether the backing file " +
+			"is the one that the image was made on."},
+	{Code: CHN005, Severity: Trouble, Structure: StructBackingFile, Repair: RepairNone,
+		Title: "another program writes to the backing file",
+		Spec:  "QEMU: block/file-posix.c, image locking",
+		Why: "An overlay holds what differs from its backing file. If something writes to the backing file, the " +
+			"disk of the overlay changes with it and no longer fits together. Most often a VM was started from the " +
+			"base image of others. A block commit into the base by the VM that has the whole chain open is in order.",
+		Do: "Stop whatever writes to the backing file; QEMU does not open the overlay until then. What the overlays " +
+			"hold is only good for the state that the base had when they were made: restore that from a backup if " +
+			"the base was changed."},
+	{Code: CHN006, Severity: Trouble, Structure: StructBackingFile, Repair: RepairNone,
+		Title: "a file below the image in its chain is not sound (--chain)",
+		Spec:  "Header, backing_file_offset",
+		Why: "What the image does not hold itself comes from the files below it. One of them has been checked as " +
+			"well, and something was found in it. The finding has the severity and the count of what was found " +
+			"there; the report lists the findings of that file by themselves.",
+		Do: "Check that file by itself (`qcheck FILE`) and repair it there. Not while overlays of it are in use; a " +
+			"repair that loses no data changes nothing for its overlays, one that does changes all of their disks."},
 }

@@ -32,6 +32,9 @@ type Options struct {
 	MaxPlaces int
 	// Require lists bitmaps that must be there. The default is none.
 	Require []BitmapRequirement
+	// RequireAll requires that every bitmap of the image can be used, and that there is one.
+	// The default is false.
+	RequireAll bool
 	// Strict takes warnings for an unmet requirement. The default is false.
 	Strict bool
 	// BitmapData reads every stored cluster of bitmap data, and so finds
@@ -49,6 +52,10 @@ type Options struct {
 	// NoBacking judges the image without its backing file: nothing is said of that,
 	// and what QEMU does is predicted as if it were there. The default is false.
 	NoBacking bool
+	// Chain reports a backing file that is not named by the path of a local file, so that
+	// nobody takes a chain for checked that was not followed to its end. The default is
+	// false: nothing is said of such names. Package chain follows a whole chain.
+	Chain bool
 	// Live tells that another process has the image open for writing, so that
 	// findings are provisional. The default is false.
 	Live bool
@@ -78,6 +85,12 @@ type MisplacedSibling interface {
 	Sibling
 	// Misplaced says why, in a clause; empty where QEMU finds it.
 	Misplaced() string
+}
+
+// LiveSibling is a [Sibling] that another program may be writing to.
+type LiveSibling interface {
+	Sibling
+	Live() bool
 }
 
 // Progress tells how far a check has come.

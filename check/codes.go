@@ -132,6 +132,9 @@ const (
 	CHN001 Code = "CHN001"
 	CHN002 Code = "CHN002"
 	CHN003 Code = "CHN003"
+	CHN004 Code = "CHN004"
+	CHN005 Code = "CHN005"
+	CHN006 Code = "CHN006"
 
 	OPN001 Code = "OPN001"
 

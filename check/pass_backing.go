@@ -40,7 +40,7 @@ func (c *run) checkBacking() error {
 		})
 		return nil
 	}
-	if c.opts.OpenSibling == nil || hasProtocol(name) && !strings.HasPrefix(name, "file:") {
+	if c.opts.OpenSibling == nil || !c.opts.Chain && hasProtocol(name) && !strings.HasPrefix(name, "file:") {
 		return nil
 	}
 	s, err := c.opts.OpenSibling(SiblingBackingFile, name, format)
@@ -49,7 +49,13 @@ func (c *run) checkBacking() error {
 		return nil
 	}
 	defer s.Close() // it was only read from
-	if is := contentFormat(s); format != "" && is != format && isContentFormat(format) {
+	if l, ok := s.(LiveSibling); ok && l.Live() {
+		c.report(Finding{
+			Code: CHN005, Severity: Warning, Extent: c.backingNameExtent(), Value: Excerpt(name),
+			Message: fmt.Sprintf(`something is writing to backing file "%s"; unless it is a commit of this chain, the image no longer fits it`, Excerpt(name)),
+		})
+	}
+	if is := ContentFormat(s); format != "" && is != format && isContentFormat(format) {
 		c.backing = fmt.Sprintf("the backing file is not in %s format", Excerpt(format))
 		what := "and its content is of no format that qcheck knows"
 		if is != "" {
@@ -72,6 +78,7 @@ func (c *run) checkBacking() error {
 func (c *run) reportBackingError(name string, err error) {
 	f := Finding{Code: CHN001, Extent: c.backingNameExtent(), Value: Excerpt(name)}
 	looked := ""
+	var loop *LoopError
 	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path != name {
 		looked = fmt.Sprintf(" (looked for %s)", Excerpt(pe.Path))
 	}
@@ -79,6 +86,13 @@ func (c *run) reportBackingError(name string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		c.backing = "the backing file is not there"
 		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, Excerpt(name), looked)
+	case errors.Is(err, ErrInUse):
+		c.backing = "another program writes to the backing file"
+		f.Code = CHN005
+		f.Message = fmt.Sprintf(`backing file "%s" is in use: %v`, Excerpt(name), err)
+	case errors.As(err, &loop):
+		c.backing = "the chain of backing files is a loop"
+		f.Message = fmt.Sprintf(`backing file "%s" is "%s", which stands on this image: the chain is a loop, and QEMU never finishes opening it`, Excerpt(name), Excerpt(loop.Again))
 	case errors.Is(err, ErrBackingLoop):
 		c.backing = "the image is its own backing file"
 		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, Excerpt(name))
@@ -116,9 +130,9 @@ func isContentFormat(format string) bool {
 	return false
 }
 
-// contentFormat tells of which format a file is by its content; "" for none that is
+// ContentFormat tells of which format a file is by its content; "" for none that is
 // known, such as raw.
-func contentFormat(s Sibling) string {
+func ContentFormat(s Sibling) string {
 	head := make([]byte, qcow2.SectorSize)
 	n, err := s.ReadAt(head, 0)
 	if n == 0 && err != nil {

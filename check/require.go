@@ -108,10 +108,19 @@ func (r BitmapRequirement) String() string {
 // sound. It relies on the findings and the bitmaps of all other passes, and
 // leaves behind the result's list of what is not met.
 func (c *run) checkRequirements() error {
+	named := make(map[string][]BitmapInfo)
+	if len(c.opts.Require) > 0 || c.opts.RequireAll {
+		for _, b := range c.res.Bitmaps {
+			named[b.Name] = append(named[b.Name], b)
+		}
+	}
 	for _, r := range c.opts.Require {
-		if why := c.unmetBitmap(r); why != "" {
+		if why := c.unmetBitmap(r, named[r.Name]); why != "" {
 			c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("%s: %s", r, why))
 		}
+	}
+	if c.opts.RequireAll {
+		c.res.Unmet = append(c.res.Unmet, c.unmetAll(named)...)
 	}
 	if n := CountFindings(c.finish()).Warnings; c.opts.Strict && n > 0 {
 		c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("no warnings: there are %d", n))
@@ -122,15 +131,26 @@ func (c *run) checkRequirements() error {
 	return nil
 }
 
-// unmetBitmap says what keeps the image from meeting a requirement; empty when
-// nothing does.
-func (c *run) unmetBitmap(r BitmapRequirement) string {
-	var there []BitmapInfo
+// unmetAll says what keeps the bitmaps of the image from being usable, all of them.
+func (c *run) unmetAll(named map[string][]BitmapInfo) (unmet []string) {
+	if len(named) == 0 {
+		return []string{"all bitmaps: there is none"}
+	}
 	for _, b := range c.res.Bitmaps {
-		if b.Name == r.Name {
-			there = append(there, b)
+		there := named[b.Name]
+		if b.EntryOffset != there[0].EntryOffset {
+			continue // it has been judged with the first of its name
+		}
+		if why := c.unmetBitmap(BitmapRequirement{Name: b.Name}, there); why != "" {
+			unmet = append(unmet, fmt.Sprintf("bitmap %s: %s", Excerpt(b.Name), why))
 		}
 	}
+	return unmet
+}
+
+// unmetBitmap says what keeps the image from meeting a requirement; empty when
+// nothing does. There are the bitmaps of its name.
+func (c *run) unmetBitmap(r BitmapRequirement, there []BitmapInfo) string {
 	lost := !c.img.GeometryOK || slices.ContainsFunc(c.doubts, func(d Doubt) bool { return d.Owner.isBitmap() })
 	switch {
 	case len(there) > 1:

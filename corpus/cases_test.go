@@ -30,6 +30,9 @@ var notAlone = map[check.Code]string{
 	check.BMD015: "the table and what it names seem nobody's",
 	check.CMP001: "found only by reading all compressed data, which is another check",
 	check.DAT003: "a matter of the folder that QEMU is started in, which an image alone does not show",
+	check.CHN004: "found only where the files below are checked as well, which is another check",
+	check.CHN005: "a matter of what other programs do, which an image does not show",
+	check.CHN006: "found only where the files below are checked as well, which is another check",
 	check.OPN001: "found only where no other finding says why QEMU refuses, which no image is known to do",
 }
 

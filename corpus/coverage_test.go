@@ -85,6 +85,9 @@ var sizesOf = map[check.Code]struct {
 var neverMet = map[check.Code]string{
 	check.CMP001: "found only by reading all compressed data",
 	check.DAT003: "a matter of the folder that QEMU is started in",
+	check.CHN004: "found only where the files below are checked as well",
+	check.CHN005: "a matter of what other programs do",
+	check.CHN006: "found only where the files below are checked as well",
 	check.OPN001: "found only where no other finding says why QEMU refuses",
 }
 

@@ -41,6 +41,9 @@ type jsonImage struct {
 	Bitmaps          []jsonBitmap   `json:"bitmaps"`
 	BitmapsOmitted   int            `json:"bitmaps-omitted,omitempty"`
 	Findings         []jsonFinding  `json:"findings"`
+
+	Chain        []jsonLayer       `json:"chain,omitzero"`
+	ChainBitmaps []jsonChainBitmap `json:"chain-bitmaps,omitzero"`
 }
 
 // jsonFailed is an image that could not be opened: there is nothing else to say
@@ -134,6 +137,7 @@ func toJSON(img *Image) any {
 			j.LeaksFixed += f.Count
 		}
 	}
+	j.Chain, j.ChainBitmaps = toChain(img.Chain, img.MaxFindings)
 	listed := check.Bounded(r.Findings, img.MaxFindings)
 	for i := range listed {
 		j.Findings = append(j.Findings, toFinding(&listed[i]))

@@ -72,6 +72,8 @@ func next(img *Image, code check.Code) string {
 		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
+	case code == check.CHN006 && img.Chain != nil:
+		parts = []string{belowAdvice(img), caution(img.Result)}
 	case code != "":
 		parts = []string{way(img, code), caution(img.Result), explainAdvice}
 	case len(img.Result.Unmet) > 0:
@@ -79,6 +81,17 @@ func next(img *Image, code check.Code) string {
 	}
 	text := strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
 	return strings.NewReplacer("{code}", string(code), "{image}", Typed(img.Name)).Replace(text)
+}
+
+// belowAdvice says what can be done about what is below an image: the lowest file first,
+// since all others stand on it.
+func belowAdvice(img *Image) string {
+	for _, l := range slices.Backward(img.Chain.Layers[1:]) {
+		if r := l.Result; r != nil && r.ExitCode() != check.ExitSound {
+			return "`qcheck " + Typed(l.Name) + "` checks the file below by itself and says what can be done"
+		}
+	}
+	return ""
 }
 
 // nextAfter is the last line after a repair, or after its plan.

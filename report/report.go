@@ -21,6 +21,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/chain"
 )
 
 // Format names a way to write a report.
@@ -69,6 +70,9 @@ type Image struct {
 	// at most once, and only for an image whose advice is written. The default, nil,
 	// leaves it open.
 	Try func() *Trial
+	// Chain is the image with all files below it, where the whole chain was checked. The
+	// default is nil.
+	Chain *chain.Chain
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }

