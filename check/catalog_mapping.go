@@ -58,10 +58,11 @@ var mappingRules = []Rule{
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; QEMU: qcow2_inc_refcounts_imrt",
 		Why: "The file was cut off, or the entry is damaged. The guest reads zeros from this cluster; a write there " +
 			"makes the file as long as the entry says. The last cluster of an image may be partly missing; this one " +
-			"lies beyond the end by a cluster or more.",
+			"lies beyond the end by a cluster or more. Where the entry is for what lies past the end of the disk, too, " +
+			"nobody reads it: QEMU was killed while it shrank the disk.",
 		Do: "If the file was cut off (by an incomplete copy, a full file system), copy it again or restore it. " +
 			"`qcheck -r --allow-data-loss` can clear the entry, so that the guest sees zeros or the backing file " +
-			"there."},
+			"there. Where nobody reads it `qcheck -r` is enough."},
 	{Code: MAP008, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
 		Title: "the COPIED flag of an L2 entry contradicts the refcount of its cluster",
 		Spec:  "Cluster mapping, L2 table entry, bit 63; QEMU: check_oflag_copied",

@@ -205,8 +205,8 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros := s.zeroFlag && j.entry.Zero()
 	guest, l := s.c.entryGuest(ts.t, i), &s.c.l1s[ts.t.l1]
 	for _, k := range l2codes {
-		if j.faults&k.fault == 0 {
-			continue
+		if j.faults&k.fault == 0 || k.fault == faultBeyond && j.faults&(faultPastEnd|faultCompressed) != 0 {
+			continue // no larger disk would show what is not there
 		}
 		f := Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
@@ -219,7 +219,11 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 				f.Repair = RepairSafe // nothing is read from there
 			}
 		case faultPastEnd:
-			if readsZeros || s.c.g.ExtendedL2 && j.bitmap.Allocated() == 0 {
+			if readsZeros || s.c.g.ExtendedL2 && j.bitmap.Allocated() == 0 || s.forNobody(ts, j) {
+				f.Repair = RepairSafe
+			}
+		case faultCompressed:
+			if s.forNobody(ts, j) {
 				f.Repair = RepairSafe
 			}
 		case faultConflict, faultNoOffset, faultBitmap:
@@ -236,10 +240,20 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 		}
 	}
 	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
-	lost := j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros
+	lost := !s.forNobody(ts, j) && (j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros)
 	if lost && len(s.out.doubts) < maxDoubts {
 		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: l.snapshot, Of: l.of}, "its L2 entry does not lead to data")
 	}
+}
+
+// forNobody tells of an entry that leads past the end of the file from a part of the
+// active disk past its end: QEMU leaves such when it is killed while it shrinks a disk,
+// because it cuts the file and sets the size before it writes the table. No snapshot
+// shares the table, whose disk could be larger.
+func (s *scanner) forNobody(ts *tableScan, j *judgement) bool {
+	past := j.faults == faultBeyond|faultPastEnd ||
+		j.faults == faultBeyond|faultCompressed && uint64(j.descriptor.Offset) >= s.fileSize
+	return past && ts.t.active() && ts.t.times == 1
 }
 
 // word puts a fault of an L2 entry into words.

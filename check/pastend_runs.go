@@ -32,6 +32,9 @@ func (c *run) describeRuns(all []Finding) {
 				length = min(length, c.h.Size-from)
 			}
 			f.Message += ": guest " + guestRange(from, length)
+			if f.Snapshot == "" && from >= c.h.Size {
+				f.Message += ", past the end of the disk"
+			}
 		}
 	}
 }

@@ -25,12 +25,6 @@ var words = map[check.Code]word{
 	},
 	// Only those that read as zeros are safe: nothing is read from their place.
 	check.MAP006: func(s *session, f *check.Finding, e uint64) uint64 { return bitZero },
-	check.MAP007: func(s *session, f *check.Finding, e uint64) uint64 {
-		if s.g.ExtendedL2 {
-			return 0 // the subcluster bitmap says what is zero
-		}
-		return bitZero
-	},
 	check.MAP009: func(s *session, f *check.Finding, e uint64) uint64 { return e &^ bitCopied },
 	check.MAP012: (*session).separateSubclusters,
 	// The bitmap of a compressed entry.
@@ -48,6 +42,14 @@ var words = map[check.Code]word{
 func (s *session) fixEntries(context.Context) (changed bool, err error) {
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
+		if f.Repair == check.RepairSafe && (f.Code == check.MAP007 || f.Code == check.MAP010) && !f.Rest && s.inScope(f) {
+			did, err := s.giveUp(f, s.placeless(), s.g.ClusterSize(), nil)
+			if err != nil {
+				return changed, err
+			}
+			changed = changed || did
+			continue
+		}
 		mend := words[f.Code]
 		lossy := f.Repair == check.RepairLossy && s.losing() && (f.Code == check.MAP001 || f.Code == check.MAP005 || f.Code == check.MAP009 || f.Code == check.MAP012)
 		if mend == nil || f.Rest || f.Repair != check.RepairSafe && !lossy || !s.inScope(f) {
@@ -63,6 +65,20 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 		changed = changed || did
 	}
 	return changed, nil
+}
+
+// placeless drops the place of a cluster past the end of the file that nobody reads: it
+// reads as zeros, or lies past the end of the disk.
+func (s *session) placeless() lostEntry {
+	if s.g.ExtendedL2 || !s.h.ZeroFlag() {
+		return unallocated // the subcluster bitmap says what is zero
+	}
+	return func(e uint64) uint64 {
+		if !qcow2.L2Entry(e).Compressed() && qcow2.L2Entry(e).Zero() {
+			return bitZero
+		}
+		return 0
+	}
 }
 
 // separateSubclusters decides on subclusters that are both allocated and zero. One of the
@@ -97,7 +113,7 @@ func (s *session) separateSubclusters(f *check.Finding, e uint64) uint64 {
 var reasons = map[check.Code]string{
 	check.MAP001: "clear reserved bits", check.MAP005: "clear reserved bits", check.REF001: "clear reserved bits",
 	check.BMT001: "clear reserved bits", check.BMT002: "clear reserved bits",
-	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP007: "drop the place of a cluster that reads as zeros", check.MAP009: "clear COPIED of compressed data",
+	check.MAP006: "drop the place of a cluster that reads as zeros", check.MAP007: "drop the place of a cluster that nobody reads", check.MAP010: "drop the place of a cluster that nobody reads", check.MAP009: "clear COPIED of compressed data",
 	check.MAP012: "say of each subcluster whether it is data or zero", check.MAP013: "clear the subcluster bitmap of compressed data",
 	check.MAP004: "set COPIED as the references are", check.MAP008: "set COPIED as the references are",
 }
@@ -124,11 +140,7 @@ func (s *session) rewrite(f *check.Finding, mend word, reason string) (changed b
 	if err != nil {
 		return false, err
 	}
-	step := 8
-	if s.g.ExtendedL2 && f.Code == check.MAP007 {
-		step = 16 // every other word is a subcluster bitmap
-	}
-	for at := 0; at+8 <= len(raw); at += step {
+	for at := 0; at+8 <= len(raw); at += 8 {
 		e := binary.BigEndian.Uint64(raw[at:])
 		if will := mend(s, f, e); will != e {
 			binary.BigEndian.PutUint64(raw[at:], will)

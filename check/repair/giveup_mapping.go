@@ -139,7 +139,11 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 	if !changed {
 		return false, nil
 	}
-	return true, s.o.write(x.Offset, raw, intent{reason: "give up what cannot be found: " + reasonFor(f), codes: []check.Code{f.Code}})
+	reason := "give up what cannot be found: " + reasonFor(f)
+	if f.Repair == check.RepairSafe {
+		reason = reasons[f.Code]
+	}
+	return true, s.o.write(x.Offset, raw, intent{reason: reason, codes: []check.Code{f.Code}})
 }
 
 // readsL2 tells of the codes of L2 entries that lead to no data, although they should.

@@ -20,7 +20,9 @@ type pieceChange struct {
 	// behind tells that it does not matter behind the end of a disk, where no backing
 	// file is.
 	behind bool
-	host   qcow2.Extent // of what it comes to, if it is in the image
+	// nowhere tells that nothing was read there, because it led past the end of the file.
+	nowhere bool
+	host    qcow2.Extent // of what it comes to, if it is in the image
 }
 
 // tables compares two L2 tables for one part of a disk; 0 is none. Without a disk what
@@ -140,6 +142,7 @@ func (m *mapping) differ(t *delta, k uint64, x, y entry) error {
 		if p.inImage(b) {
 			c.host = b.host
 		}
+		c.nowhere = p.inImage(a) && uint64(a.host.Offset) >= uint64(p.v.baseSize) && b.kind <= zeros
 		t.changes = append(t.changes, c)
 	}
 	return nil
@@ -156,7 +159,7 @@ func (m *mapping) judge(d *disk, from uint64, at qcow2.HostOffset, c *pieceChang
 		return refuse(c.host.Offset, "guest data that is hung back is written over")
 	}
 	switch {
-	case up, c.behind && guest >= d.size, p.declared(d.of, guest, p.g.SubclusterSize()):
+	case up, c.behind && guest >= d.size, c.nowhere && d.of == 0 && guest >= d.size, p.declared(d.of, guest, p.g.SubclusterSize()):
 		return nil
 	case a == nothing || a == zeros:
 		return refuse(at, "guest data comes up in %s at 0x%x, and was not declared", d, guest)
