@@ -18,13 +18,14 @@ import (
 type CLI struct {
 	Globals
 
-	Check   CheckCmd   `cmd:"" default:"withargs" help:"Check images, and repair them with -r (the default)."`
-	Info    InfoCmd    `cmd:"" help:"Show what an image is, and whether QEMU opens it."`
-	Bitmaps BitmapsCmd `cmd:"" help:"List the persistent dirty bitmaps of an image, or show the content of one."`
-	Undo    UndoCmd    `cmd:"" help:"Take the last repair of an image back."`
-	Explain ExplainCmd `cmd:"" help:"Explain the code of a finding."`
-	Corpus  CorpusCmd  `cmd:"" help:"Named healthy and broken images, to test with."`
-	Fuzz    FuzzCmd    `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
+	Check    CheckCmd    `cmd:"" default:"withargs" help:"Check images, and repair them with -r (the default)."`
+	Info     InfoCmd     `cmd:"" help:"Show what an image is, and whether QEMU opens it."`
+	Bitmaps  BitmapsCmd  `cmd:"" help:"List the persistent dirty bitmaps of an image, or show the content of one."`
+	Undo     UndoCmd     `cmd:"" help:"Take the last repair of an image back."`
+	Metadump MetadumpCmd `cmd:"" help:"Copy the metadata of an image, and nothing that a guest has written, for a bug report."`
+	Explain  ExplainCmd  `cmd:"" help:"Explain the code of a finding."`
+	Corpus   CorpusCmd   `cmd:"" help:"Named healthy and broken images, to test with."`
+	Fuzz     FuzzCmd     `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }
