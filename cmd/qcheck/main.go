@@ -68,8 +68,9 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int
 	defer in.stop()
 	kctx.BindTo(in.ctx, (*context.Context)(nil))
 	err = kctx.Run(&cli.Globals)
+	sig := in.stop()
 	if e, ok := kctx.Selected().Target.Addr().Interface().(interface{ endsBySignal() bool }); !ok || !e.endsBySignal() {
-		by = in.signal()
+		by = sig
 	}
 	if err == nil {
 		return int(exitSound), by
