@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Installs the QEMU programs that the tests compare qcheck with, where that is possible without asking
-# anything: as root, with apt-get. Installs nothing that is there already, and says plainly what is
+# Installs the QEMU programs that the tests compare qcheck with, and those that make real file systems,
+# where that is possible without asking anything: as root, with apt-get. Installs nothing that is there already, and says plainly what is
 # missing and what that means otherwise. Fails only where CI=true.
 set -euo pipefail
 
 # program -> Debian package. The system emulator makes snapshots that hold the state of a virtual
 # machine; the one test that needs it is skipped without it, in CI too.
 needed=(qemu-img:qemu-utils qemu-io:qemu-utils qemu-nbd:qemu-utils qemu-storage-daemon:qemu-system-common)
+# Those that make real file systems, and check them: small, a few seconds.
+needed+=(sfdisk:fdisk mke2fs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs ntfscp:ntfs-3g)
 wanted=(qemu-system-x86_64:qemu-system-x86)
 
 have() {
     [ -n "${QCHECK_QEMU_DIR:-}" ] && [ -x "$QCHECK_QEMU_DIR/$1" ] && return
-    command -v "$1" >/dev/null
+    PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null
 }
 
 # missing PROGRAM:PACKAGE...: the packages of the programs that are not there, each once
@@ -50,7 +52,8 @@ mapfile -t packages < <(missing "${needed[@]}")
 if [ ${#packages[@]} != 0 ]; then
     cat >&2 <<END
 
-    QEMU's tools are missing: every test that compares qcheck with a real QEMU will be SKIPPED.
+    Tools are missing: every test that compares qcheck with a real QEMU, or rescues a real file system,
+    will be SKIPPED.
     To run them:  apt-get install --no-install-recommends ${packages[*]}
 
 END

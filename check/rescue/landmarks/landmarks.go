@@ -1,11 +1,10 @@
-// Package landmarks tells from what a guest has stored where on its disk that belongs.
-//
-// The mapping of a disk is known in pieces: an L2 table maps a range of it in order, and
-// only where that range starts is not known when the L1 table is lost. A piece is known by
-// a number. Many things that file systems and partition tables store say where they lie,
-// or how far from each other, or how long the disk is. The scanner is shown the clusters
-// of all pieces, one after the other, in any order, and keeps only what they say of that.
 package landmarks
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
 
 // Place is where a piece belongs.
 type Place struct {
@@ -16,6 +15,8 @@ type Place struct {
 	// Certain tells that what was found proves it. Otherwise it is likely, no more.
 	Certain bool
 	Why     string // in words, for a report: "ext4 superblock of group 27"
+	// Marks is how many landmarks say so, each in a block of its own.
+	Marks int
 }
 
 // Size is how long the disk is, as far as it says so itself.
@@ -27,25 +28,105 @@ type Size struct {
 	Why   string
 }
 
-// Scanner collects what the clusters of a disk say.
-type Scanner struct {
-	length uint64 // of a piece, in bytes
+// Volume is a partition or a file system that lies on the disk itself, not in a file.
+type Volume struct {
+	Kind   string // as "ext4"; "" where nothing was recognized
+	ID     string // the UUID of the file system
+	Start  uint64 // bytes
+	Length uint64 // bytes
 }
 
-// New makes a scanner for a disk in pieces of so many bytes.
-func New(length uint64) *Scanner { return &Scanner{length: length} }
+// Scanner collects what the clusters of a disk say.
+type Scanner struct {
+	// Read gives bytes of a piece again, from an offset within it on. Structures that
+	// do not fit into one cluster are only verified with it, and file systems are only
+	// asked what they say of pieces without landmarks. An error stands for bytes that
+	// are not there. It is called by Resolve only. The default is nil: nothing can be
+	// read again.
+	Read func(piece, at uint64, b []byte) error
+	// VirtualSize is the length of the disk in bytes where it is known otherwise. The
+	// default is 0: it is not.
+	VirtualSize uint64
+
+	length uint64 // of a piece, in bytes
+
+	mu      sync.Mutex
+	marks   []mark
+	kept    uint32 // marks of blocks are kept where their hash ends in zeros like that
+	spaces  map[spaceID]*space
+	labels  []*label
+	mfts    []mftRuns
+	pending []pending
+	known   map[uint64]uint64
+	pieces  map[uint64]struct{}
+
+	result *resolved
+}
+
+// New makes a scanner for a disk in pieces of so many bytes. It takes at most about
+// 100 MiB of memory, whatever the length of the disk.
+func New(length uint64) *Scanner {
+	return &Scanner{length: length, spaces: make(map[spaceID]*space), known: make(map[uint64]uint64), pieces: make(map[uint64]struct{})}
+}
 
 // Look looks at the data of a cluster (or of several that follow each other) that stands
-// at an offset within a piece, in bytes. The data is not kept.
-func (s *Scanner) Look(piece, at uint64, data []byte) {}
+// at an offset within a piece, in bytes. The data is not kept. It is safe for concurrent
+// use.
+func (s *Scanner) Look(piece, at uint64, data []byte) {
+	f := finder{piece: piece, at: at, data: data}
+	f.find()
+	s.take(&f)
+}
 
 // Known tells the place of a piece that is known otherwise, so that what its content says
 // of others counts.
-func (s *Scanner) Known(piece, index uint64) {}
+func (s *Scanner) Known(piece, index uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known[piece] = index
+	s.result = nil
+}
 
 // Resolve gives the places of those pieces for which something speaks, each once, and no
-// two in one place.
-func (s *Scanner) Resolve() []Place { return nil }
+// two in one place: where several claim one, as they do where there are snapshots, none
+// of them is given. [Scanner.Claims] gives those, too.
+func (s *Scanner) Resolve() []Place {
+	claims := s.Claims()
+	taken := make(map[uint64]int)
+	for _, p := range claims {
+		taken[p.Index]++
+	}
+	return slices.DeleteFunc(claims, func(p Place) bool { return taken[p.Index] > 1 })
+}
+
+// Claims gives what Resolve gives, and the places that several pieces claim, by rising
+// index. It is for callers who can tell the pieces of snapshots from those of the disk.
+func (s *Scanner) Claims() []Place {
+	claims := slices.Clone(s.resolve().places)
+	slices.SortFunc(claims, func(a, b Place) int {
+		return cmp.Or(cmp.Compare(a.Index, b.Index), cmp.Compare(a.Piece, b.Piece))
+	})
+	return claims
+}
 
 // DiskSize gives how long the disk is; ok is false where nothing says so.
-func (s *Scanner) DiskSize() (size Size, ok bool) { return Size{}, false }
+func (s *Scanner) DiskSize() (size Size, ok bool) {
+	r := s.resolve()
+	return r.size, r.size.Bytes > 0
+}
+
+// Volumes gives the partitions and file systems that lie on the disk itself, by rising
+// start.
+func (s *Scanner) Volumes() []Volume { return s.resolve().volumes }
+
+// Doubt says why no place is certain, "" where one is.
+func (s *Scanner) Doubt() string { return s.resolve().doubt }
+
+func (s *Scanner) resolve() *resolved {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.result == nil {
+		s.result = resolve(s)
+	}
+	return s.result
+}
