@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -23,12 +24,10 @@ func (e *LoopError) Is(target error) bool { return target == ErrBackingLoop }
 
 // Add takes further findings into a result that is complete, fills in what the
 // catalogue says of their codes, and sums up anew. A verdict of incomplete stays.
-func (r *Result) Add(more ...Finding) {
+func (r *Result) Add(more ...problem.Finding) {
 	was := r.Verdict
-	f := newFunnel(&Options{MaxFindings: len(more) + 1}, qcow2.Geometry{})
-	for _, x := range more {
-		f.fill(f.of(x.Code), &x)
-		r.Findings = append(r.Findings, x)
+	for _, f := range more {
+		r.Findings = append(r.Findings, f.Filled())
 	}
 	r.settle()
 	if was == VerdictIncomplete {
@@ -42,8 +41,8 @@ func (r *Result) Add(more ...Finding) {
 // named as reports do, depth is how far below the image it is.
 func (r *Result) AddBelow(name string, depth int, below *Result, at qcow2.Extent) {
 	t := below.Totals
-	var more []Finding
-	add := func(severity Severity, count uint64, one, many string) {
+	var more []problem.Finding
+	add := func(severity problem.Severity, count uint64, one, many string) {
 		if count == 0 {
 			return
 		}
@@ -51,22 +50,22 @@ func (r *Result) AddBelow(name string, depth int, below *Result, at qcow2.Extent
 		if count == 1 {
 			what = "1 " + one
 		}
-		more = append(more, Finding{
-			Code: CHN006, Severity: severity, Extent: at, Count: count, Value: string(below.Verdict),
+		more = append(more, problem.Finding{
+			Code: problem.BackingUnsound, Severity: severity, Extent: at, Count: count, Value: string(below.Verdict),
 			Message: fmt.Sprintf(`"%s", %d below the image in its chain, has %s`, Excerpt(name), depth, what),
 		})
 	}
-	add(Trouble, t.Errors, "part that could not be looked at", "parts that could not be looked at")
-	add(Corruption, t.Corruptions, "corruption", "corruptions")
-	add(Leak, t.Leaks-t.InDoubt, "leaked cluster", "leaked clusters")
-	add(Warning, t.Warnings, "warning", "warnings")
+	add(problem.Trouble, t.Errors, "part that could not be looked at", "parts that could not be looked at")
+	add(problem.Corruption, t.Corruptions, "corruption", "corruptions")
+	add(problem.Leak, t.Leaks-t.InDoubt, "leaked cluster", "leaked clusters")
+	add(problem.Warning, t.Warnings, "warning", "warnings")
 	switch {
-	case len(more) > 0 && more[0].Severity == Trouble:
+	case len(more) > 0 && more[0].Severity == problem.Trouble:
 	case below.Verdict == VerdictIncomplete || below.Verdict == VerdictUnsupported:
-		add(Trouble, 1, "parts that qcheck does not understand", "")
+		add(problem.Trouble, 1, "parts that qcheck does not understand", "")
 	}
 	if t.InDoubt > 0 || below.Verdict == VerdictInDoubt {
-		add(InDoubt, max(t.InDoubt, 1), "cluster without a known owner", "clusters without a known owner")
+		add(problem.InDoubt, max(t.InDoubt, 1), "cluster without a known owner", "clusters without a known owner")
 	}
 	if q := below.QEMUOpen; q.ReadOnly == OpenRefused || q.ReadOnly == OpenCrash {
 		r.refusedBelow(name, q)

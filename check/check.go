@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -108,7 +109,7 @@ type run struct {
 	g    qcow2.Geometry
 	opts Options
 	res  *Result
-	*funnel
+	*problem.Collector
 
 	counts     *refcount.Counts
 	hasMisread bool // some L1 table is none, see misread
@@ -158,9 +159,9 @@ type run struct {
 	data        dataFile
 	backing     string // why QEMU cannot open the backing file; empty where it can
 
-	staleBitmaps  *Finding // see noteStale
-	resizedInUse  bool     // the disk was resized while a bitmap was in use
-	staleClusters uint64   // that only stale bitmaps name
+	staleBitmaps  *problem.Finding // see noteStale
+	resizedInUse  bool             // the disk was resized while a bitmap was in use
+	staleClusters uint64           // that only stale bitmaps name
 
 	snapshots     []qcow2.Snapshot    // the entries that could be read
 	snapshotTable qcow2.Extent        // from the first entry's start to the last one's end
@@ -216,7 +217,7 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 // check runs all passes and sums up.
 func (c *run) check() (*Result, error) {
 	err := c.runPasses()
-	c.res.Findings = truncatedFirst(c.finish())
+	c.res.Findings = truncatedFirst(c.Collector.Findings())
 	c.describeRuns(c.res.Findings)
 	c.settleRepairs(c.res.Findings)
 	c.res.MemoryPeak = c.counts.Memory()
@@ -233,7 +234,7 @@ func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
 	}
 	return &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
-		res: &Result{Provisional: opts.Live}, funnel: newFunnel(&opts, img.Geometry),
+		res: &Result{Provisional: opts.Live}, Collector: problem.NewCollector(opts.MaxFindings, opts.MaxPlaces, img.Geometry),
 		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
 }
@@ -253,6 +254,9 @@ func (c *run) runPasses() error {
 	}
 	return nil
 }
+
+// report takes a finding of a pass.
+func (c *run) report(f problem.Finding) { c.Add(f) }
 
 func (c *run) progress(pass string, done, total uint64) {
 	if c.opts.Progress != nil {
@@ -287,13 +291,13 @@ func (c *run) trouble(o Owner, x qcow2.Extent, err error) {
 	c.doubt(o, "it could not be read")
 }
 
-func troubleFinding(o Owner, x qcow2.Extent, err error) Finding {
+func troubleFinding(o Owner, x qcow2.Extent, err error) problem.Finding {
 	if re, ok := errors.AsType[*qcow2.ReadError](err); ok {
 		x = qcow2.Extent{Offset: re.Offset, Length: re.Length}
 		err = re.Err
 	}
-	return Finding{
-		Code: IOE001, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap, Path: o.Path,
+	return problem.Finding{
+		Code: problem.Unreadable, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap, Path: o.Path,
 		Message: fmt.Sprintf("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
 	}
 }

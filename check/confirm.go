@@ -1,13 +1,16 @@
 package check
 
-import "github.com/qcheck/qcheck/qcow2"
+import (
+	"github.com/qcheck/qcheck/check/problem"
+	"github.com/qcheck/qcheck/qcow2"
+)
 
 // An image that another program writes to is read in the middle of its changes.
 // What a change looks like halfway is gone when one looks again; a fault stays.
 
 // findingKey tells two findings of different checks apart.
 type findingKey struct {
-	code     Code
+	code     problem.Code
 	extent   qcow2.Extent
 	snapshot string
 	bitmap   string
@@ -15,7 +18,7 @@ type findingKey struct {
 	rest     bool
 }
 
-func keyOf(f *Finding) findingKey {
+func keyOf(f *problem.Finding) findingKey {
 	return findingKey{f.Code, f.Extent, f.Snapshot, f.Bitmap, f.Value, f.Rest}
 }
 

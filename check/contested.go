@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -15,11 +16,11 @@ import (
 // belong, and another one, which is metadata.
 type contest struct {
 	clusterRun
-	culprit Structure
+	culprit problem.Structure
 }
 
 // contested notes that two structures lie in one place.
-func (c *run) contested(culprit Structure, first qcow2.HostCluster, n uint64) {
+func (c *run) contested(culprit problem.Structure, first qcow2.HostCluster, n uint64) {
 	if k := len(c.contests); k > 0 {
 		if last := &c.contests[k-1]; last.culprit == culprit && last.end() == first {
 			last.n += n
@@ -31,7 +32,7 @@ func (c *run) contested(culprit Structure, first qcow2.HostCluster, n uint64) {
 }
 
 // contestants yields the culprits of what touches an extent.
-func (c *run) contestants(x qcow2.Extent, yield func(Structure) bool) {
+func (c *run) contestants(x qcow2.Extent, yield func(problem.Structure) bool) {
 	if len(c.contests) == 0 {
 		return
 	}
@@ -58,8 +59,8 @@ func (c *run) contestants(x qcow2.Extent, yield func(Structure) bool) {
 // isContested tells whether two structures lie where an extent is; wrong refcount
 // blocks may not count.
 func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
-	c.contestants(x, func(culprit Structure) bool {
-		found = !besideBlocks || culprit != StructRefcountBlock
+	c.contestants(x, func(culprit problem.Structure) bool {
+		found = !besideBlocks || culprit != problem.StructRefcountBlock
 		return !found
 	})
 	return found
@@ -75,49 +76,40 @@ func (c *run) isContested(x qcow2.Extent, besideBlocks bool) (found bool) {
 // larger than any can be; where they are not true any more nothing is done about them.
 // Nothing is written to what is no L1 table, and snapshots that were found are not given up.
 // And the bit that vouches for bitmaps is not cleared while they are there.
-func (c *run) settleRepairs(all []Finding) {
+func (c *run) settleRepairs(all []problem.Finding) {
 	broken, cut, lost, stale, wiped, homeless := false, false, false, false, false, false
 	beyond := c.img.GeometryOK && c.h.DiskTooLarge(c.g)
 	for i := range all {
-		broken = broken || all[i].Code == SNP001 || all[i].Code == SNP004
-		cut = cut || all[i].Code == HDR020
-		stale = stale || all[i].Code == BMP002
-		homeless = homeless || all[i].Code == BMP008 && all[i].Repair == RepairNone
-		lost = lost || all[i].Code == MAP020 && all[i].Severity == InDoubt && c.h.NbSnapshots == 0
-		wiped = wiped || all[i].Code == MAP022 && all[i].Severity == InDoubt
+		broken = broken || all[i].Code == problem.SnapshotTableShort || all[i].Code == problem.SnapshotEntryOversized
+		cut = cut || all[i].Code == problem.HeaderCut
+		stale = stale || all[i].Code == problem.BitmapsStale
+		homeless = homeless || all[i].Code == problem.BitmapsOrphaned && all[i].Repair == problem.RepairNone
+		lost = lost || all[i].Code == problem.OrphanL2Table && all[i].Severity == problem.InDoubt && c.h.NbSnapshots == 0
+		wiped = wiped || all[i].Code == problem.TableWiped && all[i].Severity == problem.InDoubt
 	}
 	for i := range all {
 		f := &all[i]
 		switch {
-		case f.Repair == RepairPolicy && beyond && aboutBitmapContent(f.Code):
-			f.Repair = RepairNone
-		case f.Code == HDR014 && c.lostSnapshots != nil:
-			f.Repair = RepairReattach // they are not given up while they can be led back to
-		case f.Repair != RepairSafe:
-		case cut, !c.img.ExtensionsComplete && (f.Code == EXT003 || f.Code == EXT005),
-			beyond && stale && f.Code.AboutBitmaps(), homeless && f.Code == BMP001:
-			f.Repair = RepairNone
-		case wiped && f.Code == HDR006:
-			f.Repair = RepairNone // without it nothing would explain the wiped table
-		case lost && f.Code == HDR006:
-			f.Repair = RepairReattach // while it may be due to this that the table is lost
-		case broken && f.Code == SNP003,
+		case f.Repair == problem.RepairPolicy && beyond && f.Code.Is(problem.HidesBitmap):
+			f.Repair = problem.RepairNone
+		case f.Code == problem.SnapshotTableMisplaced && c.lostSnapshots != nil:
+			f.Repair = problem.RepairReattach // they are not given up while they can be led back to
+		case f.Repair != problem.RepairSafe:
+		case cut, !c.img.ExtensionsComplete && (f.Code == problem.ExtensionLength || f.Code == problem.ExtensionUnused),
+			beyond && stale && f.Code.AboutBitmaps(), homeless && f.Code == problem.BitmapExtensionMissing:
+			f.Repair = problem.RepairNone
+		case wiped && f.Code == problem.MarkedDirty:
+			f.Repair = problem.RepairNone // without it nothing would explain the wiped table
+		case lost && f.Code == problem.MarkedDirty:
+			f.Repair = problem.RepairReattach // while it may be due to this that the table is lost
+		case broken && f.Code == problem.SnapshotFieldsMissing,
 			// A table that is lost may have been lost to a pointer that leads to data.
-			len(c.lostTables) > 0 && (f.Code == MAP005 || f.Code == MAP009 || f.Code == MAP012),
-			!f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == StructRefcountTable || f.Code == REF004):
-			f.Repair = RepairLossy
+			len(c.lostTables) > 0 && (f.Code == problem.L2ReservedBits || f.Code == problem.CompressedCopied || f.Code == problem.SubclusterConflict),
+			!f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == problem.StructRefcountTable || f.Code == problem.RefcountBlockOverlap):
+			f.Repair = problem.RepairLossy
 		}
-		if c.hasMisread && f.Repair == RepairLossy && c.namedByMisread(f) {
-			f.Repair = RepairNone // what lies there is no L1 table, and is not written to
+		if c.hasMisread && f.Repair == problem.RepairLossy && c.namedByMisread(f) {
+			f.Repair = problem.RepairNone // what lies there is no L1 table, and is not written to
 		}
 	}
-}
-
-// aboutBitmapContent tells whether a finding leaves what a bitmap holds open to doubt.
-func aboutBitmapContent(c Code) bool {
-	switch c {
-	case HDR021, BMP002, BMP004, BMD002, BMD003, BMD004, BMD006, BMD007, BMD013, BMT003, BMT004, BMT005, BMT006, BMX003:
-		return true
-	}
-	return false
 }

@@ -20,7 +20,7 @@
 //	qemu ─ requirements                              what follows from it all
 //
 // A structure that is broken does not end the check: its pass says so, and the
-// next one goes by what is known. Findings go through one funnel (funnel.go),
+// next one goes by what is known. Findings go through one collector (package problem),
 // which takes severity, structure and repair from the catalogue (catalog.go and
 // its neighbours), joins neighbours, and bounds the list while the totals stay
 // exact.

@@ -28,3 +28,21 @@ func TestExcerpt(t *testing.T) {
 	}
 	assert.Equal(t, x+"x… (over 1023 characters)", Shorten(ownerName(strings.Repeat("x", 5000))))
 }
+
+func TestEscape(t *testing.T) {
+	for in, want := range map[string]string{
+		"backup-7":      "backup-7",
+		"Zürich 東京":     "Zürich 東京",
+		"a\x1b[31mb":    `a\x1b[31mb`,
+		"nul\x00":       `nul\x00`,
+		`back\slash`:    `back\\slash`,
+		`"quoted"`:      `"quoted"`,
+		"\xff\xfe":      `\xff\xfe`,
+		"line\nbreak":   `line\nbreak`,
+		"\u202egnp.exe": `\u202egnp.exe`,
+		"":              "",
+	} {
+		assert.Equal(t, want, Escape(in))
+		assert.Equal(t, want, Escape([]byte(in)))
+	}
+}

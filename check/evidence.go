@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -51,14 +52,14 @@ type LostTable struct {
 	// Snapshot is the ID, escaped, of the snapshot whose L1 table that is, and
 	// Index the entry's.
 	Snapshot string
-	Of       SnapshotRef
+	Of       problem.SnapshotRef
 	Index    uint32
 }
 
 // L1Table is an L1 table that was read.
 type L1Table struct {
 	Snapshot string // ID, escaped; empty for the active disk
-	Of       SnapshotRef
+	Of       problem.SnapshotRef
 	Offset   qcow2.HostOffset
 	// Misread tells that what lies there is likely none.
 	Misread bool
@@ -113,7 +114,7 @@ func (e *Evidence) UnusableEntries() []uint64 {
 // CutTables gives the tables that the end of the file cuts. They were read as far as they
 // go. An L1 table is one only where the end of the file is known to be missing.
 func (e *Evidence) CutTables() []CutTable {
-	return slices.DeleteFunc(slices.Clone(e.run.cutTables), func(t CutTable) bool { return t.Code == FIL001 && !e.run.truncated })
+	return slices.DeleteFunc(slices.Clone(e.run.cutTables), func(t CutTable) bool { return t.Code == problem.FileTruncated && !e.run.truncated })
 }
 
 // WasInFile tells whether a place past the end of the file is one that the file can have
@@ -129,8 +130,8 @@ func (e *Evidence) Reserved(cl qcow2.HostCluster) bool { return e.run.isReserved
 // Contested tells whether two structures lie in a place, so that nothing may be
 // written there. Structures that are named besides do not count, if they are the ones
 // that are likely not to belong there.
-func (e *Evidence) Contested(x qcow2.Extent, besides ...Structure) (found bool) {
-	e.run.contestants(x, func(culprit Structure) bool {
+func (e *Evidence) Contested(x qcow2.Extent, besides ...problem.Structure) (found bool) {
+	e.run.contestants(x, func(culprit problem.Structure) bool {
 		found = !slices.Contains(besides, culprit)
 		return !found
 	})

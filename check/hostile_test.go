@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -352,7 +353,7 @@ func TestHostileImages(t *testing.T) {
 			require.NoError(t, err)
 			assert.Less(t, peak, uint64(mostMemory))
 			assert.NotEqual(t, check.VerdictClean, res.Verdict)
-			assert.Equal(t, check.CountFindings(res.Findings), res.Totals)
+			assert.Equal(t, problem.Count(res.Findings), res.Totals)
 		})
 	}
 }

@@ -1,6 +1,9 @@
 package check
 
-import "github.com/qcheck/qcheck/qcow2"
+import (
+	"github.com/qcheck/qcheck/check/problem"
+	"github.com/qcheck/qcheck/qcow2"
+)
 
 // An L1 table, or an L2 table, that the end of the file cuts is read as far as it goes.
 
@@ -60,29 +63,29 @@ func (c *run) losePastL1(n uint32) {
 		if n > 0 {
 			length = all * 8
 		}
-		c.cut(CutTable{Extent: at(l.extent.Offset, length), EntrySize: 8, Code: FIL001}, n, whole*c.g.L2Coverage(), (all-whole)*c.g.L2Coverage())
+		c.cut(CutTable{Extent: at(l.extent.Offset, length), EntrySize: 8, Code: problem.FileTruncated}, n, whole*c.g.L2Coverage(), (all-whole)*c.g.L2Coverage())
 	}
 }
 
 // losePastTable notes that an L2 table lies past the end of the file, or a part of it.
 func (c *run) losePastTable(n uint32, index uint64, offset qcow2.HostOffset) {
-	c.claimPastEnd(StructL2Table, offset, c.g.ClusterSize())
+	c.claimPastEnd(problem.StructL2Table, offset, c.g.ClusterSize())
 	from, size := index*c.g.L2Coverage(), uint64(c.img.Size())
 	if uint64(offset) >= size {
 		c.loseFrom(n, from, c.g.L2Coverage())
 		return
 	}
 	whole := (size - uint64(offset)) / c.g.L2EntrySize()
-	c.cut(CutTable{Extent: at(offset, c.g.ClusterSize()), EntrySize: c.g.L2EntrySize(), Code: MAP003}, n, from+whole<<c.g.ClusterBits, (c.g.L2Entries()-whole)<<c.g.ClusterBits)
+	c.cut(CutTable{Extent: at(offset, c.g.ClusterSize()), EntrySize: c.g.L2EntrySize(), Code: problem.L1PastEnd}, n, from+whole<<c.g.ClusterBits, (c.g.L2Entries()-whole)<<c.g.ClusterBits)
 }
 
 // CutTable is a table that the end of the file cuts.
 type CutTable struct {
 	Extent    qcow2.Extent // as it was
 	EntrySize uint64       // bytes
-	Code      Code         // of the finding that says so
+	Code      problem.Code // of the finding that says so
 	// The part of a disk that the missing entries were for.
-	Of           SnapshotRef
+	Of           problem.SnapshotRef
 	Snapshot     string // as findings name it; empty for the active disk
 	From, Length uint64 // bytes
 }

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // l1table is an L1 table to be read: the active one, or a snapshot's.
 type l1table struct {
 	snapshot string // ID, escaped, for a reader; empty for the active one
-	of       SnapshotRef
+	of       problem.SnapshotRef
 	extent   qcow2.Extent
 	entries  uint64
 	ref      qcow2.Extent // the bytes of the file that lead to it
@@ -22,7 +23,7 @@ type l1table struct {
 }
 
 func (l *l1table) owner() Owner {
-	return Owner{Structure: StructL1Table, Snapshot: l.snapshot, Of: l.of, Ref: l.ref}
+	return Owner{Structure: problem.StructL1Table, Snapshot: l.snapshot, Of: l.of, Ref: l.ref}
 }
 
 // entry is the place of an entry.
@@ -56,7 +57,7 @@ func (c *run) listL1s() {
 			if needed == 0 || needed > n {
 				needed = n
 			}
-			c.l1s = append(c.l1s, l1table{snapshot: snapshotName(i, s), of: SnapshotEntry(i), extent: at(s.L1TableOffset, n*8), entries: n, ref: at(s.EntryOffset, 8), needed: needed})
+			c.l1s = append(c.l1s, l1table{snapshot: snapshotName(i, s), of: problem.SnapshotEntry(i), extent: at(s.L1TableOffset, n*8), entries: n, ref: at(s.EntryOffset, 8), needed: needed})
 		}
 	}
 	c.separateL1s()
@@ -94,7 +95,7 @@ func (c *run) separateL1s() {
 	for n, i := range clash {
 		l := &c.l1s[i]
 		if n >= maxClashes {
-			c.report(Finding{Code: MAP016, Rest: true})
+			c.report(problem.Finding{Code: problem.MetadataOverlap, Rest: true})
 			l.cut(0)
 			continue
 		}
@@ -128,7 +129,7 @@ type firm struct {
 func (c *run) firmMetadata() (all []firm) {
 	for _, m := range c.meta {
 		switch o := c.owners[m.owner]; o.Structure {
-		case StructHeader, StructRefcountTable, StructSnapshotTable, StructCryptoHeader, StructBitmapDirectory:
+		case problem.StructHeader, problem.StructRefcountTable, problem.StructSnapshotTable, problem.StructCryptoHeader, problem.StructBitmapDirectory:
 			all = append(all, firm{owner: o, extent: at(c.g.HostOffset(m.first), m.n<<c.g.ClusterBits)})
 		}
 	}
@@ -184,16 +185,16 @@ func (c *run) reportL1Clash(l *l1table, other Owner) {
 	o := l.owner()
 	c.doubt(o, "it lies where other metadata is")
 	first, n := c.g.ClusterSpan(l.extent.Offset, l.extent.Length)
-	c.contested(StructL1Table, first, n)
-	code := MAP016
+	c.contested(problem.StructL1Table, first, n)
+	code := problem.MetadataOverlap
 	if other.isBitmap() {
-		code = BMT006
+		code = problem.BitmapOverlap
 	}
-	if c.crowded(code, 0, 1) {
+	if c.Crowded(code, 0, 1) {
 		return
 	}
-	c.report(Finding{
-		Code: code, Structure: StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.ref,
+	c.report(problem.Finding{
+		Code: code, Structure: problem.StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.ref,
 		Cluster: ptr(c.g.HostCluster(l.extent.Offset)), Value: l.extent.Offset.String(),
 		Message: fmt.Sprintf("%s (%d entries at %v) lies where %s is", o, l.entries, l.extent.Offset, other),
 	})

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -158,8 +159,8 @@ func (s *scanner) reportEntries(ts *tableScan) {
 // so that none of them is to be believed.
 func (s *scanner) reportGarbage(ts *tableScan) {
 	o := s.c.tableOwner(ts.t)
-	s.out.funnel.report(Finding{
-		Code: MAP021, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(ts.t.offset, len(ts.raw)),
+	s.out.Add(problem.Finding{
+		Code: problem.NotAnL2Table, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
 		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
 			o, ts.bad-ts.past, ts.seen, s.liesThere(ts.raw), s.c.windowRange(ts.t)),
@@ -169,8 +170,8 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 
 // entryFinding begins a finding about an L2 entry: the whole of it, or one of its
 // two words.
-func (c *run) entryFinding(t *l2table, i int) Finding {
-	return Finding{
+func (c *run) entryFinding(t *l2table, i int) problem.Finding {
+	return problem.Finding{
 		Path: c.entryPath(t, i), Snapshot: c.l1s[t.l1].snapshot, Of: c.l1s[t.l1].of, Extent: c.entryExtent(t, i), GuestOffset: ptr(c.entryGuest(t, i)),
 	}
 }
@@ -192,11 +193,11 @@ func (c *run) entryExtent(t *l2table, i int) qcow2.Extent {
 // l2codes are the codes of the faults of an L2 entry, in the order of reports.
 var l2codes = [...]struct {
 	fault l2fault
-	code  Code
+	code  problem.Code
 }{
-	{faultReserved, MAP005}, {faultMisaligned, MAP006}, {faultPastEnd, MAP007}, {faultCopiedClear, MAP008}, {faultCopied, MAP009},
-	{faultCompressed, MAP010}, {faultCompressedData, MAP011}, {faultConflict, MAP012}, {faultNoOffset, MAP013}, {faultBitmap, MAP013},
-	{faultCopiedNothing, MAP014}, {faultDataFile, MAP015}, {faultBeyond, MAP019},
+	{faultReserved, problem.L2ReservedBits}, {faultMisaligned, problem.L2Unaligned}, {faultPastEnd, problem.L2PastEnd}, {faultCopiedClear, problem.L2Copied}, {faultCopied, problem.CompressedCopied},
+	{faultCompressed, problem.CompressedMisplaced}, {faultCompressedData, problem.CompressedWithDataFile}, {faultConflict, problem.SubclusterConflict}, {faultNoOffset, problem.SubclusterUnplaced}, {faultBitmap, problem.SubclusterUnplaced},
+	{faultCopiedNothing, problem.L2ToHeader}, {faultDataFile, problem.DataFileOffset}, {faultBeyond, problem.MappedPastDisk},
 }
 
 // reportEntry reports each fault of an entry. There can be millions, of which most need
@@ -208,41 +209,41 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 		if j.faults&k.fault == 0 || k.fault == faultBeyond && j.faults&(faultPastEnd|faultCompressed) != 0 {
 			continue // no larger disk would show what is not there
 		}
-		f := Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		f := problem.Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
 			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
-				f.Repair = RepairLossy // what stands there may be no entry at all
+				f.Repair = problem.RepairLossy // what stands there may be no entry at all
 			}
 		case faultMisaligned:
 			if readsZeros {
-				f.Repair = RepairSafe // nothing is read from there
+				f.Repair = problem.RepairSafe // nothing is read from there
 			}
 		case faultPastEnd:
 			if readsZeros || s.c.g.ExtendedL2 && j.bitmap.Allocated() == 0 || s.forNobody(ts, j) {
-				f.Repair = RepairSafe
+				f.Repair = problem.RepairSafe
 			}
 		case faultCompressed:
 			if s.forNobody(ts, j) {
-				f.Repair = RepairSafe
+				f.Repair = problem.RepairSafe
 			}
 		case faultConflict, faultNoOffset, faultBitmap:
 			f.Extent.Offset += 8
 			if k.fault == faultBitmap {
-				f.Repair = RepairSafe
+				f.Repair = problem.RepairSafe
 			}
 		case faultBeyond:
-			f.Severity = Warning // QEMU goes on, but a larger disk would show the data
+			f.Severity = problem.Warning // QEMU goes on, but a larger disk would show the data
 		}
-		if !s.out.funnel.wordless(f) {
+		if !s.out.Wordless(f) {
 			s.word(&f, ts, i, j, k.fault)
-			s.out.funnel.report(f)
+			s.out.Add(f)
 		}
 	}
 	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
 	lost := !s.forNobody(ts, j) && (j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros)
 	if lost && len(s.out.doubts) < maxDoubts {
-		s.doubt(Owner{Structure: StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: l.snapshot, Of: l.of}, "its L2 entry does not lead to data")
+		s.doubt(Owner{Structure: problem.StructDataCluster, Path: s.c.entryPath(ts.t, i), Snapshot: l.snapshot, Of: l.of}, "its L2 entry does not lead to data")
 	}
 }
 
@@ -257,7 +258,7 @@ func (s *scanner) forNobody(ts *tableScan, j *judgement) bool {
 }
 
 // word puts a fault of an L2 entry into words.
-func (s *scanner) word(f *Finding, ts *tableScan, i int, j *judgement, fault l2fault) {
+func (s *scanner) word(f *problem.Finding, ts *tableScan, i int, j *judgement, fault l2fault) {
 	c, off := s.c, j.entry.Offset()
 	f.Path = c.entryPath(ts.t, i)
 	f.Value = hex(j.entry)

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"math/bits"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -22,7 +23,7 @@ func (s *scanner) pastEnd(ts *tableScan, i int, j *judgement) {
 	}
 	ts.past++
 	if first, n := s.c.pastEndOfFile(offset, length); n > 0 {
-		s.out.past.claim(StructDataCluster, first, n)
+		s.out.past.claim(problem.StructDataCluster, first, n)
 	}
 	guest, end := (ts.start+uint64(i))<<s.c.g.ClusterBits, s.diskEnd(ts)
 	for from, length := range LostParts(s.c.g, j.entry, j.bitmap, s.zeroFlag) {

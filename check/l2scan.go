@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -42,7 +43,7 @@ type scanner struct {
 
 // scanResult is what a batch of tables gave.
 type scanResult struct {
-	funnel                            *funnel
+	*problem.Collector
 	bytes                             uint64
 	allocated, fragmented, compressed uint64
 	dataFileEnd                       uint64
@@ -77,7 +78,7 @@ func newScanner(c *run) *scanner {
 
 // batch scans the tables order[b.from:b.to].
 func (s *scanner) batch(order []uint32, b span) scanResult {
-	s.out = scanResult{funnel: s.c.part()}
+	s.out = scanResult{Collector: s.c.Part()}
 	cs := int(s.c.g.ClusterSize())
 	s.versions = s.versions[:0]
 	for i := b.from; i < b.to; {
@@ -178,7 +179,7 @@ func (s *scanner) read(order []uint32, i, n int, buf []byte) (failed []bool) {
 		if err := s.readAt(buf[uint64(k)*cs:uint64(k+1)*cs], t.offset); err != nil {
 			failed[k] = true
 			o := s.c.tableOwner(t)
-			s.out.funnel.report(troubleFinding(o, at(t.offset, cs), err))
+			s.out.Add(troubleFinding(o, at(t.offset, cs), err))
 			s.doubt(o, "it could not be read")
 		}
 	}
@@ -200,7 +201,7 @@ func (s *scanner) readAt(p []byte, off qcow2.HostOffset) error {
 // tableOwner names an L2 table.
 func (c *run) tableOwner(t *l2table) Owner {
 	l := &c.l1s[t.l1]
-	return Owner{Structure: StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
+	return Owner{Structure: problem.StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
 }
 
 func (s *scanner) doubt(o Owner, why string) {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -41,13 +42,13 @@ func TestLiveWithLazyRefcounts(t *testing.T) {
 	res := checkLive(t, spec, behind...)
 	assert.Equal(t, check.VerdictClean, res.Verdict)
 	assert.True(t, res.Provisional)
-	for _, code := range []check.Code{check.HDR006, check.REF005, check.REF006, check.BMD012} {
+	for _, code := range []problem.Code{problem.MarkedDirty, problem.RefcountTooLow, problem.RefcountTooHigh, problem.BitmapInUse} {
 		assert.True(t, res.Has(code), "%s", code)
 	}
 
 	res = checkLive(t, spec, append(behind, corpus.Point(corpus.L2Entry(0), corpus.L1Table()))...)
 	assert.Equal(t, check.VerdictCorrupt, res.Verdict)
-	assert.True(t, res.Has(check.MAP016))
+	assert.True(t, res.Has(problem.MetadataOverlap))
 
 	// Without lazy refcounts they are up to date at any time.
 	spec.Lazy, spec.Dirty = false, false
@@ -58,17 +59,17 @@ func TestLiveWithLazyRefcounts(t *testing.T) {
 // Two readings of an image that is being written to: what only one of them has
 // seen is no finding, and of counts the smaller one is.
 func TestConfirm(t *testing.T) {
-	finding := func(code check.Code, offset qcow2.HostOffset, count uint64) check.Finding {
-		r, _ := check.Lookup(code)
-		return check.Finding{Code: code, Severity: r.Severity, Count: count, Extent: qcow2.Extent{Offset: offset, Length: 8}}
+	finding := func(code problem.Code, offset qcow2.HostOffset, count uint64) problem.Finding {
+		r, _ := problem.Lookup(code)
+		return problem.Finding{Code: code, Severity: r.Severity, Count: count, Extent: qcow2.Extent{Offset: offset, Length: 8}}
 	}
-	stays, gone, comes := finding(check.MAP003, 0x100, 1), finding(check.REF005, 0x200, 5), finding(check.MAP007, 0x300, 2)
-	earlier := &check.Result{Findings: []check.Finding{stays, gone, finding(check.REF006, 0x400, 7)}}
-	later := &check.Result{Findings: []check.Finding{stays, comes, finding(check.REF006, 0x400, 9)}, TotalClusters: 4}
+	stays, gone, comes := finding(problem.L1PastEnd, 0x100, 1), finding(problem.RefcountTooLow, 0x200, 5), finding(problem.L2PastEnd, 0x300, 2)
+	earlier := &check.Result{Findings: []problem.Finding{stays, gone, finding(problem.RefcountTooHigh, 0x400, 7)}}
+	later := &check.Result{Findings: []problem.Finding{stays, comes, finding(problem.RefcountTooHigh, 0x400, 9)}, TotalClusters: 4}
 
 	got := check.Confirm(earlier, later)
-	assert.Equal(t, []check.Finding{stays, finding(check.REF006, 0x400, 7)}, got.Findings)
-	assert.Equal(t, check.Totals{Corruptions: 1, Leaks: 7}, got.Totals)
+	assert.Equal(t, []problem.Finding{stays, finding(problem.RefcountTooHigh, 0x400, 7)}, got.Findings)
+	assert.Equal(t, problem.Totals{Corruptions: 1, Leaks: 7}, got.Totals)
 	assert.Equal(t, check.VerdictCorrupt, got.Verdict)
 	assert.True(t, got.Provisional)
 	assert.Equal(t, uint64(4), got.TotalClusters)

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -88,7 +89,7 @@ func (c *run) blankOwners() []Owner {
 	}
 	for _, cl := range c.unallocated {
 		if zero, err := c.img.IsZero(at(c.g.HostOffset(cl), c.g.ClusterSize())); err == nil && zero {
-			owners = append(owners, Owner{Structure: StructDataCluster, Path: c.clusterRange(cl, 1)})
+			owners = append(owners, Owner{Structure: problem.StructDataCluster, Path: c.clusterRange(cl, 1)})
 			break
 		}
 	}
@@ -104,7 +105,7 @@ func (c *run) holdsData(leaks []unowned, cut bool) (qcow2.HostCluster, bool) {
 	for _, l := range leaks {
 		for k := range l.n {
 			cl := l.first + qcow2.HostCluster(k)
-			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != StructL2Table || c.isExplained(cl) {
+			if o, meta := c.metadataAt(cl); l.references > 0 && meta && o.Structure != problem.StructL2Table || c.isExplained(cl) {
 				continue
 			}
 			x := at(c.g.HostOffset(cl), c.g.ClusterSize())
@@ -181,7 +182,7 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			}
 			if c.isLostL1(table) {
 				c.explain(cl, 1)
-				c.doubt(Owner{Structure: StructL1Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "it reads as one, and nothing refers to it")
+				c.doubt(Owner{Structure: problem.StructL1Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "it reads as one, and nothing refers to it")
 				continue
 			}
 			if len(slots) == 0 {
@@ -193,7 +194,7 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 		}
 	}
 	if cut {
-		c.doubt(Owner{Structure: StructL2Table}, "there are too many unreferenced clusters to search them for a lost table")
+		c.doubt(Owner{Structure: problem.StructL2Table}, "there are too many unreferenced clusters to search them for a lost table")
 	}
 	return nil
 }
@@ -326,7 +327,7 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 // for the place where it belongs.
 func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot) {
 	off := c.g.HostOffset(cl)
-	f := Finding{Code: MAP020, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
+	f := problem.Finding{Code: problem.OrphanL2Table, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
 	slot, evidence := placeFor(off, c.slotsFor(&t, slots))
 	c.explain(cl, 1)
 	for _, r := range t.runs {
@@ -342,10 +343,10 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
 	if slot == nil && !c.strayL1() {
-		f.Repair = RepairNone // it is known to be of no use
+		f.Repair = problem.RepairNone // it is known to be of no use
 	}
 	if !c.guestHasLost(t) {
-		f.Severity = InDoubt
+		f.Severity = problem.InDoubt
 		f.Message += "; it may also be what an interrupted operation has left behind"
 	} else {
 		c.guestHasLostAny = true
@@ -354,7 +355,7 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	if len(c.lostTables) < maxLostTables {
 		c.lostTables = append(c.lostTables, lost)
 	}
-	c.doubt(Owner{Structure: StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
+	c.doubt(Owner{Structure: problem.StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
 }
 
 // guestHasLost tells whether a lost table can only be a part of the active disk

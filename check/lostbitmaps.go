@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -25,7 +26,7 @@ import (
 type Mend struct {
 	At   qcow2.HostOffset
 	Put  []byte
-	Code Code
+	Code problem.Code
 	Why  string
 	// What it leads to: a directory, as the bitmaps extension must say it, or the table of
 	// a bitmap, whose entry of the directory is given. The others are zero.
@@ -157,12 +158,12 @@ func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut 
 	d := &found[best]
 	vouched := c.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 	sure := vouched && unique && (c.explainsAll(d.Clusters, leaks, cut) || c.pointsNear(d)) && !c.placeHasOwner(d)
-	f := Finding{
-		Code: BMP008, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: d.Offset.String(), Repair: RepairPolicy,
+	f := problem.Finding{
+		Code: problem.BitmapsOrphaned, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: d.Offset.String(), Repair: problem.RepairPolicy,
 		Message: fmt.Sprintf("nothing leads to the bitmap directory of %d bytes at %v, which names %s", d.Size, d.Offset, namesOf(d)),
 	}
 	if !vouched {
-		f.Severity = Warning
+		f.Severity = problem.Warning
 		f.Message += "; autoclear bit 0 is clear, so nothing says that they are up to date"
 	}
 	if !unique {
@@ -176,20 +177,20 @@ func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut 
 	switch {
 	case mend == nil:
 		f.Extent = c.h.ExtensionArea(c.g)
-		f.Repair = RepairNone
+		f.Repair = problem.RepairNone
 		f.Message += "; " + why
 	default:
 		f.Extent = at(mend.At, len(mend.Put))
 		c.mends = append(c.mends, *mend)
 		if sure {
-			f.Repair = RepairSafe
+			f.Repair = problem.RepairSafe
 		} else if vouched {
 			f.Message += "; whether they are up to date is not certain"
 			c.mends = append(c.mends, asInUse(d)...)
 		}
 	}
 	c.report(f)
-	c.doubt(Owner{Structure: StructBitmapDirectory}, fmt.Sprintf("it lies at %v, and nothing leads to it", d.Offset))
+	c.doubt(Owner{Structure: problem.StructBitmapDirectory}, fmt.Sprintf("it lies at %v, and nothing leads to it", d.Offset))
 }
 
 // where words where the extension leads.
@@ -293,7 +294,7 @@ func asInUse(d *sniff.Directory) (ms []Mend) {
 			continue
 		}
 		ms = append(ms, Mend{
-			At: e.EntryOffset + qcow2.BitmapFieldFlags, Put: be32(uint32(e.Flags | qcow2.BitmapInUse)), Code: BMP008,
+			At: e.EntryOffset + qcow2.BitmapFieldFlags, Put: be32(uint32(e.Flags | qcow2.BitmapInUse)), Code: problem.BitmapsOrphaned,
 			Why: fmt.Sprintf("bitmap %s: mark it in use, since it may be out of date", Excerpt(e.Name)),
 		})
 	}
@@ -342,7 +343,7 @@ func (e *Evidence) LeftOfBitmaps() []sniff.Run {
 func (c *run) setsCopied() bool {
 	missing := uint64(0)
 	for i := range c.res.Findings {
-		if f := &c.res.Findings[i]; f.Code == MAP008 {
+		if f := &c.res.Findings[i]; f.Code == problem.L2Copied {
 			missing += f.Count
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -15,7 +16,7 @@ func (c *run) leadBack(ext *qcow2.Extension, d *sniff.Directory) (m *Mend, why s
 	want := d.Extension()
 	data := want.Encode()
 	whole := qcow2.EncodeExtension(qcow2.ExtBitmaps, data)
-	m = &Mend{Code: BMP008, Directory: want, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
+	m = &Mend{Code: problem.BitmapsOrphaned, Directory: want, Why: fmt.Sprintf("lead the bitmaps extension back to the directory at %v", d.Offset)}
 	area := c.h.ExtensionArea(c.g)
 	raw, err := c.img.ReadExtent(area, area.Length)
 	if err != nil || uint64(len(raw)) < area.Length {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -18,7 +19,7 @@ type foundTable struct {
 
 // findLostBitmapTables looks for the tables of bitmaps whose entries lead elsewhere.
 func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
-	if c.funnel.stale {
+	if c.StaleBitmaps() {
 		return nil // nobody relies on what they hold
 	}
 	var found []foundTable
@@ -64,11 +65,11 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 		for k := range put {
 			put[k] = byte(uint64(t.offset) >> (8 * (7 - k)))
 		}
-		f := b.entryFinding(BMD015, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
+		f := b.entryFinding(problem.BitmapTableElsewhere, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
 			"its table is said to be at %v, but a table of %d entries that nothing leads to lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
 		c.report(f)
 		c.spoilTable(b)
-		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: BMD015, Entry: b.EntryOffset, Table: t.offset, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
+		c.mends = append(c.mends, Mend{At: f.Extent.Offset, Put: put, Code: problem.BitmapTableElsewhere, Entry: b.EntryOffset, Table: t.offset, Why: fmt.Sprintf("%s: lead its entry back to the table at %v", b.label(), t.offset)})
 		c.sniffer.Learn(t.runs)
 		c.lostBitmapRuns = append(c.lostBitmapRuns, t.runs...)
 		c.doubt(b.tableOwner(), fmt.Sprintf("it lies at %v, and its entry leads to %v", t.offset, b.TableOffset))

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -111,14 +112,14 @@ func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value str
 		s := &l.Snapshots[i]
 		names = append(names, fmt.Sprintf("%s (name %s)", Excerpt(s.ID), Excerpt(s.Name)))
 	}
-	f := Finding{Code: SNP008, Extent: field, Value: value, Count: uint64(len(l.Snapshots))}
+	f := problem.Finding{Code: problem.SnapshotsOrphaned, Extent: field, Value: value, Count: uint64(len(l.Snapshots))}
 	if field.Offset == qcow2.FieldNbSnapshots {
 		f.Expected = fmt.Sprint(l.Count)
 		f.Message = fmt.Sprintf("nb_snapshots is %d, but the table at %v carries on with entries whose L1 tables nothing else refers to: snapshot %s",
 			c.h.NbSnapshots, l.Table, strings.Join(names, ", "))
 		// A deletion that was cut short can look like this as well, where the new table was
 		// written over an earlier one.
-		f.Severity = InDoubt
+		f.Severity = problem.InDoubt
 		f.Message += "; it may also be what an interrupted deletion has left behind"
 	} else {
 		f.Expected = l.Table.String()
@@ -129,7 +130,7 @@ func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value str
 	c.lostSnapshots = &l
 	for i := range l.Snapshots {
 		s := &l.Snapshots[i]
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(int(l.Count) - len(l.Snapshots) + i)},
+		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(int(l.Count) - len(l.Snapshots) + i)},
 			fmt.Sprintf("its entry at %v is not one of those that the header leads to", s.EntryOffset))
 	}
 }

@@ -1,6 +1,9 @@
 package check
 
-import "github.com/qcheck/qcheck/qcow2"
+import (
+	"github.com/qcheck/qcheck/check/problem"
+	"github.com/qcheck/qcheck/qcow2"
+)
 
 // An L1 table that is looked for in the wrong place is not one. What lies there may be guest
 // data, so nothing may be written to it, not even to give its entries up.
@@ -36,16 +39,14 @@ func (c *run) judgeL1s() {
 func (c *run) misread(l *l1table) {
 	l.misread, c.hasMisread = true, true
 	first, n := c.g.ClusterSpan(l.extent.Offset, l.extent.Length)
-	c.contested(StructL1Table, first, n)
+	c.contested(problem.StructL1Table, first, n)
 	c.doubt(l.owner(), "what lies where it is looked for is none")
 }
 
 // namedByMisread tells whether a finding is about an entry of an L1 table that is none, or
 // about a table that only such an entry leads to.
-func (c *run) namedByMisread(f *Finding) bool {
-	switch f.Code {
-	case MAP001, MAP002, MAP003, MAP004, MAP016, MAP018, MAP021, REF004, BMT006:
-	default:
+func (c *run) namedByMisread(f *problem.Finding) bool {
+	if !f.Code.Is(problem.ThroughL1) {
 		return false
 	}
 	for i := range c.l1s {
@@ -53,7 +54,7 @@ func (c *run) namedByMisread(f *Finding) bool {
 		if !l.misread || l.of != f.Of {
 			continue
 		}
-		if f.Structure == StructL2Table || f.Rest || f.Extent.Offset >= l.extent.Offset && f.Extent.Offset < l.end() {
+		if f.Structure == problem.StructL2Table || f.Rest || f.Extent.Offset >= l.extent.Offset && f.Extent.Offset < l.end() {
 			return true
 		}
 	}

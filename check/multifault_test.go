@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -20,7 +21,7 @@ import (
 // damaged.
 type fault struct {
 	name   string
-	code   check.Code
+	code   problem.Code
 	at     corpus.Place // the finding's bytes
 	damage []corpus.Damage
 	// way leads to what is damaged: what must be sound for it to be found.
@@ -29,7 +30,7 @@ type fault struct {
 	cuts []string
 	// not are codes of other faults beside which this one is not told, with the
 	// reason.
-	not map[check.Code]string
+	not map[problem.Code]string
 }
 
 const gib = 1 << 30
@@ -58,61 +59,61 @@ func faults() []fault {
 	l1Size, snapshots := header(qcow2.FieldL1Size), header(qcow2.FieldSnapshotsOffset)
 	second := corpus.L2Entry(gib)
 	hole := corpus.L2Entry(gib + 128*mib)
-	one := func(code check.Code, way string, p corpus.Place, damage ...corpus.Damage) fault {
+	one := func(code problem.Code, way string, p corpus.Place, damage ...corpus.Damage) fault {
 		f := fault{name: damage[0].String(), code: code, at: p, way: way, damage: damage}
 		return f
 	}
 	cutting := func(f fault, ways ...string) fault { f.cuts = ways; return f }
-	besides := func(f fault, code check.Code, why string) fault {
-		f.not = map[check.Code]string{code: why}
+	besides := func(f fault, code problem.Code, why string) fault {
+		f.not = map[problem.Code]string{code: why}
 		return f
 	}
 	return []fault{
-		one(check.HDR008, "header", header(qcow2.FieldAutoclearFeatures), corpus.SetBits(header(qcow2.FieldAutoclearFeatures), 1<<5)),
-		one(check.HDR007, "header", header(qcow2.FieldIncompatibleFeatures), corpus.SetBits(header(qcow2.FieldIncompatibleFeatures), 2)),
-		one(check.HDR017, "header", corpus.Bytes(106, 1), corpus.Put(corpus.Bytes(106, 1), []byte{1})),
-		cutting(one(check.HDR012, "header", header(qcow2.FieldL1TableOffset), corpus.Add(header(qcow2.FieldL1TableOffset), 512)), "l1"),
-		cutting(one(check.HDR013, "header", header(qcow2.FieldRefcountTableOffset), corpus.Add(header(qcow2.FieldRefcountTableOffset), 8)), "refcounts"),
-		cutting(one(check.HDR014, "header", snapshots, corpus.Add(snapshots, 8)), "snapshots"),
-		cutting(one(check.HDR011, "header", l1Size, corpus.Set(l1Size, 1)), "l1 far"), // they are no entries any more
+		one(problem.AutoclearUnknown, "header", header(qcow2.FieldAutoclearFeatures), corpus.SetBits(header(qcow2.FieldAutoclearFeatures), 1<<5)),
+		one(problem.MarkedCorrupt, "header", header(qcow2.FieldIncompatibleFeatures), corpus.SetBits(header(qcow2.FieldIncompatibleFeatures), 2)),
+		one(problem.HeaderPaddingSet, "header", corpus.Bytes(106, 1), corpus.Put(corpus.Bytes(106, 1), []byte{1})),
+		cutting(one(problem.L1Misplaced, "header", header(qcow2.FieldL1TableOffset), corpus.Add(header(qcow2.FieldL1TableOffset), 512)), "l1"),
+		cutting(one(problem.RefcountTableMisplaced, "header", header(qcow2.FieldRefcountTableOffset), corpus.Add(header(qcow2.FieldRefcountTableOffset), 8)), "refcounts"),
+		cutting(one(problem.SnapshotTableMisplaced, "header", snapshots, corpus.Add(snapshots, 8)), "snapshots"),
+		cutting(one(problem.L1TooSmall, "header", l1Size, corpus.Set(l1Size, 1)), "l1 far"), // they are no entries any more
 
-		one(check.MAP001, "l1", corpus.L1Entry(0), corpus.SetBits(corpus.L1Entry(0), 1<<60)),
-		one(check.MAP002, "l1 far", corpus.L1Entry(1), corpus.PointAt(corpus.L1Entry(1), room, 512)),
-		cutting(one(check.MAP003, "l1 far", corpus.L1Entry(2), corpus.PointAt(corpus.L1Entry(2), corpus.End(1), mib)), "l1 far second"),
-		one(check.MAP001, "snapshots l1", corpus.SnapshotL1Entry("1", 3), corpus.SetBits(corpus.SnapshotL1Entry("1", 3), 1<<3)),
-		one(check.MAP005, "l1 far second", second, corpus.SetBits(second, 1<<5)),
-		one(check.MAP006, "l1 far second", corpus.L2Entry(gib+64*kib), corpus.Add(corpus.L2Entry(gib+64*kib), 512)),
-		one(check.MAP007, "l1 far second", corpus.L2Entry(gib+128*kib), corpus.PointAt(corpus.L2Entry(gib+128*kib), corpus.End(1), mib)),
-		one(check.MAP009, "l1 far second", corpus.L2Entry(gib+4*mib), corpus.SetBits(corpus.L2Entry(gib+4*mib), copied)),
-		one(check.MAP014, "l1 far second", corpus.L2Entry(gib+64*mib), corpus.Set(corpus.L2Entry(gib+64*mib), copied)),
-		besides(one(check.MAP008, "l1 far second", corpus.L2Entry(gib+192*kib), corpus.ClearBits(corpus.L2Entry(gib+192*kib), copied)),
-			check.HDR013, "while refcounts are unknown there may be references that were not seen, and a clear flag harms nobody"),
-		one(check.MAP016, "l1 far second", hole, corpus.Point(hole, corpus.L2Table(gib)), corpus.AddRefcount(corpus.L2Table(gib), 1), corpus.ClearBits(corpus.L1Entry(2), copied)),
+		one(problem.L1ReservedBits, "l1", corpus.L1Entry(0), corpus.SetBits(corpus.L1Entry(0), 1<<60)),
+		one(problem.L1Unaligned, "l1 far", corpus.L1Entry(1), corpus.PointAt(corpus.L1Entry(1), room, 512)),
+		cutting(one(problem.L1PastEnd, "l1 far", corpus.L1Entry(2), corpus.PointAt(corpus.L1Entry(2), corpus.End(1), mib)), "l1 far second"),
+		one(problem.L1ReservedBits, "snapshots l1", corpus.SnapshotL1Entry("1", 3), corpus.SetBits(corpus.SnapshotL1Entry("1", 3), 1<<3)),
+		one(problem.L2ReservedBits, "l1 far second", second, corpus.SetBits(second, 1<<5)),
+		one(problem.L2Unaligned, "l1 far second", corpus.L2Entry(gib+64*kib), corpus.Add(corpus.L2Entry(gib+64*kib), 512)),
+		one(problem.L2PastEnd, "l1 far second", corpus.L2Entry(gib+128*kib), corpus.PointAt(corpus.L2Entry(gib+128*kib), corpus.End(1), mib)),
+		one(problem.CompressedCopied, "l1 far second", corpus.L2Entry(gib+4*mib), corpus.SetBits(corpus.L2Entry(gib+4*mib), copied)),
+		one(problem.L2ToHeader, "l1 far second", corpus.L2Entry(gib+64*mib), corpus.Set(corpus.L2Entry(gib+64*mib), copied)),
+		besides(one(problem.L2Copied, "l1 far second", corpus.L2Entry(gib+192*kib), corpus.ClearBits(corpus.L2Entry(gib+192*kib), copied)),
+			problem.RefcountTableMisplaced, "while refcounts are unknown there may be references that were not seen, and a clear flag harms nobody"),
+		one(problem.MetadataOverlap, "l1 far second", hole, corpus.Point(hole, corpus.L2Table(gib)), corpus.AddRefcount(corpus.L2Table(gib), 1), corpus.ClearBits(corpus.L1Entry(2), copied)),
 
-		one(check.REF001, "refcounts", corpus.RefcountTableEntry(7), corpus.SetBits(corpus.RefcountTableEntry(7), 1<<3)),
-		one(check.REF002, "refcounts", corpus.RefcountTableEntry(9), corpus.Set(corpus.RefcountTableEntry(9), 0x10200)),
-		one(check.REF003, "refcounts", corpus.RefcountTableEntry(11), corpus.SetOffset(corpus.RefcountTableEntry(11), corpus.End(1), mib)),
-		besides(one(check.REF005, "refcounts", corpus.RefcountOf(corpus.BitmapTable("b")), corpus.SetRefcount(corpus.BitmapTable("b"), 0)),
-			check.BMP005, "nothing leads to the table"),
-		besides(one(check.REF005, "refcounts", corpus.RefcountOf(corpus.SnapshotTable()), corpus.SetRefcount(corpus.SnapshotTable(), 0)),
-			check.HDR014, "nothing leads to the table"),
+		one(problem.RefcountEntryReserved, "refcounts", corpus.RefcountTableEntry(7), corpus.SetBits(corpus.RefcountTableEntry(7), 1<<3)),
+		one(problem.RefcountEntryUnaligned, "refcounts", corpus.RefcountTableEntry(9), corpus.Set(corpus.RefcountTableEntry(9), 0x10200)),
+		one(problem.RefcountEntryPastEnd, "refcounts", corpus.RefcountTableEntry(11), corpus.SetOffset(corpus.RefcountTableEntry(11), corpus.End(1), mib)),
+		besides(one(problem.RefcountTooLow, "refcounts", corpus.RefcountOf(corpus.BitmapTable("b")), corpus.SetRefcount(corpus.BitmapTable("b"), 0)),
+			problem.BitmapDirectoryMisplaced, "nothing leads to the table"),
+		besides(one(problem.RefcountTooLow, "refcounts", corpus.RefcountOf(corpus.SnapshotTable()), corpus.SetRefcount(corpus.SnapshotTable(), 0)),
+			problem.SnapshotTableMisplaced, "nothing leads to the table"),
 
-		cutting(one(check.SNP002, "snapshots", corpus.SnapshotField("1", 0, 8), corpus.Add(corpus.SnapshotField("1", 0, 8), 512)), "snapshots l1"),
-		one(check.SNP003, "snapshots", corpus.SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4), corpus.Set(corpus.SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4), 8)),
+		cutting(one(problem.SnapshotL1Misplaced, "snapshots", corpus.SnapshotField("1", 0, 8), corpus.Add(corpus.SnapshotField("1", 0, 8), 512)), "snapshots l1"),
+		one(problem.SnapshotFieldsMissing, "snapshots", corpus.SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4), corpus.Set(corpus.SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4), 8)),
 
-		one(check.BMP004, "bitmaps", ext(qcow2.BitmapsExtReserved, 4), corpus.Set(ext(qcow2.BitmapsExtReserved, 4), 7)),
-		one(check.BMP003, "bitmaps", ext(qcow2.BitmapsExtNbBitmaps, 4), corpus.Set(ext(qcow2.BitmapsExtNbBitmaps, 4), 65536)),
-		cutting(one(check.BMP005, "bitmaps", ext(qcow2.BitmapsExtDirectoryOffset, 8), corpus.Add(ext(qcow2.BitmapsExtDirectoryOffset, 8), 8)), "bitmaps directory"),
-		besides(one(check.BMP006, "bitmaps", ext(qcow2.BitmapsExtDirectorySize, 8), corpus.Add(ext(qcow2.BitmapsExtDirectorySize, 8), 8)),
-			check.BMP005, "there is no directory whose entries could be counted"),
-		cutting(one(check.BMD002, "bitmaps directory", corpus.BitmapField("a", 0, 8), corpus.Add(corpus.BitmapField("a", 0, 8), 8)), "bitmaps directory a"),
-		one(check.BMD005, "bitmaps directory", corpus.BitmapField("b", qcow2.BitmapFieldFlags, 4), corpus.SetBits(corpus.BitmapField("b", qcow2.BitmapFieldFlags, 4), 1<<7)),
-		one(check.BMD007, "bitmaps directory", corpus.BitmapField("c", qcow2.BitmapFieldGranularityBits, 1), corpus.Set(corpus.BitmapField("c", qcow2.BitmapFieldGranularityBits, 1), 64)),
-		one(check.BMD006, "bitmaps directory", corpus.BitmapField("b", qcow2.BitmapFieldType, 1), corpus.Set(corpus.BitmapField("b", qcow2.BitmapFieldType, 1), 2)),
-		one(check.BMD011, "bitmaps directory", corpus.BitmapField("a", 30, 1), corpus.Put(corpus.BitmapField("a", 30, 1), []byte{1})),
-		one(check.BMT001, "bitmaps directory a", corpus.BitmapTableEntry("a", 0), corpus.SetBits(corpus.BitmapTableEntry("a", 0), 1<<4)),
-		one(check.BMT003, "bitmaps directory b", corpus.BitmapTableEntry("b", 0), corpus.SetBits(corpus.BitmapTableEntry("b", 0), 1)),
-		one(check.BMT005, "bitmaps directory c", corpus.BitmapTableEntry("c", 0), corpus.PointAt(corpus.BitmapTableEntry("c", 0), corpus.End(1), mib)),
+		one(problem.BitmapExtensionReserved, "bitmaps", ext(qcow2.BitmapsExtReserved, 4), corpus.Set(ext(qcow2.BitmapsExtReserved, 4), 7)),
+		one(problem.BitmapCountWrong, "bitmaps", ext(qcow2.BitmapsExtNbBitmaps, 4), corpus.Set(ext(qcow2.BitmapsExtNbBitmaps, 4), 65536)),
+		cutting(one(problem.BitmapDirectoryMisplaced, "bitmaps", ext(qcow2.BitmapsExtDirectoryOffset, 8), corpus.Add(ext(qcow2.BitmapsExtDirectoryOffset, 8), 8)), "bitmaps directory"),
+		besides(one(problem.BitmapDirectorySize, "bitmaps", ext(qcow2.BitmapsExtDirectorySize, 8), corpus.Add(ext(qcow2.BitmapsExtDirectorySize, 8), 8)),
+			problem.BitmapDirectoryMisplaced, "there is no directory whose entries could be counted"),
+		cutting(one(problem.BitmapTableMisplaced, "bitmaps directory", corpus.BitmapField("a", 0, 8), corpus.Add(corpus.BitmapField("a", 0, 8), 8)), "bitmaps directory a"),
+		one(problem.BitmapFlagsReserved, "bitmaps directory", corpus.BitmapField("b", qcow2.BitmapFieldFlags, 4), corpus.SetBits(corpus.BitmapField("b", qcow2.BitmapFieldFlags, 4), 1<<7)),
+		one(problem.BitmapGranularity, "bitmaps directory", corpus.BitmapField("c", qcow2.BitmapFieldGranularityBits, 1), corpus.Set(corpus.BitmapField("c", qcow2.BitmapFieldGranularityBits, 1), 64)),
+		one(problem.BitmapTypeUnknown, "bitmaps directory", corpus.BitmapField("b", qcow2.BitmapFieldType, 1), corpus.Set(corpus.BitmapField("b", qcow2.BitmapFieldType, 1), 2)),
+		one(problem.BitmapEntryPadding, "bitmaps directory", corpus.BitmapField("a", 30, 1), corpus.Put(corpus.BitmapField("a", 30, 1), []byte{1})),
+		one(problem.BitmapLowReserved, "bitmaps directory a", corpus.BitmapTableEntry("a", 0), corpus.SetBits(corpus.BitmapTableEntry("a", 0), 1<<4)),
+		one(problem.BitmapEntryContradiction, "bitmaps directory b", corpus.BitmapTableEntry("b", 0), corpus.SetBits(corpus.BitmapTableEntry("b", 0), 1)),
+		one(problem.BitmapEntryPastEnd, "bitmaps directory c", corpus.BitmapTableEntry("c", 0), corpus.PointAt(corpus.BitmapTableEntry("c", 0), corpus.End(1), mib)),
 	}
 }
 
@@ -122,7 +123,7 @@ func (f *fault) met(img *corpus.Image, res *check.Result) bool {
 	if err != nil {
 		return false
 	}
-	return slices.ContainsFunc(res.Findings, func(g check.Finding) bool {
+	return slices.ContainsFunc(res.Findings, func(g problem.Finding) bool {
 		return g.Code == f.code && g.Extent.Offset < x.Offset+qcow2.HostOffset(x.Length) && x.Offset < g.Extent.Offset+qcow2.HostOffset(g.Extent.Length)
 	})
 }
@@ -179,7 +180,7 @@ func TestSeveralFaults(t *testing.T) {
 		before := img.Sum()
 		res := checkCorpus(t, img)
 		assert.Equal(t, before, img.Sum(), said)
-		assert.Equal(t, check.CountFindings(res.Findings), res.Totals, said)
+		assert.Equal(t, problem.Count(res.Findings), res.Totals, said)
 		for _, f := range done {
 			if !slices.ContainsFunc(done, func(g *fault) bool { return g != f && f.hiddenBy(g) }) {
 				assert.True(t, f.met(img, res), "%s %s was not found; %s", f.code, f.name, said)

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -40,12 +40,12 @@ func (c *run) placeOwner(p place) Owner {
 }
 
 // placeStructure is the structure that placeOwner names.
-func (c *run) placeStructure(p place) Structure {
+func (c *run) placeStructure(p place) problem.Structure {
 	switch p.kind {
 	case placeTable:
-		return StructL2Table
+		return problem.StructL2Table
 	case placeBlock:
-		return StructRefcountBlock
+		return problem.StructRefcountBlock
 	}
 	return c.owners[c.meta[p.index].owner].Structure
 }
@@ -100,15 +100,12 @@ func (c *run) checkMetadataOverlaps() error {
 	return nil
 }
 
-// isBitmap tells whether a structure belongs to the bitmaps.
-func (s Structure) isBitmap() bool { return strings.HasPrefix(string(s), "bitmap-") }
-
-func (o Owner) isBitmap() bool { return o.Structure.isBitmap() }
+func (o Owner) isBitmap() bool { return o.Structure.OfBitmaps() }
 
 // checkOverlap reports two structures that share clusters. One of them is taken
 // for the culprit: its content is not what it should be, and it is not read.
 func (c *run) checkOverlap(a, b place) {
-	if c.placeStructure(a).isBitmap() && c.placeStructure(b).isBitmap() {
+	if c.placeStructure(a).OfBitmaps() && c.placeStructure(b).OfBitmaps() {
 		return // the bitmaps pass has told it
 	}
 	culprit, other := b, a
@@ -130,29 +127,29 @@ func (c *run) checkOverlap(a, b place) {
 func (c *run) reportOverlap(culprit, other place) {
 	first, end := max(culprit.first, other.first), min(culprit.end(), other.end())
 	c.contested(c.placeStructure(culprit), first, uint64(end-first))
-	code := MAP016
+	code := problem.MetadataOverlap
 	switch {
 	case culprit.kind == placeBlock || other.kind == placeBlock:
-		code = REF004
-	case c.placeStructure(culprit).isBitmap() || c.placeStructure(other).isBitmap():
-		code = BMT006
+		code = problem.RefcountBlockOverlap
+	case c.placeStructure(culprit).OfBitmaps() || c.placeStructure(other).OfBitmaps():
+		code = problem.BitmapOverlap
 	}
 	// A block tells what is free, and owns nothing.
 	if culprit.kind != placeBlock && len(c.doubts) < maxDoubts {
 		c.doubt(c.placeOwner(culprit), "it lies where other metadata is")
 	}
-	if code == REF004 && culprit.kind != placeBlock {
+	if code == problem.RefcountBlockOverlap && culprit.kind != placeBlock {
 		c.spoilBitmap(c.placeOwner(culprit))
 	}
-	if code == BMT006 {
+	if code == problem.BitmapOverlap {
 		c.spoilBitmap(c.placeOwner(culprit))
 		c.spoilBitmap(c.placeOwner(other))
 	}
-	if c.crowded(code, 0, uint64(end-first)) {
+	if c.Crowded(code, 0, uint64(end-first)) {
 		return
 	}
 	o, oo := c.placeOwner(culprit), c.placeOwner(other)
-	f := Finding{
+	f := problem.Finding{
 		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap,
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
 		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
@@ -161,20 +158,20 @@ func (c *run) reportOverlap(culprit, other place) {
 		t := &c.tables[culprit.index]
 		f.Message += "; gone: guest " + c.windowRange(t)
 	}
-	if code == REF004 && culprit.kind != placeBlock {
+	if code == problem.RefcountBlockOverlap && culprit.kind != placeBlock {
 		// The block is the right one: it is the other structure that has to go.
-		f.Repair = RepairLossy
+		f.Repair = problem.RepairLossy
 		if o.isBitmap() {
-			f.Repair = RepairPolicy
+			f.Repair = problem.RepairPolicy
 		}
 	}
-	if code == MAP016 && !c.canGiveUp(o) {
-		f.Repair = RepairNone
+	if code == problem.MetadataOverlap && !c.canGiveUp(o) {
+		f.Repair = problem.RepairNone
 	}
-	if code == BMT006 && (o.Structure == StructBitmapDirectory || oo.Structure == StructBitmapDirectory) {
+	if code == problem.BitmapOverlap && (o.Structure == problem.StructBitmapDirectory || oo.Structure == problem.StructBitmapDirectory) {
 		// Were the directory in the wrong place it would not read as one, which
 		// is reported by itself: it is the other structure that has to be given up.
-		f.Repair = RepairLossy
+		f.Repair = problem.RepairLossy
 	}
 	if f.Extent.Length == 0 {
 		f.Extent = at(c.g.HostOffset(first), uint64(end-first)*c.g.ClusterSize())
@@ -185,9 +182,9 @@ func (c *run) reportOverlap(culprit, other place) {
 // canGiveUp tells whether there is something left of an image without a structure.
 func (c *run) canGiveUp(o Owner) bool {
 	switch o.Structure {
-	case StructL2Table, StructDataCluster, StructSnapshotTable:
+	case problem.StructL2Table, problem.StructDataCluster, problem.StructSnapshotTable:
 		return true
-	case StructL1Table:
+	case problem.StructL1Table:
 		return o.Of != 0
 	}
 	return o.isBitmap()
@@ -196,7 +193,7 @@ func (c *run) canGiveUp(o Owner) bool {
 // spoilBitmap notes that a bitmap cannot be used, since something else lies where
 // its table or its data is. That is found out long after the bitmaps were listed.
 func (c *run) spoilBitmap(o Owner) {
-	if o.Structure != StructBitmapTable && o.Structure != StructBitmapData {
+	if o.Structure != problem.StructBitmapTable && o.Structure != problem.StructBitmapData {
 		return
 	}
 	if c.spoilt == nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -20,15 +21,15 @@ func (c *run) trusts(p, other place) bool {
 	case placeTable:
 		return c.trustsTable(&c.tables[p.index], c.placeStructure(other))
 	case placeBlock:
-		return other.kind == placeMeta && c.placeStructure(other).isBitmap() && c.fitsBlock(&c.blocks[p.index])
+		return other.kind == placeMeta && c.placeStructure(other).OfBitmaps() && c.fitsBlock(&c.blocks[p.index])
 	}
 	return false
 }
 
 // trustsTable tells whether an L2 table reads as one, and could not be taken for
 // one if it were the other structure.
-func (c *run) trustsTable(t *l2table, other Structure) bool {
-	if other == StructL1Table {
+func (c *run) trustsTable(t *l2table, other problem.Structure) bool {
+	if other == problem.StructL1Table {
 		return false // it reads as an L2 table, too, and has been looked into
 	}
 	s := c.prober()
@@ -46,7 +47,7 @@ func (c *run) trustsTable(t *l2table, other Structure) bool {
 		copied = copied || e.Copied()
 	}
 	switch other {
-	case StructBitmapTable, StructRefcountTable:
+	case problem.StructBitmapTable, problem.StructRefcountTable:
 		return copied // their entries are places too, but for this flag
 	}
 	return named
@@ -100,7 +101,7 @@ func (c *run) dropStrayL1s(refs []l2ref) []l2ref {
 		if refs[i].first == uint32(n) {
 			other = &c.l1s[refs[i].last]
 		}
-		where := Owner{Structure: StructL2Table, Snapshot: other.snapshot, Of: other.of}
+		where := Owner{Structure: problem.StructL2Table, Snapshot: other.snapshot, Of: other.of}
 		c.reportL1Clash(l, where)
 		l.cut(0)
 		strays = append(strays, uint32(n))

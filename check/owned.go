@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -47,13 +48,13 @@ func (c *run) suspectPlace(p place, x qcow2.Extent) bool {
 	}
 	o := c.owners[c.meta[p.index].owner]
 	switch o.Structure {
-	case StructL1Table:
+	case problem.StructL1Table:
 		return slices.ContainsFunc(c.l1s, func(l l1table) bool { return l.of == o.Of && l.misread })
-	case StructBitmapDirectory:
+	case problem.StructBitmapDirectory:
 		return c.traces.astray
-	case StructBitmapData:
+	case problem.StructBitmapData:
 		return c.isContested(x, false)
-	case StructBitmapTable:
+	case problem.StructBitmapTable:
 		return c.isContested(x, false) && !c.readsAs(x, c.format().BitmapTable)
 	}
 	return false

@@ -3,15 +3,16 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Owner names a structure that clusters of the file belong to.
 type Owner struct {
-	Structure Structure
+	Structure problem.Structure
 	Path      string // "l1[3]", "refcount table[7]"; may be empty
 	Snapshot  string // ID, escaped, for a reader; empty for the active disk
-	Of        SnapshotRef
+	Of        problem.SnapshotRef
 	Bitmap    string // name, escaped
 	// Ref is the bytes of the file that say where the structure is: a header
 	// field, a table entry. Empty where nothing does.
@@ -34,13 +35,13 @@ func (o Owner) String() string {
 	return s
 }
 
-var ownerNames = map[Structure]string{
-	StructFile: "file", StructHeader: "header", StructExtension: "header extension",
-	StructCryptoHeader: "encryption header", StructDataFile: "data file", StructBackingFile: "backing file",
-	StructSnapshotTable: "snapshot table", StructL1Table: "L1 table", StructL2Table: "L2 table",
-	StructDataCluster: "data cluster", StructRefcountTable: "refcount table", StructRefcountBlock: "refcount block",
-	StructBitmapExtension: "bitmaps extension", StructBitmapDirectory: "bitmap directory",
-	StructBitmapTable: "bitmap table", StructBitmapData: "bitmap data",
+var ownerNames = map[problem.Structure]string{
+	problem.StructFile: "file", problem.StructHeader: "header", problem.StructExtension: "header extension",
+	problem.StructCryptoHeader: "encryption header", problem.StructDataFile: "data file", problem.StructBackingFile: "backing file",
+	problem.StructSnapshotTable: "snapshot table", problem.StructL1Table: "L1 table", problem.StructL2Table: "L2 table",
+	problem.StructDataCluster: "data cluster", problem.StructRefcountTable: "refcount table", problem.StructRefcountBlock: "refcount block",
+	problem.StructBitmapExtension: "bitmaps extension", problem.StructBitmapDirectory: "bitmap directory",
+	problem.StructBitmapTable: "bitmap table", problem.StructBitmapData: "bitmap data",
 }
 
 // metaClaim is a run of clusters that a metadata structure takes. All of them

@@ -3,6 +3,7 @@ package check
 import (
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -155,7 +156,7 @@ func (c *run) mapsLacking(t *l2table) bool {
 // strayL1 tells whether an L1 table may be looked for in the wrong place, so that there is more
 // to hang back than L2 tables.
 func (c *run) strayL1() bool {
-	return c.met(HDR012) || c.met(SNP002) || len(c.blankL1s) > 0 || c.lostSnapshots != nil ||
+	return c.Met(problem.L1Misplaced) || c.Met(problem.SnapshotL1Misplaced) || len(c.blankL1s) > 0 || c.lostSnapshots != nil ||
 		slices.ContainsFunc(c.l1s, func(l l1table) bool { return l.misread || l.entries == 0 && l.extent.Offset != 0 })
 }
 

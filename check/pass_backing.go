@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -34,8 +35,8 @@ func (c *run) checkBacking() error {
 	format := extensionText(formatExt)
 	if format != "" && !slices.Contains(qemuDrivers, format) {
 		c.backing = fmt.Sprintf("the backing file has the unknown format \"%s\"", Excerpt(format))
-		c.report(Finding{
-			Code: CHN003, Extent: extensionExtent(formatExt), Value: Excerpt(format),
+		c.report(problem.Finding{
+			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: Excerpt(format),
 			Message: fmt.Sprintf(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, Excerpt(format)),
 		})
 		return nil
@@ -50,8 +51,8 @@ func (c *run) checkBacking() error {
 	}
 	defer s.Close() // it was only read from
 	if l, ok := s.(LiveSibling); ok && l.Live() {
-		c.report(Finding{
-			Code: CHN005, Severity: Warning, Extent: c.backingNameExtent(), Value: Excerpt(name),
+		c.report(problem.Finding{
+			Code: problem.BackingInUse, Severity: problem.Warning, Extent: c.backingNameExtent(), Value: Excerpt(name),
 			Message: fmt.Sprintf(`something is writing to backing file "%s"; unless it is a commit of this chain, the image no longer fits it`, Excerpt(name)),
 		})
 	}
@@ -61,13 +62,13 @@ func (c *run) checkBacking() error {
 		if is != "" {
 			what = "but its content is " + is
 		}
-		c.report(Finding{
-			Code: CHN003, Extent: extensionExtent(formatExt), Value: Excerpt(format), Expected: is,
+		c.report(problem.Finding{
+			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: Excerpt(format), Expected: is,
 			Message: fmt.Sprintf(`the backing file "%s" is recorded as %s, %s`, Excerpt(name), format, what),
 		})
 	} else if format == "raw" && is == "qcow2" {
-		c.report(Finding{
-			Code: CHN003, Severity: Warning, Extent: extensionExtent(formatExt), Value: format, Expected: is,
+		c.report(problem.Finding{
+			Code: problem.BackingFormatWrong, Severity: problem.Warning, Extent: extensionExtent(formatExt), Value: format, Expected: is,
 			Message: fmt.Sprintf(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, Excerpt(name)),
 		})
 	}
@@ -76,7 +77,7 @@ func (c *run) checkBacking() error {
 
 // reportBackingError reports a backing file that could not be opened.
 func (c *run) reportBackingError(name string, err error) {
-	f := Finding{Code: CHN001, Extent: c.backingNameExtent(), Value: Excerpt(name)}
+	f := problem.Finding{Code: problem.BackingUnreadable, Extent: c.backingNameExtent(), Value: Excerpt(name)}
 	looked := ""
 	var loop *LoopError
 	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path != name {
@@ -88,7 +89,7 @@ func (c *run) reportBackingError(name string, err error) {
 		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, Excerpt(name), looked)
 	case errors.Is(err, ErrInUse):
 		c.backing = "another program writes to the backing file"
-		f.Code = CHN005
+		f.Code = problem.BackingInUse
 		f.Message = fmt.Sprintf(`backing file "%s" is in use: %v`, Excerpt(name), err)
 	case errors.As(err, &loop):
 		c.backing = "the chain of backing files is a loop"
@@ -97,7 +98,7 @@ func (c *run) reportBackingError(name string, err error) {
 		c.backing = "the image is its own backing file"
 		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, Excerpt(name))
 	default:
-		f.Code, f.Structure = IOE001, StructBackingFile
+		f.Code, f.Structure = problem.Unreadable, problem.StructBackingFile
 		f.Message = fmt.Sprintf(`backing file "%s" cannot be opened: %v`, Excerpt(name), err)
 	}
 	c.report(f)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -63,8 +64,8 @@ func (p *bitmapsPass) checkTail(b *bitmap) {
 		return
 	}
 	last := len(bytes.TrimRight(tail, "\x00"))
-	p.report(Finding{
-		Code: BMX001, Extent: at(x.Offset+qcow2.HostOffset(first), last-first), Bitmap: b.name, Path: tablePath(b.needed - 1),
+	p.report(problem.Finding{
+		Code: problem.BitmapTrailingBits, Extent: at(x.Offset+qcow2.HostOffset(first), last-first), Bitmap: b.name, Path: tablePath(b.needed - 1),
 		Value: fmt.Sprintf("0x%02x", tail[first]), Expected: "0x00",
 		Message: fmt.Sprintf("%s: bits are set after its last one, number %d, at the end of the cluster at %v", b.label(), (b.needed-1)*p.g.ClusterSize()*8+used-1, offset),
 	})
@@ -85,7 +86,7 @@ func (p *bitmapsPass) readData(x qcow2.Extent) ([]byte, error) {
 // unreadable reports data that could not be read.
 func (p *bitmapsPass) unreadable(b *bitmap, entry uint64, x qcow2.Extent, err error) {
 	t := troubleFinding(b.dataOwner(qcow2.Extent{}), x, err)
-	t.Code, t.Path = BMX003, tablePath(entry)
+	t.Code, t.Path = problem.BitmapDataUnreadable, tablePath(entry)
 	p.report(t)
 	b.spoil("some of its data cannot be read")
 }
@@ -176,12 +177,12 @@ func (p *bitmapsPass) uniform(b *bitmap, entry uint64, data []byte) string {
 }
 
 func (p *bitmapsPass) reportUniform(b *bitmap, entry uint64, o qcow2.HostOffset, kind string) {
-	if p.full(BMX002) {
-		p.report(Finding{Code: BMX002, Rest: true})
+	if p.Full(problem.BitmapDataUniform) {
+		p.report(problem.Finding{Code: problem.BitmapDataUniform, Rest: true})
 		return
 	}
-	p.report(Finding{
-		Code: BMX002, Extent: at(o, p.g.ClusterSize()), Bitmap: b.name, Path: tablePath(entry), Value: kind,
+	p.report(problem.Finding{
+		Code: problem.BitmapDataUniform, Extent: at(o, p.g.ClusterSize()), Bitmap: b.name, Path: tablePath(entry), Value: kind,
 		Message: fmt.Sprintf("%s: the data cluster at %v holds only %s and could be a table entry instead", b.label(), o, kind),
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -21,59 +22,59 @@ func TestBitmapTables(t *testing.T) {
 		return func(m *bitmapImage) { m.bitmaps[1].table[i] = change(m.bitmaps[1].table[i]) }
 	}
 	or := func(mask uint64) func(uint64) uint64 { return func(e uint64) uint64 { return e | mask } }
-	is := func(code Code, i int) func(*bitmapImage) []spot { return one(code, tableEntry(1, i), 8) }
+	is := func(code problem.Code, i int) func(*bitmapImage) []spot { return one(code, tableEntry(1, i), 8) }
 	cases := []bitmapCase{
-		{name: "bit 1", edit: set(0, or(2)), states: "eud", want: is(BMT001, 0)},
-		{name: "bit 8", edit: set(2, or(0x100)), states: "eud", want: is(BMT001, 2)},
-		{name: "bit 8 of an entry of ones", edit: set(1, or(0x100)), states: "eud", want: is(BMT001, 1)},
-		{name: "bit 63", edit: set(0, or(1<<63)), states: "eud", want: is(BMT002, 0)},
-		{name: "bit 56", edit: set(2, or(1<<56)), states: "eud", want: is(BMT002, 2)},
+		{name: "bit 1", edit: set(0, or(2)), states: "eud", want: is(problem.BitmapLowReserved, 0)},
+		{name: "bit 8", edit: set(2, or(0x100)), states: "eud", want: is(problem.BitmapLowReserved, 2)},
+		{name: "bit 8 of an entry of ones", edit: set(1, or(0x100)), states: "eud", want: is(problem.BitmapLowReserved, 1)},
+		{name: "bit 63", edit: set(0, or(1<<63)), states: "eud", want: is(problem.BitmapHighReserved, 0)},
+		{name: "bit 56", edit: set(2, or(1<<56)), states: "eud", want: is(problem.BitmapHighReserved, 2)},
 		{name: "both reserved fields", edit: set(0, or(1<<56|4)), states: "eud", want: func(m *bitmapImage) []spot {
-			return []spot{{BMT001, m.entryAt(1, 0), 8}, {BMT002, m.entryAt(1, 0), 8}}
+			return []spot{{problem.BitmapLowReserved, m.entryAt(1, 0), 8}, {problem.BitmapHighReserved, m.entryAt(1, 0), 8}}
 		}},
 		{name: "a run of reserved bits", states: "eud", edit: func(m *bitmapImage) {
 			m.drop(m.bitmaps[1].table[0])
 			m.drop(m.bitmaps[1].table[2])
 			m.bitmaps[1].table = []uint64{3, 3, 3}
-		}, want: one(BMT001, tableEntry(1, 0), 24)},
-		{name: "ones and an offset", edit: set(2, or(1)), states: "eud", want: is(BMT003, 2)},
-		{name: "ones and the offset of the header", edit: set(1, or(1<<9)), states: "eud", want: is(BMT003, 1)},
-		{name: "past the end", edit: set(1, func(uint64) uint64 { return 1 << 40 }), states: "eud", doubts: 1, want: is(BMT005, 1)},
-		{name: "far past the end", edit: set(1, func(uint64) uint64 { return 0xff_ffff_ffff_fe00 }), states: "eud", doubts: 1, want: is(BMT005, 1)},
-		{name: "faults in one in use", flags: inUse, edit: func(m *bitmapImage) { m.bitmaps[2].table[0] |= 2 }, states: "edi", worst: Corruption,
+		}, want: one(problem.BitmapLowReserved, tableEntry(1, 0), 24)},
+		{name: "ones and an offset", edit: set(2, or(1)), states: "eud", want: is(problem.BitmapEntryContradiction, 2)},
+		{name: "ones and the offset of the header", edit: set(1, or(1<<9)), states: "eud", want: is(problem.BitmapEntryContradiction, 1)},
+		{name: "past the end", edit: set(1, func(uint64) uint64 { return 1 << 40 }), states: "eud", doubts: 1, want: is(problem.BitmapEntryPastEnd, 1)},
+		{name: "far past the end", edit: set(1, func(uint64) uint64 { return 0xff_ffff_ffff_fe00 }), states: "eud", doubts: 1, want: is(problem.BitmapEntryPastEnd, 1)},
+		{name: "faults in one in use", flags: inUse, edit: func(m *bitmapImage) { m.bitmaps[2].table[0] |= 2 }, states: "edi", worst: problem.Corruption,
 			want: func(m *bitmapImage) []spot {
-				return []spot{{BMT001, m.entryAt(2, 0), 8}, {BMD012, m.at(2, 12), 4}}
+				return []spot{{problem.BitmapLowReserved, m.entryAt(2, 0), 8}, {problem.BitmapInUse, m.at(2, 12), 4}}
 			}},
-		{name: "faults in stale ones", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, edit: set(0, or(2)), states: "uuu", worst: Leak,
+		{name: "faults in stale ones", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, edit: set(0, or(2)), states: "uuu", worst: problem.Leak,
 			want: func(m *bitmapImage) []spot {
-				return []spot{{BMT001, m.entryAt(1, 0), 8}, {BMP002, qcow2.FieldAutoclearFeatures, 8}}
+				return []spot{{problem.BitmapLowReserved, m.entryAt(1, 0), 8}, {problem.BitmapsStale, qcow2.FieldAutoclearFeatures, 8}}
 			}},
 
 		{name: "the same cluster twice", edit: func(m *bitmapImage) {
 			b := m.bitmaps[1]
 			m.refs[m.g.HostCluster(qcow2.HostOffset(b.table[0]))]++
 			b.table[1] = b.table[0]
-		}, states: "eud", want: is(BMT006, 1)},
+		}, states: "eud", want: is(problem.BitmapOverlap, 1)},
 		{name: "a cluster of another bitmap", edit: func(m *bitmapImage) {
 			m.refs[m.g.HostCluster(qcow2.HostOffset(m.bitmaps[0].table[2]))]++
 			m.bitmaps[1].table[1] = m.bitmaps[0].table[2]
-		}, states: "uud", want: is(BMT006, 1)},
+		}, states: "uud", want: is(problem.BitmapOverlap, 1)},
 		{name: "a cluster of another bitmap's table", edit: func(m *bitmapImage) {
 			m.refs[m.g.HostCluster(m.bitmaps[2].TableOffset)]++
 			m.bitmaps[1].table[1] = uint64(m.bitmaps[2].TableOffset)
-		}, states: "eud", want: is(BMT006, 1)},
+		}, states: "eud", want: is(problem.BitmapOverlap, 1)},
 		{name: "its own table", edit: func(m *bitmapImage) {
 			m.refs[m.g.HostCluster(m.bitmaps[1].TableOffset)]++
 			m.bitmaps[1].table[1] = uint64(m.bitmaps[1].TableOffset)
-		}, states: "eud", want: is(BMT006, 1)},
+		}, states: "eud", want: is(problem.BitmapOverlap, 1)},
 		{name: "the directory", edit: func(m *bitmapImage) {
 			m.refs[m.g.HostCluster(m.ext.DirectoryOffset)]++
 			m.bitmaps[1].table[1] = uint64(m.ext.DirectoryOffset)
-		}, states: "eud", want: is(BMT006, 1)},
+		}, states: "eud", want: is(problem.BitmapOverlap, 1)},
 		{name: "the L1 table", edit: func(m *bitmapImage) {
 			m.refs[m.g.HostCluster(m.h.L1TableOffset)]++
 			m.bitmaps[1].table[1] = uint64(m.h.L1TableOffset)
-		}, states: "eud", doubts: 1, want: is(BMT006, 1)},
+		}, states: "eud", doubts: 1, want: is(problem.BitmapOverlap, 1)},
 		{name: "the same table, refcounts say so", edit: func(m *bitmapImage) {
 			b, c := m.bitmaps[1], m.bitmaps[2]
 			for _, o := range []uint64{uint64(c.TableOffset), c.table[0], c.table[2]} {
@@ -83,10 +84,10 @@ func TestBitmapTables(t *testing.T) {
 				m.refs[m.g.HostCluster(qcow2.HostOffset(o))]++
 			}
 			c.TableOffset, c.table = b.TableOffset, b.table
-		}, states: "euu", want: one(BMT006, entryField(2, 0), 8)},
+		}, states: "euu", want: one(problem.BitmapOverlap, entryField(2, 0), 8)},
 		{name: "a table in the directory", edit: func(m *bitmapImage) { m.bitmaps[1].TableOffset = m.ext.DirectoryOffset }, states: "eud", doubts: 2, unowned: true,
 			want: func(m *bitmapImage) []spot {
-				return []spot{{BMT006, entryField(1, 0)(m), 8}, {BMD015, entryField(1, 0)(m), 8}}
+				return []spot{{problem.BitmapOverlap, entryField(1, 0)(m), 8}, {problem.BitmapTableElsewhere, entryField(1, 0)(m), 8}}
 			}},
 	}
 	for _, c := range cases {
@@ -112,7 +113,7 @@ func TestBitmapTableMisaligned(t *testing.T) {
 		BitmapEntry: qcow2.BitmapEntry{Name: []byte("b"), Type: 1, GranularityBits: 16}, data: [][]byte{{1}},
 	})
 	m.flip(m.entryAt(0, 0)+6, 0x10)
-	r := assertFindings(t, m.testImage, spot{BMT004, m.entryAt(0, 0), 8})
+	r := assertFindings(t, m.testImage, spot{problem.BitmapEntryUnaligned, m.entryAt(0, 0), 8})
 	assert.Equal(t, BitmapUnusable, r.res.Bitmaps[0].State)
 	assert.NotEmpty(t, r.doubts)
 }
@@ -127,10 +128,10 @@ func TestBitmapTableOverwritten(t *testing.T) {
 	m := newBitmapImage(t, func(h *qcow2.Header) { h.Size = 512 * 8 * 512 * 40 }, func(m *bitmapImage) {}, b)
 	assertFindings(t, m.testImage)
 	m.write(b.TableOffset, bytes.Repeat([]byte("guest data, not a table. "), 12))
-	r := assertFindings(t, m.testImage, spot{BMT003, b.TableOffset, 320})
+	r := assertFindings(t, m.testImage, spot{problem.BitmapEntryContradiction, b.TableOffset, 320})
 	assert.Len(t, r.doubts, 1)
 	assert.Equal(t, BitmapUnusable, r.res.Bitmaps[0].State)
-	assert.Empty(t, claimsOf(r, StructBitmapData))
+	assert.Empty(t, claimsOf(r, problem.StructBitmapData))
 }
 
 func TestBitmapTail(t *testing.T) {
@@ -155,7 +156,7 @@ func TestBitmapTail(t *testing.T) {
 			m.write(last(m), append(c.data, make([]byte, 512-len(c.data))...))
 			var want []spot
 			if c.n > 0 {
-				want = []spot{{BMX001, last(m) + c.from, c.n}}
+				want = []spot{{problem.BitmapTrailingBits, last(m) + c.from, c.n}}
 			}
 			r := assertFindings(t, m.testImage, want...)
 			assert.Equal(t, BitmapEnabled, r.res.Bitmaps[0].State)
@@ -164,14 +165,14 @@ func TestBitmapTail(t *testing.T) {
 	t.Run("in use", func(t *testing.T) {
 		m := newBitmapImage(t, nil, nil, newBitmap("b", inUse))
 		m.write(last(m)+1, []byte{1})
-		assertFindings(t, m.testImage, spot{BMD012, m.at(0, 12), 4})
+		assertFindings(t, m.testImage, spot{problem.BitmapInUse, m.at(0, 12), 4})
 	})
 	t.Run("unreadable", func(t *testing.T) {
 		m := newBitmapImage(t, nil, nil, newBitmap("b", auto))
 		m.bad = append(m.bad, at(last(m)+100, 1))
 		r := m.inspect(t, Options{})
 		require.Len(t, r.res.Findings, 1)
-		assert.Equal(t, BMX003, r.res.Findings[0].Code)
+		assert.Equal(t, problem.BitmapDataUnreadable, r.res.Findings[0].Code)
 		assert.Equal(t, BitmapUnusable, r.res.Bitmaps[0].State)
 	})
 	t.Run("a sector that is cut", func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestBitmapTail(t *testing.T) {
 		m.write(last(m), []byte{8})
 		assertFindings(t, m.testImage)
 		m.write(last(m), []byte{16})
-		assertFindings(t, m.testImage, spot{BMX001, last(m), 1})
+		assertFindings(t, m.testImage, spot{problem.BitmapTrailingBits, last(m), 1})
 	})
 }
 
@@ -195,7 +196,7 @@ func TestBitmapData(t *testing.T) {
 	ofData := func(o Options) []spot {
 		var got []spot
 		for _, f := range m.inspect(t, o).res.Findings {
-			if f.Structure == StructBitmapData {
+			if f.Structure == problem.StructBitmapData {
 				got = append(got, spot{f.Code, f.Extent.Offset, f.Extent.Length})
 			}
 		}
@@ -205,11 +206,11 @@ func TestBitmapData(t *testing.T) {
 	for _, holes := range []bool{true, false} {
 		m.holing = holes
 		assert.Equal(t, []spot{
-			{BMX002, cluster(0), 512}, {BMX002, cluster(1), 512}, {BMX002, cluster(3), 1024}, {BMX002, cluster(5), 512}, // the last one does not fill its word
+			{problem.BitmapDataUniform, cluster(0), 512}, {problem.BitmapDataUniform, cluster(1), 512}, {problem.BitmapDataUniform, cluster(3), 1024}, {problem.BitmapDataUniform, cluster(5), 512}, // the last one does not fill its word
 		}, ofData(Options{BitmapData: true}))
 	}
 	m.bad = append(m.bad, at(cluster(2)+7, 1))
-	assert.Contains(t, ofData(Options{BitmapData: true}), spot{BMX003, cluster(2), 512})
+	assert.Contains(t, ofData(Options{BitmapData: true}), spot{problem.BitmapDataUnreadable, cluster(2), 512})
 }
 
 // runBounded runs the pass alone; it must end in a time that even a busy machine
@@ -224,7 +225,7 @@ func runBounded(t *testing.T, m *testImage, limit int64, opts Options) *run {
 	before := m.read
 	require.NoError(t, c.checkBitmaps())
 	assert.Less(t, m.read-before, limit)
-	c.res.Findings = c.finish()
+	c.res.Findings = c.Collector.Findings()
 	return c
 }
 
@@ -254,12 +255,12 @@ func TestManyBitmapsOneTable(t *testing.T) {
 	m.writeHeader()
 	r := runBounded(t, m, int64(3*(len(table)+len(directory))), Options{MaxFindings: 5, BitmapData: true})
 	assert.Len(t, r.res.Bitmaps, qcow2.MaxBitmaps)
-	counts := map[Code]uint64{}
+	counts := map[problem.Code]uint64{}
 	for _, f := range r.res.Findings {
 		counts[f.Code] += f.Count
 	}
-	assert.EqualValues(t, qcow2.MaxBitmaps-1, counts[BMD009])
-	assert.EqualValues(t, (qcow2.MaxBitmaps-1)*entries*8/512+entries-3, counts[BMT006])
+	assert.EqualValues(t, qcow2.MaxBitmaps-1, counts[problem.BitmapNameDuplicate])
+	assert.EqualValues(t, (qcow2.MaxBitmaps-1)*entries*8/512+entries-3, counts[problem.BitmapOverlap])
 }
 
 // Tables that overlap each other by all but a cluster are not read over and over.
@@ -302,7 +303,7 @@ func TestTableOverHole(t *testing.T) {
 	m.finish()
 	m.size = 1 << 62
 	r := runBounded(t, m, 1<<20, Options{})
-	assertSpots(t, []spot{{BMD003, ext.DirectoryOffset + 8, 4}, {BMD012, ext.DirectoryOffset + 12, 4}}, r.res.Findings)
+	assertSpots(t, []spot{{problem.BitmapTableSize, ext.DirectoryOffset + 8, 4}, {problem.BitmapInUse, ext.DirectoryOffset + 12, 4}}, r.res.Findings)
 }
 
 func TestBitmapsCancelled(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -22,7 +23,7 @@ func (p *bitmapsPass) checkDirectory() {
 	claimed := uint64(p.ext.NbBitmaps)
 	nbBad := claimed == 0 || claimed > qcow2.MaxBitmaps
 	badCount := func(got int) {
-		f := Finding{Code: BMP003, Extent: nb, Value: fmt.Sprint(claimed)}
+		f := problem.Finding{Code: problem.BitmapCountWrong, Extent: nb, Value: fmt.Sprint(claimed)}
 		switch {
 		case claimed == 0:
 			f.Message = "the bitmaps extension says that there are 0 bitmaps; it must not be there then"
@@ -60,7 +61,7 @@ func (p *bitmapsPass) checkDirectory() {
 	missing := !nbBad && got < claimed
 	switch {
 	case sizeBad != "":
-		f := Finding{Code: BMP005, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Message: sizeBad}
+		f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Message: sizeBad}
 		if p.outside(p.ext.DirectoryOffset, p.ext.DirectorySize) && p.ext.DirectorySize <= qcow2.MaxBitmapDirectorySize {
 			f.Extent = at(size.Offset, size.Length+8)
 		}
@@ -71,8 +72,8 @@ func (p *bitmapsPass) checkDirectory() {
 	case d.fault != nil:
 		p.report(*d.fault)
 	case end != p.ext.DirectorySize && !(nbBad && got == 0):
-		p.report(Finding{
-			Code: BMP006, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Expected: expected,
+		p.report(problem.Finding{
+			Code: problem.BitmapDirectorySize, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Expected: expected,
 			Message: fmt.Sprintf("the bitmap directory is said to have %d bytes, but its %d entries take %d", p.ext.DirectorySize, got, end),
 		})
 	}
@@ -93,13 +94,13 @@ func (p *bitmapsPass) checkDirectory() {
 }
 
 func (p *bitmapsPass) directoryOwner() Owner {
-	return Owner{Structure: StructBitmapDirectory, Ref: at(p.extAt+qcow2.BitmapsExtDirectoryOffset, 8)}
+	return Owner{Structure: problem.StructBitmapDirectory, Ref: at(p.extAt+qcow2.BitmapsExtDirectoryOffset, 8)}
 }
 
 // directoryPlaced tells whether the directory starts where it can be read.
 func (p *bitmapsPass) directoryPlaced() bool {
 	o := p.ext.DirectoryOffset
-	f := Finding{Code: BMP005, Extent: p.directoryOwner().Ref, Value: hex(o)}
+	f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: p.directoryOwner().Ref, Value: hex(o)}
 	switch {
 	case o == 0:
 		f.Message = "the bitmap directory is said to be at offset 0, where the header is"
@@ -131,11 +132,11 @@ func (p *bitmapsPass) directorySizeFault() string {
 // directoryWalk is what was made of the directory.
 type directoryWalk struct {
 	entries []*bitmap
-	end     uint64   // bytes that they take
-	partial *bitmap  // an entry after them, of which only the head is there
-	fault   *Finding // why the walk ended before its time
-	garbage bool     // what follows the entries is not zero
-	err     error    // the entry at stop could not be read
+	end     uint64           // bytes that they take
+	partial *bitmap          // an entry after them, of which only the head is there
+	fault   *problem.Finding // why the walk ended before its time
+	garbage bool             // what follows the entries is not zero
+	err     error            // the entry at stop could not be read
 	stop    qcow2.Extent
 }
 
@@ -207,9 +208,9 @@ func (p *bitmapsPass) directoryEnd() qcow2.HostOffset {
 }
 
 // lostFrom words that the directory cannot be followed from an entry on.
-func (p *bitmapsPass) lostFrom(i int, x qcow2.Extent, what string) *Finding {
-	return &Finding{
-		Code: BMD001, Extent: x, Path: entryPath(i),
+func (p *bitmapsPass) lostFrom(i int, x qcow2.Extent, what string) *problem.Finding {
+	return &problem.Finding{
+		Code: problem.BitmapEntryBroken, Extent: x, Path: entryPath(i),
 		Message: fmt.Sprintf("entry %d of the bitmap directory %s; nothing leads to what follows, and %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
 	}
 }
@@ -331,8 +332,8 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 	}
 	b.name = ownerName(b.Name)
 	b.badEntry = "its directory entry does not end where the next one begins"
-	f := Finding{
-		Code: BMD001, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: entryPath(i),
+	f := problem.Finding{
+		Code: problem.BitmapEntryBroken, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: entryPath(i),
 		Message: fmt.Sprintf("entry %d of the bitmap directory %s, but there are %d up to the next entry or the directory's end", i, claimsBytes(e), size),
 	}
 	b.mended = true

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -22,11 +23,11 @@ func TestBitmapDirectory(t *testing.T) {
 	bit := func(field qcow2.HostOffset, b byte) func(*bitmapImage) {
 		return func(m *bitmapImage) { m.flip(m.at(1, field), b) }
 	}
-	is := func(code Code, field qcow2.HostOffset, n uint64) func(*bitmapImage) []spot {
+	is := func(code problem.Code, field qcow2.HostOffset, n uint64) func(*bitmapImage) []spot {
 		return one(code, entryField(1, field), n)
 	}
 	found := func(m *bitmapImage) []spot {
-		return []spot{{BMD002, m.at(1, tableOffset), 8}, {BMD015, m.at(1, tableOffset), 8}}
+		return []spot{{problem.BitmapTableMisplaced, m.at(1, tableOffset), 8}, {problem.BitmapTableElsewhere, m.at(1, tableOffset), 8}}
 	}
 	name := func(s string) func(*bitmapImage) {
 		return func(m *bitmapImage) {
@@ -36,28 +37,28 @@ func TestBitmapDirectory(t *testing.T) {
 	}
 	cases := []bitmapCase{
 		{name: "name runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, nameSize), 0x40) }, states: "edu",
-			want: one(BMD001, entryField(2, nameSize), 6)},
+			want: one(problem.BitmapEntryBroken, entryField(2, nameSize), 6)},
 		{name: "extra data runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(2, extraSize), 0x80) }, states: "edu",
-			want: one(BMD001, entryField(2, nameSize), 6)},
+			want: one(problem.BitmapEntryBroken, entryField(2, nameSize), 6)},
 		{name: "the first entry runs past the directory", damage: func(m *bitmapImage) { m.flip(m.at(0, extraSize), 0x80) }, states: "udd",
-			want: one(BMD001, entryField(0, nameSize), 6)},
+			want: one(problem.BitmapEntryBroken, entryField(0, nameSize), 6)},
 		{name: "the second entry runs into the third", damage: func(m *bitmapImage) { m.flip(m.at(1, nameSize+1), 0x10) }, states: "eud",
-			want: one(BMD001, entryField(1, nameSize), 6)},
+			want: one(problem.BitmapEntryBroken, entryField(1, nameSize), 6)},
 		{name: "the first entry takes in the second", damage: func(m *bitmapImage) { m.flip(m.at(0, nameSize+1), 0x20) }, states: "udd",
-			want: one(BMD001, entryField(0, nameSize), 6)},
+			want: one(problem.BitmapEntryBroken, entryField(0, nameSize), 6)},
 		{name: "no entry can be followed", states: "none", doubts: 1, unowned: true, damage: func(m *bitmapImage) {
 			m.flip(m.at(0, extraSize), 0x80)
 			m.flip(m.at(1, typ), 8)
-		}, want: one(BMD001, entryField(0, nameSize), 6)},
+		}, want: one(problem.BitmapEntryBroken, entryField(0, nameSize), 6)},
 		{name: "one entry wiped", states: "ed", doubts: 1, unowned: true,
 			damage: func(m *bitmapImage) { m.write(m.at(1, 0), make([]byte, 32)) },
-			want:   one(BMD001, entryField(1, 0), 32)},
+			want:   one(problem.BitmapEntryBroken, entryField(1, 0), 32)},
 		{name: "wiped", states: "none", doubts: 1, unowned: true,
 			damage: func(m *bitmapImage) { m.write(m.ext.DirectoryOffset, make([]byte, 512)) },
-			want:   one(BMD001, entryField(0, 0), 96)},
+			want:   one(problem.BitmapEntryBroken, entryField(0, 0), 96)},
 		{name: "wiped from the second entry on", states: "e", doubts: 1, unowned: true,
 			damage: func(m *bitmapImage) { m.write(m.at(1, 0), make([]byte, 64)) },
-			want:   one(BMD001, entryField(1, 0), 64)},
+			want:   one(problem.BitmapEntryBroken, entryField(1, 0), 64)},
 
 		{name: "table offset 0", damage: put(tableOffset, make([]byte, 8)...), states: "eud", doubts: 2, unowned: true, want: found},
 		{name: "table misaligned", damage: bit(tableOffset+7, 8), states: "eud", doubts: 2, unowned: true, want: found},
@@ -65,19 +66,19 @@ func TestBitmapDirectory(t *testing.T) {
 		{name: "table far past the end", damage: bit(tableOffset, 0x80), states: "eud", doubts: 2, unowned: true, want: found},
 		{name: "table of one in use reaches past the end", flags: inUse, damage: func(m *bitmapImage) { m.write(m.at(2, tableSize), []byte{0, 8, 0, 0}) },
 			states: "edu", doubts: 1, unowned: true, want: func(m *bitmapImage) []spot {
-				return []spot{{BMD002, m.at(2, tableOffset), 12}, {BMD012, m.at(2, flags), 4}}
+				return []spot{{problem.BitmapTableMisplaced, m.at(2, tableOffset), 12}, {problem.BitmapInUse, m.at(2, flags), 4}}
 			}},
 
-		{name: "table size 0", damage: put(tableSize, 0, 0, 0, 0), states: "eud", doubts: 1, want: is(BMD003, tableSize, 4)},
-		{name: "table size over the limit", damage: bit(tableSize, 0x10), states: "eud", doubts: 1, want: is(BMD003, tableSize, 4)},
-		{name: "table for too much data", damage: bit(tableSize+1, 0x20), states: "eud", doubts: 1, want: is(BMD003, tableSize, 4)},
+		{name: "table size 0", damage: put(tableSize, 0, 0, 0, 0), states: "eud", doubts: 1, want: is(problem.BitmapTableSize, tableSize, 4)},
+		{name: "table size over the limit", damage: bit(tableSize, 0x10), states: "eud", doubts: 1, want: is(problem.BitmapTableSize, tableSize, 4)},
+		{name: "table for too much data", damage: bit(tableSize+1, 0x20), states: "eud", doubts: 1, want: is(problem.BitmapTableSize, tableSize, 4)},
 
-		{name: "table too large", damage: put(tableSize, 0, 0, 0, 7), states: "eud", want: is(BMD004, tableSize, 4)},
-		{name: "table too large, past the end", damage: bit(tableSize+1, 1), states: "eud", doubts: 1, want: is(BMD004, tableSize, 4)},
-		{name: "table too small", damage: put(tableSize, 0, 0, 0, 2), states: "eud", want: is(BMD004, tableSize, 4)},
-		{name: "table too large, in use", damage: func(m *bitmapImage) { m.write(m.at(2, tableSize+3), []byte{4}) }, flags: inUse, states: "edi", worst: Warning,
+		{name: "table too large", damage: put(tableSize, 0, 0, 0, 7), states: "eud", want: is(problem.BitmapSizeMismatch, tableSize, 4)},
+		{name: "table too large, past the end", damage: bit(tableSize+1, 1), states: "eud", doubts: 1, want: is(problem.BitmapSizeMismatch, tableSize, 4)},
+		{name: "table too small", damage: put(tableSize, 0, 0, 0, 2), states: "eud", want: is(problem.BitmapSizeMismatch, tableSize, 4)},
+		{name: "table too large, in use", damage: func(m *bitmapImage) { m.write(m.at(2, tableSize+3), []byte{4}) }, flags: inUse, states: "edi", worst: problem.Warning,
 			want: func(m *bitmapImage) []spot {
-				return []spot{{BMD004, m.at(2, tableSize), 4}, {BMD012, m.at(2, flags), 4}}
+				return []spot{{problem.BitmapSizeMismatch, m.at(2, tableSize), 4}, {problem.BitmapInUse, m.at(2, flags), 4}}
 			}},
 		{name: "disk grown behind the bitmaps' back", states: "uuu", edit: func(m *bitmapImage) {
 			for i := range m.g.Clusters(uint64(m.h.L1Size) * 8) {
@@ -87,35 +88,35 @@ func TestBitmapDirectory(t *testing.T) {
 			m.h.L1Size = uint32(m.h.L1Needed(m.g))
 			m.h.L1TableOffset = m.alloc(uint64(m.h.L1Size) * 8)
 		}, want: func(m *bitmapImage) []spot {
-			return []spot{{BMD004, m.at(0, tableSize), 4}, {BMD004, m.at(1, tableSize), 4}, {BMD004, m.at(2, tableSize), 4}}
+			return []spot{{problem.BitmapSizeMismatch, m.at(0, tableSize), 4}, {problem.BitmapSizeMismatch, m.at(1, tableSize), 4}, {problem.BitmapSizeMismatch, m.at(2, tableSize), 4}}
 		}},
 
-		{name: "reserved flag", damage: bit(flags+3, 8), states: "eud", want: is(BMD005, flags, 4)},
-		{name: "top flag", damage: bit(flags, 0x80), states: "eud", want: is(BMD005, flags, 4)},
-		{name: "type 0", damage: put(typ, 0), states: "eud", want: is(BMD006, typ, 1)},
-		{name: "type 2 and enabled", damage: func(m *bitmapImage) { m.write(m.at(0, typ), []byte{2}) }, states: "udd", want: one(BMD013, entryField(0, flags), 5)},
-		{name: "granularity 64", damage: put(gran, 64), states: "eud", want: is(BMD007, gran, 1)},
-		{name: "granularity 8", damage: put(gran, 8), states: "eud", want: is(BMD007, gran, 1)},
-		{name: "granularity 32", damage: put(gran, 32), states: "eud", want: is(BMD007, gran, 1)},
-		{name: "no name", edit: name(""), states: "eud", want: is(BMD008, nameSize, 2)},
-		{name: "name too long", edit: name(string(bytes.Repeat([]byte("n"), 1024))), states: "eud", want: is(BMD008, nameSize, 2)},
-		{name: "same name", edit: name("a"), states: "eud", want: is(BMD009, head, 1)},
+		{name: "reserved flag", damage: bit(flags+3, 8), states: "eud", want: is(problem.BitmapFlagsReserved, flags, 4)},
+		{name: "top flag", damage: bit(flags, 0x80), states: "eud", want: is(problem.BitmapFlagsReserved, flags, 4)},
+		{name: "type 0", damage: put(typ, 0), states: "eud", want: is(problem.BitmapTypeUnknown, typ, 1)},
+		{name: "type 2 and enabled", damage: func(m *bitmapImage) { m.write(m.at(0, typ), []byte{2}) }, states: "udd", want: one(problem.BitmapAutoOnOther, entryField(0, flags), 5)},
+		{name: "granularity 64", damage: put(gran, 64), states: "eud", want: is(problem.BitmapGranularity, gran, 1)},
+		{name: "granularity 8", damage: put(gran, 8), states: "eud", want: is(problem.BitmapGranularity, gran, 1)},
+		{name: "granularity 32", damage: put(gran, 32), states: "eud", want: is(problem.BitmapGranularity, gran, 1)},
+		{name: "no name", edit: name(""), states: "eud", want: is(problem.BitmapNameLength, nameSize, 2)},
+		{name: "name too long", edit: name(string(bytes.Repeat([]byte("n"), 1024))), states: "eud", want: is(problem.BitmapNameLength, nameSize, 2)},
+		{name: "same name", edit: name("a"), states: "eud", want: is(problem.BitmapNameDuplicate, head, 1)},
 		{name: "same name for QEMU", edit: name("a\x00b"), states: "eud", want: func(m *bitmapImage) []spot {
-			return []spot{{BMD009, m.at(1, head), 3}, {BMD014, m.at(1, head), 3}}
+			return []spot{{problem.BitmapNameDuplicate, m.at(1, head), 3}, {problem.BitmapNameDangerous, m.at(1, head), 3}}
 		}},
 		{name: "extra data", edit: func(m *bitmapImage) {
 			m.bitmaps[1].ExtraData = []byte{1, 2, 3}
 			m.resizeDirectory()
-		}, states: "eud", worst: Warning, want: is(BMD010, extraSize, 4)},
+		}, states: "eud", worst: problem.Warning, want: is(problem.BitmapExtraData, extraSize, 4)},
 		{name: "extra data, compatible", edit: func(m *bitmapImage) {
 			m.bitmaps[1].ExtraData, m.bitmaps[1].Flags = []byte{1, 2, 3}, qcow2.BitmapExtraDataCompatible
 			m.resizeDirectory()
-		}, worst: Warning, want: is(BMD010, extraSize, 4)},
-		{name: "compatible without extra data", damage: bit(flags+3, 4), worst: Warning, want: is(BMD010, flags, 4)},
-		{name: "padding", damage: put(head+4, 0, 7, 7, 0), worst: Warning, want: is(BMD011, head+5, 2)},
-		{name: "name not UTF-8", edit: name("\xff\xfe"), worst: Warning, want: is(BMD014, head, 2)},
-		{name: "name with a control character", edit: name("a\x1b[2Jb"), worst: Warning, want: is(BMD014, head, 6)},
-		{name: "name with a NUL", edit: name("bb\x00"), states: "eud", want: is(BMD014, head, 3)},
+		}, worst: problem.Warning, want: is(problem.BitmapExtraData, extraSize, 4)},
+		{name: "compatible without extra data", damage: bit(flags+3, 4), worst: problem.Warning, want: is(problem.BitmapExtraData, flags, 4)},
+		{name: "padding", damage: put(head+4, 0, 7, 7, 0), worst: problem.Warning, want: is(problem.BitmapEntryPadding, head+5, 2)},
+		{name: "name not UTF-8", edit: name("\xff\xfe"), worst: problem.Warning, want: is(problem.BitmapNameDangerous, head, 2)},
+		{name: "name with a control character", edit: name("a\x1b[2Jb"), worst: problem.Warning, want: is(problem.BitmapNameDangerous, head, 6)},
+		{name: "name with a NUL", edit: name("bb\x00"), states: "eud", want: is(problem.BitmapNameDangerous, head, 3)},
 	}
 	for _, c := range cases {
 		t.Run(c.name, c.run)
@@ -132,11 +133,11 @@ func TestBitmapFaultsDoNotHideEachOther(t *testing.T) {
 	m.flip(m.entryAt(1, 0)+7, 2)
 	m.flip(m.at(2, qcow2.BitmapFieldFlags+2), 1)
 	r := m.inspect(t, Options{})
-	codes := map[Code]int{}
+	codes := map[problem.Code]int{}
 	for _, f := range r.res.Findings {
 		codes[f.Code]++
 	}
-	assert.Equal(t, map[Code]int{BMD002: 1, BMD013: 1, BMD007: 1, BMT001: 1, BMD005: 1, REF009: 1}, codes)
+	assert.Equal(t, map[problem.Code]int{problem.BitmapTableMisplaced: 1, problem.BitmapAutoOnOther: 1, problem.BitmapGranularity: 1, problem.BitmapLowReserved: 1, problem.BitmapFlagsReserved: 1, problem.OwnerUnknown: 1}, codes)
 	assert.Equal(t, BitmapEnabled, r.res.Bitmaps[3].State)
 }
 
@@ -150,7 +151,7 @@ func TestBitmapBits(t *testing.T) {
 	check := func(what string, where qcow2.HostOffset, mask byte, legitimate func(after *Result) bool) {
 		m.flip(where, mask)
 		after := m.inspect(t, Options{}).res
-		noticed := len(after.Findings) != 1 || after.Findings[0].Code != BMD012
+		noticed := len(after.Findings) != 1 || after.Findings[0].Code != problem.BitmapInUse
 		if !noticed && !legitimate(after) {
 			assert.Fail(t, "a flip goes unnoticed", "%s, byte %v, mask 0x%x", what, where, mask)
 		}

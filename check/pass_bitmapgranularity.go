@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -13,13 +14,13 @@ import (
 // mendGranularity completes the finding about a granularity that cannot be, or that
 // does not go with the size of the bitmap's table, by what it was before a bit flipped,
 // if that can be told.
-func (p *bitmapsPass) mendGranularity(b *bitmap, f *Finding) {
+func (p *bitmapsPass) mendGranularity(b *bitmap, f *problem.Finding) {
 	meant, ok := p.granularityMeant(b)
 	if !ok || p.stale != "" || b.partial || b.mended {
 		return
 	}
 	f.Extent = b.field(qcow2.BitmapFieldGranularityBits, 1)
-	f.Value, f.Expected, f.Repair = fmt.Sprint(b.GranularityBits), fmt.Sprint(meant), RepairSafe
+	f.Value, f.Expected, f.Repair = fmt.Sprint(b.GranularityBits), fmt.Sprint(meant), problem.RepairSafe
 	f.Message += fmt.Sprintf("; its table has the size for granularity_bits %d, which is one bit away", meant)
 	p.mends = append(p.mends, Mend{At: f.Extent.Offset, Put: []byte{meant}, Code: f.Code,
 		Why: fmt.Sprintf("%s: give it the granularity of %d bytes that its table was made for", b.label(), uint64(1)<<meant)})

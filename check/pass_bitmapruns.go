@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -95,14 +96,14 @@ func (p *bitmapsPass) reportOverlap(a, b bitmapRun, first, n uint64) {
 		p.bitmaps[other.bitmap].spoil("some of its clusters are another bitmap's, too")
 		p.bitmaps[other.bitmap].shared = true
 	}
-	if p.full(BMT006) {
-		p.report(Finding{Code: BMT006, Count: n, Rest: true})
+	if p.Full(problem.BitmapOverlap) {
+		p.report(problem.Finding{Code: problem.BitmapOverlap, Count: n, Rest: true})
 		return
 	}
 	entry := uint64(wrong.entry) + first - wrong.first
 	x := at(bm.tableEntry(entry), n*8)
-	f := Finding{
-		Code: BMT006, Extent: x, Bitmap: bm.name, Path: tablePath(entry), Cluster: ptr(qcow2.HostCluster(first)), Count: n,
+	f := problem.Finding{
+		Code: problem.BitmapOverlap, Extent: x, Bitmap: bm.name, Path: tablePath(entry), Cluster: ptr(qcow2.HostCluster(first)), Count: n,
 		Value: p.g.HostOffset(qcow2.HostCluster(first)).String(),
 	}
 	what := ""

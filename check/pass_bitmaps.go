@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -89,7 +90,7 @@ func (c *run) checkBitmaps() error {
 // findExtension tests the extension itself, as far as it does not need the
 // directory, and is false when there is none to go by.
 func (p *bitmapsPass) findExtension() bool {
-	owner := Owner{Structure: StructBitmapExtension}
+	owner := Owner{Structure: problem.StructBitmapExtension}
 	autoclear := p.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 	ext := p.img.Extension(qcow2.ExtBitmaps)
 	if ext == nil {
@@ -98,8 +99,8 @@ func (p *bitmapsPass) findExtension() bool {
 		}
 		owner.Ref = at(qcow2.FieldAutoclearFeatures, 8)
 		if p.img.ExtensionsComplete && p.h.HeaderLengthOK(p.g) && p.h.ExtensionArea(p.g).Length > 0 {
-			p.report(Finding{
-				Code: BMP001, Extent: owner.Ref, Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps),
+			p.report(problem.Finding{
+				Code: problem.BitmapExtensionMissing, Extent: owner.Ref, Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps),
 				Message: "autoclear bit 0 says that there are valid bitmaps, but there is no bitmaps extension",
 			})
 		}
@@ -110,7 +111,7 @@ func (p *bitmapsPass) findExtension() bool {
 	for i := range p.img.Extensions {
 		e := &p.img.Extensions[i]
 		if e.Type == ext.Type && e.Offset != ext.Offset && string(e.Data) != string(ext.Data) {
-			p.doubt(Owner{Structure: StructBitmapExtension, Ref: at(e.Offset, 8)}, "another bitmaps extension follows it, which readers go by")
+			p.doubt(Owner{Structure: problem.StructBitmapExtension, Ref: at(e.Offset, 8)}, "another bitmaps extension follows it, which readers go by")
 		}
 	}
 	if len(ext.Data) < qcow2.BitmapsExtensionSize {
@@ -122,22 +123,24 @@ func (p *bitmapsPass) findExtension() bool {
 	switch {
 	case p.h.Version == 2:
 		p.stale = "the image is of version 2, which knows no bitmaps"
-		p.noteStale(Finding{
-			Code: BMP007, Extent: at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+qcow2.BitmapsExtensionSize),
+		p.noteStale(problem.Finding{
+			Code: problem.BitmapsInVersion2, Extent: at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+qcow2.BitmapsExtensionSize),
 			Message: "there are bitmaps in an image of version 2: whatever writes to it need not keep them up to date, and nothing would tell",
 		})
 	case !autoclear:
 		p.stale = "autoclear bit 0 is clear: the image was written to by software that knows no bitmaps"
-		p.noteStale(Finding{
-			Code: BMP002, Extent: at(qcow2.FieldAutoclearFeatures, 8),
+		p.noteStale(problem.Finding{
+			Code: problem.BitmapsStale, Extent: at(qcow2.FieldAutoclearFeatures, 8),
 			Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures | qcow2.AutoclearBitmaps),
 			Message: "autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed",
 		})
 	}
-	p.funnel.stale = p.stale != ""
+	if p.stale != "" {
+		p.BitmapsAreStale()
+	}
 	if p.ext.Reserved != 0 {
-		p.report(Finding{
-			Code: BMP004, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: hex(p.ext.Reserved), Expected: "0x0",
+		p.report(problem.Finding{
+			Code: problem.BitmapExtensionReserved, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: hex(p.ext.Reserved), Expected: "0x0",
 			Message: fmt.Sprintf("the reserved field of the bitmaps extension is 0x%x", p.ext.Reserved),
 		})
 	}
@@ -146,7 +149,7 @@ func (p *bitmapsPass) findExtension() bool {
 
 // noteStale keeps the finding that the bitmaps are stale until it is known how many
 // clusters nobody else refers to: `qemu-img check` calls those leaked.
-func (c *run) noteStale(f Finding) { c.staleBitmaps = &f }
+func (c *run) noteStale(f problem.Finding) { c.staleBitmaps = &f }
 
 // reportStale reports that the bitmaps are stale, if they are.
 func (c *run) reportStale() {
@@ -221,11 +224,11 @@ func (b *bitmap) field(offset qcow2.HostOffset, n int) qcow2.Extent {
 
 // tableOwner and dataOwner name the bitmap's structures.
 func (b *bitmap) tableOwner() Owner {
-	return Owner{Structure: StructBitmapTable, Bitmap: b.name, Ref: b.field(qcow2.BitmapFieldTableOffset, 8)}
+	return Owner{Structure: problem.StructBitmapTable, Bitmap: b.name, Ref: b.field(qcow2.BitmapFieldTableOffset, 8)}
 }
 
 func (b *bitmap) dataOwner(ref qcow2.Extent) Owner {
-	return Owner{Structure: StructBitmapData, Bitmap: b.name, Ref: ref}
+	return Owner{Structure: problem.StructBitmapData, Bitmap: b.name, Ref: ref}
 }
 
 // tableEntry is the place of a table entry.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -49,7 +50,7 @@ func TestRandomDamage(t *testing.T) {
 		}
 		res := m.inspect(t, Options{BitmapData: true}).res // fails on a panic or an error
 		for _, f := range res.Findings {
-			if f.Code == REF006 {
+			if f.Code == problem.RefcountTooHigh {
 				b := make([]byte, f.Count*m.g.ClusterSize())
 				m.copyOut(b, int64(m.g.HostOffset(*f.Cluster)))
 				require.True(t, sniff.Zero(b), "%v", res.Findings)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -122,7 +123,7 @@ type bitmapCase struct {
 	doubts int    // about structures of the bitmaps
 	// unowned tells that clusters are left that may belong to what is lost.
 	unowned bool
-	worst   Severity
+	worst   problem.Severity
 }
 
 func (c bitmapCase) run(t *testing.T) {
@@ -135,7 +136,7 @@ func (c bitmapCase) run(t *testing.T) {
 		want = c.want(m)
 	}
 	r := m.inspect(t, Options{})
-	found := slices.DeleteFunc(slices.Clone(r.res.Findings), func(f Finding) bool { return f.Code == REF009 })
+	found := slices.DeleteFunc(slices.Clone(r.res.Findings), func(f problem.Finding) bool { return f.Code == problem.OwnerUnknown })
 	assertSpots(t, want, found)
 	assert.Equal(t, c.unowned, len(found) < len(r.res.Findings), "clusters that may belong to what is lost")
 	states := ""
@@ -157,7 +158,7 @@ func (c bitmapCase) run(t *testing.T) {
 		}
 	}
 	assert.Len(t, doubts, c.doubts, "%v", doubts)
-	worst := Severity(0)
+	worst := problem.Severity(0)
 	for _, f := range r.res.Findings {
 		worst = max(worst, f.Severity)
 	}
@@ -167,7 +168,7 @@ func (c bitmapCase) run(t *testing.T) {
 }
 
 // one gives a want function for a single finding.
-func one(code Code, where func(m *bitmapImage) qcow2.HostOffset, n uint64) func(m *bitmapImage) []spot {
+func one(code problem.Code, where func(m *bitmapImage) qcow2.HostOffset, n uint64) func(m *bitmapImage) []spot {
 	return func(m *bitmapImage) []spot { return []spot{{code, where(m), n}} }
 }
 
@@ -191,8 +192,8 @@ func TestBitmapsSound(t *testing.T) {
 	t.Parallel()
 	for _, c := range []bitmapCase{
 		{name: "three"},
-		{name: "in use", flags: inUse, states: "edi", worst: Warning, want: one(BMD012, entryField(2, 12), 4)},
-		{name: "in use and enabled", flags: inUse | auto, states: "edi", want: one(BMD012, entryField(2, 12), 4)},
+		{name: "in use", flags: inUse, states: "edi", worst: problem.Warning, want: one(problem.BitmapInUse, entryField(2, 12), 4)},
+		{name: "in use and enabled", flags: inUse | auto, states: "edi", want: one(problem.BitmapInUse, entryField(2, 12), 4)},
 		{name: "nothing stored", edit: func(m *bitmapImage) {
 			for _, b := range m.bitmaps {
 				m.drop(b.table[0])
@@ -236,37 +237,41 @@ func TestBitmapsExtension(t *testing.T) {
 	put := func(where func(*bitmapImage) qcow2.HostOffset, b ...byte) func(*bitmapImage) {
 		return func(m *bitmapImage) { m.write(where(m), b) }
 	}
-	found := func(code Code, where func(*bitmapImage) qcow2.HostOffset, n uint64) func(*bitmapImage) []spot {
-		return func(m *bitmapImage) []spot { return []spot{{code, where(m), n}, {BMP008, m.extAt, 24}} }
+	found := func(code problem.Code, where func(*bitmapImage) qcow2.HostOffset, n uint64) func(*bitmapImage) []spot {
+		return func(m *bitmapImage) []spot {
+			return []spot{{code, where(m), n}, {problem.BitmapsOrphaned, m.extAt, 24}}
+		}
 	}
 	for _, c := range []bitmapCase{
-		{name: "no autoclear bit", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, states: "uuu", worst: Leak,
-			want: one(BMP002, header(qcow2.FieldAutoclearFeatures), 8)},
-		{name: "version 2", header: func(h *qcow2.Header) { h.Version = 2 }, states: "uuu", worst: Leak,
-			want: func(m *bitmapImage) []spot { return []spot{{BMP007, m.extAt - 8, 32}} }},
-		{name: "count 0", damage: put(nb, 0, 0, 0, 0), want: one(BMP003, nb, 4)},
-		{name: "count too small", damage: put(nb, 0, 0, 0, 2), want: one(BMP003, nb, 4)},
-		{name: "count too large", damage: put(nb, 0, 0, 0, 4), doubts: 1, want: one(BMP003, nb, 4)},
-		{name: "count over the limit", damage: put(nb, 0, 1, 0, 3), want: one(BMP003, nb, 4)},
-		{name: "reserved", damage: put(reserved, 0, 0, 0, 8), want: one(BMP004, reserved, 4), states: "uuu", worst: Warning},
-		{name: "offset 0", damage: put(offset, make([]byte, 8)...), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
-		{name: "offset misaligned", damage: put(extField(23), 8), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
-		{name: "offset past the end", damage: put(extField(18), 8), doubts: 2, states: "none", unowned: true, want: found(BMP005, offset, 8)},
-		{name: "size 0", damage: put(size, make([]byte, 8)...), want: one(BMP005, size, 8)},
-		{name: "size over the limit", damage: put(extField(11), 4), want: one(BMP005, size, 8)},
-		{name: "size past the end", damage: put(extField(13), 4), want: one(BMP005, size, 16)},
-		{name: "size too large", damage: put(extField(15), 120), want: one(BMP006, size, 8)},
-		{name: "size too large, by an entry's", damage: put(extField(15), 96+32), want: one(BMP006, size, 8)},
-		{name: "size too small, by an entry", damage: put(extField(15), 64), want: one(BMP006, size, 8)},
-		{name: "size too small, within an entry", damage: put(extField(15), 88), want: one(BMP006, size, 8)},
-		{name: "size too small, within a head", damage: put(extField(15), 72), want: one(BMP006, size, 8)},
-		{name: "trailing bytes", doubts: 1, want: one(BMP006, size, 8), edit: func(m *bitmapImage) {
+		{name: "no autoclear bit", header: func(h *qcow2.Header) { h.AutoclearFeatures = 0 }, states: "uuu", worst: problem.Leak,
+			want: one(problem.BitmapsStale, header(qcow2.FieldAutoclearFeatures), 8)},
+		{name: "version 2", header: func(h *qcow2.Header) { h.Version = 2 }, states: "uuu", worst: problem.Leak,
+			want: func(m *bitmapImage) []spot { return []spot{{problem.BitmapsInVersion2, m.extAt - 8, 32}} }},
+		{name: "count 0", damage: put(nb, 0, 0, 0, 0), want: one(problem.BitmapCountWrong, nb, 4)},
+		{name: "count too small", damage: put(nb, 0, 0, 0, 2), want: one(problem.BitmapCountWrong, nb, 4)},
+		{name: "count too large", damage: put(nb, 0, 0, 0, 4), doubts: 1, want: one(problem.BitmapCountWrong, nb, 4)},
+		{name: "count over the limit", damage: put(nb, 0, 1, 0, 3), want: one(problem.BitmapCountWrong, nb, 4)},
+		{name: "reserved", damage: put(reserved, 0, 0, 0, 8), want: one(problem.BitmapExtensionReserved, reserved, 4), states: "uuu", worst: problem.Warning},
+		{name: "offset 0", damage: put(offset, make([]byte, 8)...), doubts: 2, states: "none", unowned: true, want: found(problem.BitmapDirectoryMisplaced, offset, 8)},
+		{name: "offset misaligned", damage: put(extField(23), 8), doubts: 2, states: "none", unowned: true, want: found(problem.BitmapDirectoryMisplaced, offset, 8)},
+		{name: "offset past the end", damage: put(extField(18), 8), doubts: 2, states: "none", unowned: true, want: found(problem.BitmapDirectoryMisplaced, offset, 8)},
+		{name: "size 0", damage: put(size, make([]byte, 8)...), want: one(problem.BitmapDirectoryMisplaced, size, 8)},
+		{name: "size over the limit", damage: put(extField(11), 4), want: one(problem.BitmapDirectoryMisplaced, size, 8)},
+		{name: "size past the end", damage: put(extField(13), 4), want: one(problem.BitmapDirectoryMisplaced, size, 16)},
+		{name: "size too large", damage: put(extField(15), 120), want: one(problem.BitmapDirectorySize, size, 8)},
+		{name: "size too large, by an entry's", damage: put(extField(15), 96+32), want: one(problem.BitmapDirectorySize, size, 8)},
+		{name: "size too small, by an entry", damage: put(extField(15), 64), want: one(problem.BitmapDirectorySize, size, 8)},
+		{name: "size too small, within an entry", damage: put(extField(15), 88), want: one(problem.BitmapDirectorySize, size, 8)},
+		{name: "size too small, within a head", damage: put(extField(15), 72), want: one(problem.BitmapDirectorySize, size, 8)},
+		{name: "trailing bytes", doubts: 1, want: one(problem.BitmapDirectorySize, size, 8), edit: func(m *bitmapImage) {
 			m.write(m.ext.DirectoryOffset+96, bytes.Repeat([]byte{0xaa}, 48))
 			m.ext.DirectorySize += 48
 		}},
-		{name: "empty", damage: put(nb, make([]byte, 24)...), doubts: 2, states: "none", unowned: true, want: found(BMP003, nb, 4)},
+		{name: "empty", damage: put(nb, make([]byte, 24)...), doubts: 2, states: "none", unowned: true, want: found(problem.BitmapCountWrong, nb, 4)},
 		{name: "short", damage: func(m *bitmapImage) { m.write(m.extAt-1, append([]byte{16}, make([]byte, 24)...)) }, doubts: 3, states: "none", unowned: true,
-			want: func(m *bitmapImage) []spot { return []spot{{EXT003, m.extAt - 4, 4}, {BMP008, m.extAt - 8, 32}} }},
+			want: func(m *bitmapImage) []spot {
+				return []spot{{problem.ExtensionLength, m.extAt - 4, 4}, {problem.BitmapsOrphaned, m.extAt - 8, 32}}
+			}},
 	} {
 		t.Run(c.name, c.run)
 	}
@@ -275,7 +280,7 @@ func TestBitmapsExtension(t *testing.T) {
 func TestNoBitmapsExtension(t *testing.T) {
 	t.Parallel()
 	m := newTestImage(t, func(h *qcow2.Header) { h.AutoclearFeatures = qcow2.AutoclearBitmaps }).finish()
-	r := assertFindings(t, m, spot{BMP001, qcow2.FieldAutoclearFeatures, 8})
+	r := assertFindings(t, m, spot{problem.BitmapExtensionMissing, qcow2.FieldAutoclearFeatures, 8})
 	assert.Len(t, r.doubts, 1)
 	m.h.AutoclearFeatures = 0
 	m.writeHeader()
@@ -292,7 +297,7 @@ func TestTwoBitmapsExtensions(t *testing.T) {
 	}, newBitmap("a", auto))
 	r := m.inspect(t, Options{})
 	require.Len(t, r.res.Findings, 1)
-	assert.Equal(t, EXT002, r.res.Findings[0].Code)
+	assert.Equal(t, problem.ExtensionDuplicate, r.res.Findings[0].Code)
 	assert.NotEmpty(t, r.doubts)
 	assert.Len(t, r.bitmaps, 1)
 }
@@ -303,7 +308,7 @@ func TestTwoBitmapsExtensions(t *testing.T) {
 func TestStaleBitmapsOwnOnlyWhatNobodyElseHas(t *testing.T) {
 	t.Parallel()
 	stale := func(h *qcow2.Header) { h.AutoclearFeatures = 0 }
-	autoclear := spot{BMP002, qcow2.FieldAutoclearFeatures, 8}
+	autoclear := spot{problem.BitmapsStale, qcow2.FieldAutoclearFeatures, 8}
 	m := newBitmapImage(t, stale, func(m *bitmapImage) {
 		m.drop(m.bitmaps[0].table[0])
 		m.drop(uint64(m.bitmaps[0].TableOffset))
@@ -322,5 +327,5 @@ func TestStaleBitmapsOwnOnlyWhatNobodyElseHas(t *testing.T) {
 
 	m = newBitmapImage(t, stale, func(m *bitmapImage) { m.alloc(512) }, newBitmap("a", auto))
 	lost := m.blocks + qcow2.HostOffset((m.next-1)*2)
-	assertFindings(t, m.testImage, autoclear, spot{REF006, lost, 2})
+	assertFindings(t, m.testImage, autoclear, spot{problem.RefcountTooHigh, lost, 2})
 }

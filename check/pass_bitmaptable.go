@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -11,12 +12,12 @@ import (
 // large, and decides how many of its entries are to be read (b.entries, 0 for
 // none). An entry that is not whole is tested in silence.
 func (p *bitmapsPass) checkTablePlace(b *bitmap) {
-	bad := func(f Finding) {
+	bad := func(f problem.Finding) {
 		if b.partial {
 			return
 		}
 		p.report(f)
-		if cmp.Or(f.Severity, Corruption) == Corruption {
+		if cmp.Or(f.Severity, problem.Corruption) == problem.Corruption {
 			b.badEntry = cmp.Or(b.badEntry, "its table is not as it must be")
 		}
 	}
@@ -36,22 +37,22 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 	tooLarge := size > qcow2.MaxBitmapTableEntries || size*p.g.ClusterSize() > qcow2.MaxBitmapPhysicalSize
 	switch {
 	case size == 0:
-		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have 0 entries"))
+		bad(b.entryFinding(problem.BitmapTableSize, sizeAt, 4, value, expected, "its table is said to have 0 entries"))
 	case size > qcow2.MaxBitmapTableEntries:
-		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have %d entries, more than the %d that QEMU takes", size, qcow2.MaxBitmapTableEntries))
+		bad(b.entryFinding(problem.BitmapTableSize, sizeAt, 4, value, expected, "its table is said to have %d entries, more than the %d that QEMU takes", size, qcow2.MaxBitmapTableEntries))
 	case tooLarge:
-		bad(b.entryFinding(BMD003, sizeAt, 4, value, expected, "its table is said to have %d entries, for %d bytes of data, more than the %d that QEMU takes",
+		bad(b.entryFinding(problem.BitmapTableSize, sizeAt, 4, value, expected, "its table is said to have %d entries, for %d bytes of data, more than the %d that QEMU takes",
 			size, size*p.g.ClusterSize(), qcow2.MaxBitmapPhysicalSize))
 	}
 
 	placed := false
 	switch {
 	case offset == 0:
-		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset 0, where the header is"))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset 0, where the header is"))
 	case !p.g.Aligned(offset):
-		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, which is not the start of a cluster", offset))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, which is not the start of a cluster", offset))
 	case uint64(offset) >= uint64(p.img.Size()):
-		bad(b.entryFinding(BMD002, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, but the file ends at 0x%x", offset, p.img.Size()))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, but the file ends at 0x%x", offset, p.img.Size()))
 	default:
 		placed = true
 	}
@@ -72,13 +73,13 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 			p.doubt(b.tableOwner(), "its size is not known")
 		}
 	case !fits(size) && (inUse || !knowable || b.sized):
-		bad(b.entryFinding(BMD002, offsetAt, 12, fmt.Sprintf("%d at %v", size, offset), "", "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 12, fmt.Sprintf("%d at %v", size, offset), "", "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
 		p.doubt(b.tableOwner(), "it reaches past the end of the file")
 	case knowable && !b.sized:
-		f := b.entryFinding(BMD004, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
+		f := b.entryFinding(problem.BitmapSizeMismatch, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
 			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed)
 		if p.settleTableSize(b) && inUse {
-			f.Severity = Note
+			f.Severity = problem.Note
 			p.resizedInUse = true
 			f.Message += "; the disk was resized while the bitmap was in use"
 		} else if !inUse && (!oneBit(size, b.needed) || p.storesBeyond(b)) {
@@ -246,8 +247,8 @@ func (p *bitmapsPass) overlapsEarlier(b, prev *bitmap) bool {
 		lo, hi := max(f, first), min(f+qcow2.HostCluster(m), first+qcow2.HostCluster(n))
 		return uint64(max(lo, hi) - lo)
 	}
-	f := b.entryFinding(BMT006, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), "", "")
-	f.Structure, f.Cluster = StructBitmapTable, ptr(first)
+	f := b.entryFinding(problem.BitmapOverlap, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), "", "")
+	f.Structure, f.Cluster = problem.StructBitmapTable, ptr(first)
 	f.Message = fmt.Sprintf("%s: its table at %v", b.label(), b.TableOffset)
 	same := false
 	if f.Count = shared(p.directory); f.Count > 0 {
@@ -333,7 +334,7 @@ func (p *bitmapsPass) cutOff(b *bitmap, e qcow2.BitmapTableEntry, faults bitmapF
 		return false
 	}
 	if p.stale == "" && !b.partial {
-		p.claimPastEnd(StructBitmapData, e.Offset(), p.g.ClusterSize())
+		p.claimPastEnd(problem.StructBitmapData, e.Offset(), p.g.ClusterSize())
 	}
 	return true
 }
@@ -374,9 +375,9 @@ func (p *bitmapsPass) reportTable(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapT
 
 // reportEntry reports each fault of a table entry.
 func (p *bitmapsPass) reportEntry(b *bitmap, i uint64, e qcow2.BitmapTableEntry, faults bitmapFaults) {
-	bad := func(code Code, expected, format string, args ...any) {
-		f := Finding{Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name}
-		if p.wordless(f) {
+	bad := func(code problem.Code, expected, format string, args ...any) {
+		f := problem.Finding{Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name}
+		if p.Wordless(f) {
 			return
 		}
 		f.Path, f.Value, f.Expected = tablePath(i), hex(e), expected
@@ -385,19 +386,19 @@ func (p *bitmapsPass) reportEntry(b *bitmap, i uint64, e qcow2.BitmapTableEntry,
 	}
 	sound := uint64(e) &^ (e.ReservedLow() | e.ReservedHigh())
 	if faults&badLow != 0 {
-		bad(BMT001, hex(sound), "reserved bits 0x%x are set", e.ReservedLow())
+		bad(problem.BitmapLowReserved, hex(sound), "reserved bits 0x%x are set", e.ReservedLow())
 	}
 	if faults&badHigh != 0 {
-		bad(BMT002, hex(sound), "reserved bits 0x%x are set", e.ReservedHigh())
+		bad(problem.BitmapHighReserved, hex(sound), "reserved bits 0x%x are set", e.ReservedHigh())
 	}
 	if faults&badAllOnes != 0 {
-		bad(BMT003, "", "it names a cluster and has bit 0 set, which says that there is none")
+		bad(problem.BitmapEntryContradiction, "", "it names a cluster and has bit 0 set, which says that there is none")
 	}
 	if faults&badAlignment != 0 {
-		bad(BMT004, "", "offset %v is not the start of a cluster", e.Offset())
+		bad(problem.BitmapEntryUnaligned, "", "offset %v is not the start of a cluster", e.Offset())
 	}
 	if faults&badPlace != 0 {
-		bad(BMT005, "", "the cluster at %v is past the end of the file at 0x%x", e.Offset(), p.img.Size())
+		bad(problem.BitmapEntryPastEnd, "", "the cluster at %v is past the end of the file at 0x%x", e.Offset(), p.img.Size())
 	}
 }
 
@@ -405,9 +406,9 @@ func tablePath(i uint64) string { return fmt.Sprintf("bitmap table[%d]", i) }
 
 // reportGarbage reports a table that holds something else, once.
 func (p *bitmapsPass) reportGarbage(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapTableEntry], faulty uint64) error {
-	codes := []Code{BMT001, BMT002, BMT003, BMT004, BMT005}
-	f := Finding{
-		Extent: at(b.TableOffset, b.entries*8), Bitmap: b.name, Count: faulty, Repair: RepairPolicy,
+	codes := []problem.Code{problem.BitmapLowReserved, problem.BitmapHighReserved, problem.BitmapEntryContradiction, problem.BitmapEntryUnaligned, problem.BitmapEntryPastEnd}
+	f := problem.Finding{
+		Extent: at(b.TableOffset, b.entries*8), Bitmap: b.name, Count: faulty, Repair: problem.RepairPolicy,
 		Message: fmt.Sprintf("%s: %d of its table's %d entries are no table entries: the table was overwritten or lies elsewhere", b.label(), faulty, b.entries),
 	}
 	for _, e := range scan.All() {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -56,10 +57,10 @@ func (c *run) checkL1Copied() {
 			continue
 		}
 		f := c.copiedFinding(e.Copied())
-		f.Code, f.Extent = MAP004, l.entry(i)
+		f.Code, f.Extent = problem.L1Copied, l.entry(i)
 		if !run.goesOn(i, e.Copied()) {
 			f.GuestOffset = ptr(c.windowStart(uint32(i)))
-			if c.wordless(f) {
+			if c.Wordless(f) {
 				continue
 			}
 			f.Path, f.Cluster = fmt.Sprintf("l1[%d]", i), ptr(c.g.HostCluster(offset))
@@ -135,22 +136,22 @@ func references(n uint64) string {
 	return fmt.Sprintf("there are %d references", n)
 }
 
-func (c *run) copiedFinding(copied bool) Finding {
+func (c *run) copiedFinding(copied bool) problem.Finding {
 	if copied {
-		return Finding{Value: "set", Expected: "clear"}
+		return problem.Finding{Value: "set", Expected: "clear"}
 	}
-	return Finding{Value: "clear", Expected: "set"}
+	return problem.Finding{Value: "clear", Expected: "set"}
 }
 
 // nameContradictions reads the L2 tables of the active disk again and reports
 // the entries whose flag is wrong.
 func (c *run) nameContradictions() error {
-	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *funnel {
-		found := c.part()
+	return inEachTable(c, true, func(s *scanner, _ uint32, ts *tableScan) *problem.Collector {
+		found := c.Part()
 		var run copiedRun
 		s.wrongCopied(ts, func(e int, j *judgement, refs uint64) { s.reportCopied(found, ts.t, e, j, refs, &run) })
 		return found
-	}, c.absorb)
+	}, c.Absorb)
 }
 
 // wrongCopied gives the entries of a loaded table whose flag is wrong, with the number of
@@ -197,21 +198,21 @@ func (e *Evidence) ShouldBeCopied(cl qcow2.HostCluster) bool {
 }
 
 // reportCopied reports an L2 entry whose flag is wrong.
-func (s *scanner) reportCopied(found *funnel, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
+func (s *scanner) reportCopied(found *problem.Collector, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
 	c := s.c
-	if found.crowded(MAP008, 0, 1) {
+	if found.Crowded(problem.L2Copied, 0, 1) {
 		return
 	}
 	f := c.copiedFinding(j.entry.Copied())
-	f.Code, f.Extent, f.Snapshot, f.Of = MAP008, c.entryExtent(t, i), c.l1s[t.l1].snapshot, c.l1s[t.l1].of
+	f.Code, f.Extent, f.Snapshot, f.Of = problem.L2Copied, c.entryExtent(t, i), c.l1s[t.l1].snapshot, c.l1s[t.l1].of
 	// The first words of extended entries do not adjoin, so that they never join.
 	if !run.goesOn(uint64(i), j.entry.Copied()) || c.g.ExtendedL2 {
 		f.GuestOffset = ptr(c.entryGuest(t, i))
-		if found.wordless(f) {
+		if found.Wordless(f) {
 			return
 		}
 		f.Path, f.Cluster = c.entryPath(t, i), ptr(j.first)
 		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, s.usersOf(j.first, refs), j.entry.Offset())
 	}
-	found.report(f)
+	found.Add(f)
 }

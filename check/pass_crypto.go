@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -22,22 +23,22 @@ import (
 func (c *run) checkCrypto() error {
 	luks := c.h.CryptMethod == qcow2.CryptLUKS
 	ext := c.img.Extension(qcow2.ExtCrypto)
-	owner := Owner{Structure: StructCryptoHeader}
+	owner := Owner{Structure: problem.StructCryptoHeader}
 	switch {
 	case ext == nil && !luks:
 	case ext == nil:
 		c.doubt(owner, "the extension that points to it is missing")
 		if c.extensionsWhole() {
-			c.report(Finding{
-				Code: EXT004, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod),
+			c.report(problem.Finding{
+				Code: problem.CryptoPointerContradiction, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod),
 				Message: "crypt_method is 2 (LUKS), but no header extension points to the LUKS header",
 			})
 		}
 	case ext.Overruns() || ext.Length != qcow2.CryptoExtensionSize:
 		c.doubt(owner, "the extension that points to it cannot be read")
 	case !luks:
-		c.report(Finding{
-			Code: EXT004, Extent: extensionExtent(ext), Value: fmt.Sprint(c.h.CryptMethod),
+		c.report(problem.Finding{
+			Code: problem.CryptoPointerContradiction, Extent: extensionExtent(ext), Value: fmt.Sprint(c.h.CryptMethod),
 			Message: fmt.Sprintf("a header extension points to an encryption header, but crypt_method is %d, not 2 (LUKS)", c.h.CryptMethod),
 		})
 		owner.Ref = at(ext.DataOffset(), 16)
@@ -52,8 +53,8 @@ func (c *run) checkCrypto() error {
 func (c *run) checkCryptoPointer(ext *qcow2.Extension) {
 	p := qcow2.DecodeCryptoExtension(ext.Data)
 	offsetAt, lengthAt := at(ext.DataOffset(), 8), at(ext.DataOffset()+8, 8)
-	owner := Owner{Structure: StructCryptoHeader, Ref: at(ext.DataOffset(), 16)}
-	f := Finding{Code: CRY001}
+	owner := Owner{Structure: problem.StructCryptoHeader, Ref: at(ext.DataOffset(), 16)}
+	f := problem.Finding{Code: problem.CryptoHeaderMisplaced}
 	switch {
 	case !c.g.Aligned(p.Offset):
 		f.Extent, f.Value, f.Expected = offsetAt, p.Offset.String(), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
@@ -114,19 +115,19 @@ type luksFault struct {
 func (c *run) checkLUKS(p qcow2.CryptoExtension, pointer qcow2.HostOffset) {
 	b := make([]byte, qcow2.LUKSHeaderSize)
 	if err := c.img.ReadAt(b, p.Offset); err != nil {
-		c.trouble(Owner{Structure: StructCryptoHeader}, at(p.Offset, len(b)), err)
+		c.trouble(Owner{Structure: problem.StructCryptoHeader}, at(p.Offset, len(b)), err)
 		return
 	}
 	for _, x := range luksFaults(b, p.Length) {
-		f := Finding{
-			Code: CRY002, Extent: at(p.Offset+qcow2.HostOffset(x.field), x.length),
+		f := problem.Finding{
+			Code: problem.LUKSHeaderDamaged, Extent: at(p.Offset+qcow2.HostOffset(x.field), x.length),
 			Value: x.value, Expected: x.expected, Message: x.message,
 		}
 		if x.pointer {
-			f.Code, f.Extent = CRY001, at(pointer+8, 8)
+			f.Code, f.Extent = problem.CryptoHeaderMisplaced, at(pointer+8, 8)
 		}
 		if x.warning {
-			f.Severity = Warning
+			f.Severity = problem.Warning
 		}
 		c.report(f)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -19,9 +20,9 @@ func TestCryptoHeaderOfAbsurdLength(t *testing.T) {
 	m.size = 1<<63 - 1
 	m.holing = true
 	r := m.inspect(t, Options{})
-	require.True(t, r.res.Has(CRY001))
+	require.True(t, r.res.Has(problem.CryptoHeaderMisplaced))
 	for _, f := range r.res.Findings {
-		if f.Code == CRY001 {
+		if f.Code == problem.CryptoHeaderMisplaced {
 			assert.Equal(t, ext+8, f.Extent.Offset)
 			assert.EqualValues(t, 8, f.Extent.Length)
 		}

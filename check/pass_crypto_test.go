@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -68,39 +69,39 @@ func TestCrypto(t *testing.T) {
 		"sound":                        {claimed: clusters},
 		"no encryption":                {pokes: pokes{32: be(0, 4), ext: be(0, 8)}},
 		"AES":                          {pokes: pokes{32: be(1, 4), ext: be(0, 8)}},
-		"LUKS without the extension":   {pokes: pokes{ext: be(0, 8)}, want: []found{{EXT004, 32, 4}}, doubt: true},
-		"extension with AES":           {pokes: pokes{32: be(1, 4)}, want: []found{{EXT004, ext, 24}}, doubt: true},
-		"extension without encryption": {pokes: pokes{32: be(0, 4)}, want: []found{{EXT004, ext, 24}}, doubt: true},
+		"LUKS without the extension":   {pokes: pokes{ext: be(0, 8)}, want: []found{{problem.CryptoPointerContradiction, 32, 4}}, doubt: true},
+		"extension with AES":           {pokes: pokes{32: be(1, 4)}, want: []found{{problem.CryptoPointerContradiction, ext, 24}}, doubt: true},
+		"extension without encryption": {pokes: pokes{32: be(0, 4)}, want: []found{{problem.CryptoPointerContradiction, ext, 24}}, doubt: true},
 		"extension of another length":  {pokes: pokes{ext + 4: be(15, 4)}, doubt: true},
 		"extension overruns":           {pokes: pokes{ext + 4: be(1<<31, 4)}, doubt: true},
 
-		"misaligned":        {pokes: pokes{data: be(luks+512, 8)}, want: []found{{CRY001, data, 8}}, doubt: true},
-		"in the header":     {pokes: pokes{data: be(0, 8)}, want: []found{{CRY001, data, 8}}, doubt: true},
-		"past the end":      {pokes: pokes{data: be(1<<40, 8)}, want: []found{{CRY001, data, 8}}, doubt: true},
-		"past 2^64":         {pokes: pokes{data: be(1<<64-cs, 8)}, want: []found{{CRY001, data, 8}}, doubt: true},
-		"shorter than LUKS": {pokes: pokes{data + 8: be(591, 8)}, want: []found{{CRY001, data + 8, 8}}, doubt: true},
-		"runs past the end": {pokes: pokes{data + 8: be((clusters+1)*cs+1, 8)}, want: []found{{CRY001, data + 8, 8}}, doubt: true},
-		"length 2^64-1":     {pokes: pokes{data + 8: be(1<<64-1, 8)}, want: []found{{CRY001, data + 8, 8}}, doubt: true},
-		"file cut within":   {cut: luks + cs, want: []found{{CRY001, data + 8, 8}}, doubt: true},
-		"cuts key material": {pokes: pokes{data + 8: be(4096, 8)}, want: []found{{CRY001, data + 8, 8}}, claimed: 1},
-		"cuts unused slots": {pokes: pokes{data + 8: be(512*512, 8)}, want: []found{{CRY002, luks + 104, 4}}, warning: true, claimed: 4},
+		"misaligned":        {pokes: pokes{data: be(luks+512, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data, 8}}, doubt: true},
+		"in the header":     {pokes: pokes{data: be(0, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data, 8}}, doubt: true},
+		"past the end":      {pokes: pokes{data: be(1<<40, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data, 8}}, doubt: true},
+		"past 2^64":         {pokes: pokes{data: be(1<<64-cs, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data, 8}}, doubt: true},
+		"shorter than LUKS": {pokes: pokes{data + 8: be(591, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data + 8, 8}}, doubt: true},
+		"runs past the end": {pokes: pokes{data + 8: be((clusters+1)*cs+1, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data + 8, 8}}, doubt: true},
+		"length 2^64-1":     {pokes: pokes{data + 8: be(1<<64-1, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data + 8, 8}}, doubt: true},
+		"file cut within":   {cut: luks + cs, want: []found{{problem.CryptoHeaderMisplaced, data + 8, 8}}, doubt: true},
+		"cuts key material": {pokes: pokes{data + 8: be(4096, 8)}, want: []found{{problem.CryptoHeaderMisplaced, data + 8, 8}}, claimed: 1},
+		"cuts unused slots": {pokes: pokes{data + 8: be(512*512, 8)}, want: []found{{problem.LUKSHeaderDamaged, luks + 104, 4}}, warning: true, claimed: 4},
 
-		"magic":                     {pokes: pokes{luks: {'l'}}, want: []found{{CRY002, luks, 6}}, claimed: clusters},
-		"version":                   {pokes: pokes{luks + 7: {2}}, want: []found{{CRY002, luks + 6, 2}}, claimed: clusters},
-		"cipher name without end":   {pokes: pokes{luks + 8: []byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")}, want: []found{{CRY002, luks + 8, 32}}, claimed: clusters},
-		"payload in the header":     {pokes: pokes{luks + 104: be(7, 4)}, want: []found{{CRY002, luks + 104, 4}}, claimed: clusters},
-		"payload in key material":   {pokes: pokes{luks + 104: be(8, 4)}, want: []found{{CRY002, luks + 104, 4}}, claimed: clusters},
-		"payload cuts the last key": {pokes: pokes{luks + 104: be(luksPayload-8, 4)}, want: []found{{CRY002, luks + 104, 4}}, claimed: clusters},
-		"payload past the length":   {pokes: pokes{luks + 104: be(5000, 4)}, want: []found{{CRY002, luks + 104, 4}}, warning: true, claimed: clusters},
-		"digest iterations":         {pokes: pokes{luks + 164: be(0, 4)}, want: []found{{CRY002, luks + 164, 4}}, claimed: clusters},
-		"slot state":                {pokes: pokes{slot7: be(1, 4)}, want: []found{{CRY002, slot7, 4}}, claimed: clusters},
-		"slot iterations":           {pokes: pokes{slot0 + 4: be(0, 4)}, want: []found{{CRY002, slot0 + 4, 4}}, claimed: clusters},
-		"slot stripes":              {pokes: pokes{slot7 + 44: be(3999, 4)}, want: []found{{CRY002, slot7 + 44, 4}}, claimed: clusters},
-		"slot in the header":        {pokes: pokes{slot0 + 40: be(7, 4)}, want: []found{{CRY002, slot0 + 40, 4}}, claimed: clusters},
-		"slot in another":           {pokes: pokes{slot7 + 40: be(9, 4)}, want: []found{{CRY002, slot7 + 40, 4}}, claimed: clusters},
-		"slot past the payload":     {pokes: pokes{slot7 + 40: be(4000, 4)}, want: []found{{CRY002, slot7 + 40, 4}}, claimed: clusters},
-		"slot at 2^32-1":            {pokes: pokes{slot7 + 40: be(1<<32-1, 4)}, want: []found{{CRY002, slot7 + 40, 4}}, claimed: clusters},
-		"no slot enabled":           {pokes: pokes{slot0: be(qcow2.LUKSSlotDisabled, 4)}, want: []found{{CRY002, slot0, 8 * 48}}, claimed: clusters},
+		"magic":                     {pokes: pokes{luks: {'l'}}, want: []found{{problem.LUKSHeaderDamaged, luks, 6}}, claimed: clusters},
+		"version":                   {pokes: pokes{luks + 7: {2}}, want: []found{{problem.LUKSHeaderDamaged, luks + 6, 2}}, claimed: clusters},
+		"cipher name without end":   {pokes: pokes{luks + 8: []byte("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")}, want: []found{{problem.LUKSHeaderDamaged, luks + 8, 32}}, claimed: clusters},
+		"payload in the header":     {pokes: pokes{luks + 104: be(7, 4)}, want: []found{{problem.LUKSHeaderDamaged, luks + 104, 4}}, claimed: clusters},
+		"payload in key material":   {pokes: pokes{luks + 104: be(8, 4)}, want: []found{{problem.LUKSHeaderDamaged, luks + 104, 4}}, claimed: clusters},
+		"payload cuts the last key": {pokes: pokes{luks + 104: be(luksPayload-8, 4)}, want: []found{{problem.LUKSHeaderDamaged, luks + 104, 4}}, claimed: clusters},
+		"payload past the length":   {pokes: pokes{luks + 104: be(5000, 4)}, want: []found{{problem.LUKSHeaderDamaged, luks + 104, 4}}, warning: true, claimed: clusters},
+		"digest iterations":         {pokes: pokes{luks + 164: be(0, 4)}, want: []found{{problem.LUKSHeaderDamaged, luks + 164, 4}}, claimed: clusters},
+		"slot state":                {pokes: pokes{slot7: be(1, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot7, 4}}, claimed: clusters},
+		"slot iterations":           {pokes: pokes{slot0 + 4: be(0, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot0 + 4, 4}}, claimed: clusters},
+		"slot stripes":              {pokes: pokes{slot7 + 44: be(3999, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot7 + 44, 4}}, claimed: clusters},
+		"slot in the header":        {pokes: pokes{slot0 + 40: be(7, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot0 + 40, 4}}, claimed: clusters},
+		"slot in another":           {pokes: pokes{slot7 + 40: be(9, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot7 + 40, 4}}, claimed: clusters},
+		"slot past the payload":     {pokes: pokes{slot7 + 40: be(4000, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot7 + 40, 4}}, claimed: clusters},
+		"slot at 2^32-1":            {pokes: pokes{slot7 + 40: be(1<<32-1, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot7 + 40, 4}}, claimed: clusters},
+		"no slot enabled":           {pokes: pokes{slot0: be(qcow2.LUKSSlotDisabled, 4)}, want: []found{{problem.LUKSHeaderDamaged, slot0, 8 * 48}}, claimed: clusters},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := poke(sound.bytes(t), luks, luksHeader()...)
@@ -115,10 +116,10 @@ func TestCrypto(t *testing.T) {
 			}
 			c := newRun(t.Context(), openTest(t, b), Options{})
 			require.NoError(t, c.checkCrypto())
-			findings := c.finish()
+			findings := c.Collector.Findings()
 			assert.Equal(t, tt.want, foundIn(&Result{Findings: findings}))
 			for _, f := range findings {
-				assert.Equal(t, tt.warning, f.Severity == Warning)
+				assert.Equal(t, tt.warning, f.Severity == problem.Warning)
 			}
 			assert.Equal(t, tt.doubt, len(c.doubts) > 0)
 			var claimed uint64

@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -56,20 +57,20 @@ func (c *run) reportUnnamed(ext *qcow2.Extension) {
 	if !c.extensionsWhole() {
 		return
 	}
-	f := Finding{
-		Code: DAT002, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
+	f := problem.Finding{
+		Code: problem.DataFileUnnamed, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
 		Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",
 	}
 	switch near := c.oneBitFrom(qcow2.ExtDataFile); {
 	case ext != nil && !ext.Overruns() && len(ext.Data) > 0:
-		f.Severity, f.Extent, f.Value = Corruption, at(ext.DataOffset(), len(ext.Data)), Excerpt(ext.Data)
+		f.Severity, f.Extent, f.Value = problem.Corruption, at(ext.DataOffset(), len(ext.Data)), Excerpt(ext.Data)
 		f.Message = "the name of the external data file begins with a NUL, so that QEMU takes it for empty"
 	case near != nil:
-		f.Severity, f.Extent, f.Value, f.Expected = Corruption, at(near.Offset, 4), hex(near.Type), hex(qcow2.ExtDataFile)
+		f.Severity, f.Extent, f.Value, f.Expected = problem.Corruption, at(near.Offset, 4), hex(near.Type), hex(qcow2.ExtDataFile)
 		f.Message = fmt.Sprintf("the image has an external data file, but does not name it; the extension at %v, whose type differs in one bit from the one that does, holds \"%s\"",
 			near.Offset, Excerpt(near.Data))
 	}
-	c.data.nameLost = f.Severity == Corruption
+	c.data.nameLost = f.Severity == problem.Corruption
 	c.report(f)
 }
 
@@ -94,8 +95,8 @@ func (c *run) openDataFile(name string) {
 	case err == nil:
 		c.data.found, c.data.size = true, uint64(max(s.Size(), 0))
 		if m, ok := s.(MisplacedSibling); ok && m.Misplaced() != "" {
-			c.report(Finding{
-				Code: DAT003, Extent: c.data.name, Value: Excerpt(name),
+			c.report(problem.Finding{
+				Code: problem.DataFileMisplaced, Extent: c.data.name, Value: Excerpt(name),
 				Message: fmt.Sprintf(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, Excerpt(name), m.Misplaced()),
 			})
 		}
@@ -103,13 +104,13 @@ func (c *run) openDataFile(name string) {
 		_ = s.Close()
 	case errors.Is(err, fs.ErrNotExist):
 		c.data.gone = true
-		c.report(Finding{
-			Code: DAT001, Extent: c.data.name, Value: fileName(name),
+		c.report(problem.Finding{
+			Code: problem.DataFileMissing, Extent: c.data.name, Value: fileName(name),
 			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, fileName(name)),
 		})
 	default:
-		c.report(Finding{
-			Code: IOE001, Structure: StructDataFile, Extent: c.data.name, Value: fileName(name),
+		c.report(problem.Finding{
+			Code: problem.Unreadable, Structure: problem.StructDataFile, Extent: c.data.name, Value: fileName(name),
 			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, fileName(name), err),
 		})
 	}
@@ -122,8 +123,8 @@ func (c *run) checkDataFileSize() {
 	if !c.data.found || c.dataFileEnd <= (c.data.size+mask)&^mask {
 		return
 	}
-	c.report(Finding{
-		Code: DAT001, Extent: c.data.name, Value: fmt.Sprint(c.data.size), Expected: fmt.Sprintf("at least %d", c.dataFileEnd),
+	c.report(problem.Finding{
+		Code: problem.DataFileMissing, Extent: c.data.name, Value: fmt.Sprint(c.data.size), Expected: fmt.Sprintf("at least %d", c.dataFileEnd),
 		Message: fmt.Sprintf("the external data file has %d bytes, but guest data is mapped into it up to byte %d", c.data.size, c.dataFileEnd),
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -36,12 +37,12 @@ func TestDataFile(t *testing.T) {
 	}{
 		"there":                      {image: image, size: 4096, mapped: 4096, opened: "disk.raw"},
 		"there, last sector in part": {image: image, size: 4095, mapped: 4096, opened: "disk.raw"},
-		"too short":                  {image: image, size: 3584, mapped: 4096, opened: "disk.raw", want: []found{{DAT001, nameAt, 8}}},
+		"too short":                  {image: image, size: 3584, mapped: 4096, opened: "disk.raw", want: []found{{problem.DataFileMissing, nameAt, 8}}},
 		"empty, nothing mapped":      {image: image, opened: "disk.raw"},
-		"gone":                       {image: image, open: fmt.Errorf("open: %w", fs.ErrNotExist), mapped: 4096, opened: "disk.raw", want: []found{{DAT001, nameAt, 8}}},
-		"cannot be opened":           {image: image, open: errors.New("locked"), mapped: 4096, opened: "disk.raw", want: []found{{IOE001, nameAt, 8}}},
-		"no name":                    {image: minimalImage{header: bit}, want: []found{{DAT002, 72, 8}}},
-		"empty name":                 {image: minimalImage{header: bit, exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtDataFile, nil)}}, want: []found{{DAT002, 72, 8}}},
+		"gone":                       {image: image, open: fmt.Errorf("open: %w", fs.ErrNotExist), mapped: 4096, opened: "disk.raw", want: []found{{problem.DataFileMissing, nameAt, 8}}},
+		"cannot be opened":           {image: image, open: errors.New("locked"), mapped: 4096, opened: "disk.raw", want: []found{{problem.Unreadable, nameAt, 8}}},
+		"no name":                    {image: minimalImage{header: bit}, want: []found{{problem.DataFileUnnamed, 72, 8}}},
+		"empty name":                 {image: minimalImage{header: bit, exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtDataFile, nil)}}, want: []found{{problem.DataFileUnnamed, 72, 8}}},
 		"name with a NUL":            {image: minimalImage{header: bit, exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtDataFile, []byte("disk\x00raw"))}}, opened: "disk"},
 		"not a path":                 {image: minimalImage{header: bit, exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtDataFile, []byte("nbd://host/x"))}}},
 		"name without the bit":       {image: minimalImage{exts: [][]byte{name}}},
@@ -65,7 +66,7 @@ func TestDataFile(t *testing.T) {
 			require.NoError(t, c.checkDataFile())
 			c.dataFileEnd = tt.mapped
 			c.checkDataFileSize()
-			assert.Equal(t, tt.want, foundIn(&Result{Findings: c.finish()}))
+			assert.Equal(t, tt.want, foundIn(&Result{Findings: c.Collector.Findings()}))
 			assert.Equal(t, tt.opened, asked)
 			assert.Equal(t, asked != "" && tt.open == nil, closed, "what was opened must be closed")
 		})
@@ -76,6 +77,6 @@ func TestDataFile(t *testing.T) {
 		require.NoError(t, c.checkDataFile())
 		c.dataFileEnd = 1 << 40
 		c.checkDataFileSize()
-		assert.Empty(t, c.finish())
+		assert.Empty(t, c.Collector.Findings())
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -29,8 +30,8 @@ func (c *run) checkExtensions() error {
 			break // it is the last one
 		}
 		if seen[ext.Type] {
-			c.report(Finding{
-				Code: EXT002, Extent: extensionExtent(ext), Value: hex(ext.Type),
+			c.report(problem.Finding{
+				Code: problem.ExtensionDuplicate, Extent: extensionExtent(ext), Value: hex(ext.Type),
 				Message: fmt.Sprintf("the %s comes again at %v; QEMU goes by the last one", extensionName(ext.Type), ext.Offset),
 			})
 		}
@@ -47,40 +48,40 @@ func (c *run) checkExtension(ext *qcow2.Extension) {
 	switch ext.Type {
 	case qcow2.ExtBitmaps:
 		if ext.Length != qcow2.BitmapsExtensionSize {
-			c.reportLength(ext, RepairPolicy, fmt.Sprint(qcow2.BitmapsExtensionSize))
-			c.doubt(Owner{Structure: StructBitmapExtension, Ref: extensionExtent(ext)}, "its length is wrong")
+			c.reportLength(ext, problem.RepairPolicy, fmt.Sprint(qcow2.BitmapsExtensionSize))
+			c.doubt(Owner{Structure: problem.StructBitmapExtension, Ref: extensionExtent(ext)}, "its length is wrong")
 		}
 	case qcow2.ExtCrypto:
 		if ext.Length != qcow2.CryptoExtensionSize {
-			c.reportLength(ext, RepairNone, fmt.Sprint(qcow2.CryptoExtensionSize))
-			c.doubt(Owner{Structure: StructCryptoHeader, Ref: extensionExtent(ext)}, "the length of the extension that points to it is wrong")
+			c.reportLength(ext, problem.RepairNone, fmt.Sprint(qcow2.CryptoExtensionSize))
+			c.doubt(Owner{Structure: problem.StructCryptoHeader, Ref: extensionExtent(ext)}, "the length of the extension that points to it is wrong")
 		}
 	case qcow2.ExtFeatureNames:
 		if ext.Length%qcow2.FeatureNameSize != 0 {
-			c.reportLength(ext, RepairSafe, fmt.Sprintf("a multiple of %d", qcow2.FeatureNameSize))
+			c.reportLength(ext, problem.RepairSafe, fmt.Sprintf("a multiple of %d", qcow2.FeatureNameSize))
 		}
 		c.checkFeatureNames(ext)
 	case qcow2.ExtBackingFormat:
 		// Its size is not fixed, but QEMU's limit is as hard.
 		if ext.Length > qcow2.MaxBackingFormat {
-			c.reportLength(ext, RepairNone, fmt.Sprintf("at most %d", qcow2.MaxBackingFormat))
+			c.reportLength(ext, problem.RepairNone, fmt.Sprintf("at most %d", qcow2.MaxBackingFormat))
 		}
 		if c.h.BackingFileOffset == 0 {
-			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: fileName(ext.Data),
+			c.report(problem.Finding{
+				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: fileName(ext.Data),
 				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, Excerpt(ext.Data)),
 			})
 		}
 	case qcow2.ExtDataFile:
 		if !c.h.HasDataFile() {
-			c.report(Finding{
-				Code: EXT005, Extent: extensionExtent(ext), Value: fileName(ext.Data),
+			c.report(problem.Finding{
+				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: fileName(ext.Data),
 				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, fileName(ext.Data)),
 			})
 		}
 	default:
-		c.report(Finding{
-			Code: EXT007, Extent: extensionExtent(ext), Value: hex(ext.Type),
+		c.report(problem.Finding{
+			Code: problem.ExtensionUnknown, Extent: extensionExtent(ext), Value: hex(ext.Type),
 			Message: fmt.Sprintf("header extension of unknown type 0x%08x with %d bytes of data", uint32(ext.Type), ext.Length),
 		})
 	}
@@ -92,13 +93,13 @@ func (c *run) checkFeatureNames(ext *qcow2.Extension) {
 		entry := ext.DataOffset() + qcow2.HostOffset(i*qcow2.FeatureNameSize)
 		switch {
 		case n.Type > qcow2.FeatureAutoclear:
-			c.report(Finding{
-				Code: EXT006, Extent: at(entry, 1), Value: fmt.Sprint(n.Type), Expected: "0, 1 or 2",
+			c.report(problem.Finding{
+				Code: problem.FeatureNameImpossible, Extent: at(entry, 1), Value: fmt.Sprint(n.Type), Expected: "0, 1 or 2",
 				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, Excerpt(n.Name), n.Type),
 			})
 		case n.Bit > 63:
-			c.report(Finding{
-				Code: EXT006, Extent: at(entry+1, 1), Value: fmt.Sprint(n.Bit), Expected: "0 to 63",
+			c.report(problem.Finding{
+				Code: problem.FeatureNameImpossible, Extent: at(entry+1, 1), Value: fmt.Sprint(n.Bit), Expected: "0 to 63",
 				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, Excerpt(n.Name), n.Bit),
 			})
 		}
@@ -106,9 +107,9 @@ func (c *run) checkFeatureNames(ext *qcow2.Extension) {
 }
 
 // reportLength reports an extension of the wrong length.
-func (c *run) reportLength(ext *qcow2.Extension, repair Repair, expected string) {
-	c.report(Finding{
-		Code: EXT003, Extent: at(ext.Offset+4, 4), Repair: repair, Value: fmt.Sprint(ext.Length), Expected: expected,
+func (c *run) reportLength(ext *qcow2.Extension, repair problem.Repair, expected string) {
+	c.report(problem.Finding{
+		Code: problem.ExtensionLength, Extent: at(ext.Offset+4, 4), Repair: repair, Value: fmt.Sprint(ext.Length), Expected: expected,
 		Message: fmt.Sprintf("the %s at %v has %d bytes of data, but must have %s", extensionName(ext.Type), ext.Offset, ext.Length, expected),
 	})
 }
@@ -116,7 +117,7 @@ func (c *run) reportLength(ext *qcow2.Extension, repair Repair, expected string)
 // reportOverrun reports an extension that runs out of the extension area. What
 // follows it cannot be found.
 func (c *run) reportOverrun(ext *qcow2.Extension) {
-	c.doubt(Owner{Structure: StructExtension, Ref: extensionExtent(ext)}, "an extension runs past the end of its area, so those behind it cannot be found")
+	c.doubt(Owner{Structure: problem.StructExtension, Ref: extensionExtent(ext)}, "an extension runs past the end of its area, so those behind it cannot be found")
 	if !c.h.HeaderLengthOK(c.g) {
 		return // where extensions start was a guess to begin with
 	}
@@ -126,8 +127,8 @@ func (c *run) reportOverrun(ext *qcow2.Extension) {
 	if uint64(end) != c.g.ClusterSize() {
 		border = "the backing file name"
 	}
-	c.report(Finding{
-		Code: EXT001, Extent: at(ext.Offset+4, 4), Value: fmt.Sprint(ext.Length), Expected: fmt.Sprintf("at most %d", end-ext.DataOffset()),
+	c.report(problem.Finding{
+		Code: problem.ExtensionOverrun, Extent: at(ext.Offset+4, 4), Value: fmt.Sprint(ext.Length), Expected: fmt.Sprintf("at most %d", end-ext.DataOffset()),
 		Message: fmt.Sprintf("the %s at %v claims %d bytes of data, past %s at %v", extensionName(ext.Type), ext.Offset, ext.Length, border, end),
 	})
 }
@@ -147,8 +148,8 @@ func (c *run) checkExtensionsEnd() {
 	if c.img.ExtensionsComplete || !c.h.HeaderLengthOK(c.g) {
 		return
 	}
-	c.report(Finding{
-		Code: EXT001, Extent: at(pos, uint64(end-pos)), Value: fmt.Sprintf("%d bytes", end-pos), Expected: "an end marker of 8 bytes",
+	c.report(problem.Finding{
+		Code: problem.ExtensionOverrun, Extent: at(pos, uint64(end-pos)), Value: fmt.Sprintf("%d bytes", end-pos), Expected: "an end marker of 8 bytes",
 		Message: fmt.Sprintf("the header extensions end at %v without an end marker, and the %d bytes to the backing file name hold none", pos, end-pos),
 	})
 }
@@ -164,8 +165,8 @@ func (c *run) checkBackingFormat() {
 	if ext := c.img.Extension(qcow2.ExtBackingFormat); ext != nil && ext.Length > 0 {
 		return
 	}
-	c.report(Finding{
-		Code: CHN002, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: fileName(name),
+	c.report(problem.Finding{
+		Code: problem.BackingFormatMissing, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: fileName(name),
 		Message: fmt.Sprintf(`no format is recorded for the backing file "%s", so it would be guessed from its content`, fileName(name)),
 	})
 }

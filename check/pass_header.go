@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -22,7 +23,7 @@ import (
 // checkHeader runs the pass.
 func (c *run) checkHeader() error {
 	if c.img.GeometryOK {
-		c.claim(Owner{Structure: StructHeader}, at(0, c.g.ClusterSize()))
+		c.claim(Owner{Structure: problem.StructHeader}, at(0, c.g.ClusterSize()))
 	}
 	c.checkHeaderSize()
 	if !c.h.Known() {
@@ -48,7 +49,7 @@ func (c *run) checkHeader() error {
 // reportField reports a fault of a header field. A field that the file is too
 // short to hold reads as zero; what that breaks is not news besides the short
 // file itself.
-func (c *run) reportField(f Finding) {
+func (c *run) reportField(f problem.Finding) {
 	if qcow2.RangeFits(uint64(f.Extent.Offset), f.Extent.Length, uint64(c.img.Size())) {
 		c.report(f)
 	}
@@ -67,12 +68,12 @@ func (c *run) checkHeaderSize() {
 	if size >= need {
 		return
 	}
-	c.report(Finding{
-		Code: HDR020, Extent: at(qcow2.HostOffset(size), need-size),
+	c.report(problem.Finding{
+		Code: problem.HeaderCut, Extent: at(qcow2.HostOffset(size), need-size),
 		Value: fmt.Sprint(size), Expected: fmt.Sprintf("at least %d bytes", need),
 		Message: fmt.Sprintf("the file ends after %d bytes, within its header of %d bytes", size, need),
 	})
-	c.doubt(Owner{Structure: StructHeader}, "the file is too short to hold it")
+	c.doubt(Owner{Structure: problem.StructHeader}, "the file is too short to hold it")
 }
 
 // checkUnknownVersion reports a version that is not 2 or 3.
@@ -81,16 +82,16 @@ func (c *run) checkUnknownVersion() {
 	if c.h.Version < 2 {
 		what = "not qcow2, but the older qcow format or nothing at all"
 	}
-	c.reportField(Finding{
-		Code: HDR002, Extent: at(qcow2.FieldVersion, 4), Value: fmt.Sprint(c.h.Version), Expected: "2 or 3",
+	c.reportField(problem.Finding{
+		Code: problem.VersionUnknown, Extent: at(qcow2.FieldVersion, 4), Value: fmt.Sprint(c.h.Version), Expected: "2 or 3",
 		Message: fmt.Sprintf("version %d is %s", c.h.Version, what),
 	})
-	c.doubt(Owner{Structure: StructFile}, "what its version has beyond version 3 is unknown")
+	c.doubt(Owner{Structure: problem.StructFile}, "what its version has beyond version 3 is unknown")
 }
 
 // checkClusterBits tests cluster_bits.
 func (c *run) checkClusterBits() {
-	f := Finding{Code: HDR003, Extent: at(qcow2.FieldClusterBits, 4), Value: fmt.Sprint(c.h.ClusterBits)}
+	f := problem.Finding{Code: problem.ClusterSizeInvalid, Extent: at(qcow2.FieldClusterBits, 4), Value: fmt.Sprint(c.h.ClusterBits)}
 	switch {
 	case !c.img.GeometryOK:
 		f.Expected = fmt.Sprintf("%d to %d", qcow2.MinClusterBits, qcow2.MaxClusterBits)
@@ -98,7 +99,7 @@ func (c *run) checkClusterBits() {
 	case !c.l2FormatKnown():
 		f.Expected = fmt.Sprintf("%d to %d", qcow2.MinClusterBitsExtL2, qcow2.MaxClusterBits)
 		f.Message = fmt.Sprintf("cluster_bits is %d, but must be %s with extended L2 entries: one of the two is wrong", c.h.ClusterBits, f.Expected)
-		c.doubt(Owner{Structure: StructL2Table}, "the size of L2 entries is in doubt")
+		c.doubt(Owner{Structure: problem.StructL2Table}, "the size of L2 entries is in doubt")
 	default:
 		return
 	}
@@ -118,7 +119,7 @@ func (c *run) checkHeaderLength() {
 		return
 	}
 	n := c.h.HeaderLength
-	f := Finding{Code: HDR004, Extent: at(qcow2.FieldHeaderLength, 4), Value: fmt.Sprint(n)}
+	f := problem.Finding{Code: problem.HeaderLengthInvalid, Extent: at(qcow2.FieldHeaderLength, 4), Value: fmt.Sprint(n)}
 	switch {
 	case n < qcow2.HeaderLengthV3:
 		f.Expected = fmt.Sprintf("at least %d", qcow2.HeaderLengthV3)
@@ -133,7 +134,7 @@ func (c *run) checkHeaderLength() {
 		return
 	}
 	c.reportField(f)
-	c.doubt(Owner{Structure: StructExtension}, "the header's length is wrong, so where the extensions start is a guess")
+	c.doubt(Owner{Structure: problem.StructExtension}, "the header's length is wrong, so where the extensions start is a guess")
 }
 
 // checkFeatureBits tests the incompatible and the autoclear features. Unknown
@@ -147,37 +148,37 @@ func (c *run) checkFeatureBits() {
 		if n := c.featureName(qcow2.FeatureIncompatible, bit); n != "" {
 			name = fmt.Sprintf(` ("%s" in the feature name table)`, Escape(n))
 		}
-		c.reportField(Finding{
-			Code: HDR005, Extent: incompat, Value: fmt.Sprintf("bit %d", bit), Expected: "clear",
+		c.reportField(problem.Finding{
+			Code: problem.FeatureUnknown, Extent: incompat, Value: fmt.Sprintf("bit %d", bit), Expected: "clear",
 			Message: fmt.Sprintf("incompatible feature bit %d%s is unknown: what the image holds can only be guessed", bit, name),
 		})
 	}
 	if unknown != 0 {
-		c.doubt(Owner{Structure: StructFile}, "unknown incompatible features may use clusters of their own")
+		c.doubt(Owner{Structure: problem.StructFile}, "unknown incompatible features may use clusters of their own")
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
-		f := Finding{
-			Code: HDR006, Extent: incompat, Value: "set", Expected: "clear",
+		f := problem.Finding{
+			Code: problem.MarkedDirty, Extent: incompat, Value: "set", Expected: "clear",
 			Message: "the dirty bit is set: the image was not closed cleanly, and with lazy refcounts its refcounts may be stale",
 		}
 		if c.opts.Live { // it is not closed yet
-			f.Severity, f.Expected = Note, ""
+			f.Severity, f.Expected = problem.Note, ""
 			f.Message = "the dirty bit is set: what writes to the image leaves its refcounts behind until it closes it"
 		}
 		c.reportField(f)
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatCorrupt) {
-		c.reportField(Finding{
-			Code: HDR007, Extent: incompat, Value: "set", Expected: "clear",
+		c.reportField(problem.Finding{
+			Code: problem.MarkedCorrupt, Extent: incompat, Value: "set", Expected: "clear",
 			Message: "the corrupt bit is set: a program found the image damaged, and it must not be written to",
 		})
 	}
 	if unknown := c.h.AutoclearFeatures &^ qcow2.AutoclearKnown; unknown != 0 {
-		c.reportField(Finding{
-			Code: HDR008, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: hex(unknown), Expected: "0x0",
+		c.reportField(problem.Finding{
+			Code: problem.AutoclearUnknown, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: hex(unknown), Expected: "0x0",
 			Message: fmt.Sprintf("unknown autoclear feature bits 0x%x are set: a program that writes to the image must clear them", uint64(unknown)),
 		})
-		c.doubt(Owner{Structure: StructFile}, "unknown autoclear features may use clusters of their own")
+		c.doubt(Owner{Structure: problem.StructFile}, "unknown autoclear features may use clusters of their own")
 	}
 }
 
@@ -198,14 +199,14 @@ func (c *run) featureName(typ qcow2.FeatureType, bit int) string {
 // checkFeatureFields tests the fields that choose among few values.
 func (c *run) checkFeatureFields() {
 	if !c.h.RefcountOrderOK() {
-		c.reportField(Finding{
-			Code: HDR009, Extent: at(qcow2.FieldRefcountOrder, 4), Value: fmt.Sprint(c.h.RefcountOrder), Expected: "0 to 6",
+		c.reportField(problem.Finding{
+			Code: problem.RefcountWidthInvalid, Extent: at(qcow2.FieldRefcountOrder, 4), Value: fmt.Sprint(c.h.RefcountOrder), Expected: "0 to 6",
 			Message: fmt.Sprintf("refcount_order is %d, but must be 0 to 6: refcounts have at most 64 bits", c.h.RefcountOrder),
 		})
 	}
 	if c.h.CryptMethod > qcow2.CryptLUKS {
-		c.reportField(Finding{
-			Code: HDR010, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod), Expected: "0, 1 or 2",
+		c.reportField(problem.Finding{
+			Code: problem.CryptMethodUnknown, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod), Expected: "0, 1 or 2",
 			Message: fmt.Sprintf("crypt_method is %d, but must be 0 (none), 1 (AES) or 2 (LUKS)", c.h.CryptMethod),
 		})
 	}
@@ -217,10 +218,10 @@ func (c *run) checkFeatureFields() {
 func (c *run) checkCompressionType() {
 	typ := c.h.CompressionType
 	bit := c.h.IncompatibleFeatures.Has(qcow2.IncompatCompression)
-	f := Finding{Code: HDR016, Extent: at(qcow2.FieldCompressionType, 1), Value: fmt.Sprint(typ)}
+	f := problem.Finding{Code: problem.CompressionTypeContradiction, Extent: at(qcow2.FieldCompressionType, 1), Value: fmt.Sprint(typ)}
 	switch {
 	case typ > qcow2.CompressionZstd:
-		f.Repair = RepairNone
+		f.Repair = problem.RepairNone
 		f.Expected = "0 or 1"
 		f.Message = fmt.Sprintf("compression_type is %d, but only 0 (zlib) and 1 (zstd) are known", typ)
 	case typ != qcow2.CompressionZlib && !bit:
@@ -241,12 +242,12 @@ func (c *run) checkRawBit() {
 	if !c.h.AutoclearFeatures.Has(qcow2.AutoclearRawData) {
 		return
 	}
-	f := Finding{Code: HDR018, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: "set", Expected: "clear"}
+	f := problem.Finding{Code: problem.RawExternalMisused, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: "set", Expected: "clear"}
 	switch {
 	case !c.h.HasDataFile():
 		f.Message = "the raw-external-data bit is set, but the image has no external data file"
 	case c.h.BackingFileOffset != 0:
-		f.Repair = RepairNone
+		f.Repair = problem.RepairNone
 		f.Message = "the raw-external-data bit is set, but the image has a backing file: the data file alone is then not the disk"
 	default:
 		return
@@ -275,8 +276,8 @@ func (c *run) checkPadding() {
 	if first < 0 {
 		return
 	}
-	c.reportField(Finding{
-		Code: HDR017, Extent: at(qcow2.FieldCompressionType+1+qcow2.HostOffset(first), last-first+1),
+	c.reportField(problem.Finding{
+		Code: problem.HeaderPaddingSet, Extent: at(qcow2.FieldCompressionType+1+qcow2.HostOffset(first), last-first+1),
 		Value: fmt.Sprintf("0x%x", padding[first:last+1]), Expected: "zeros",
 		Message: "the padding after compression_type is not zero",
 	})
@@ -287,7 +288,7 @@ func (c *run) checkPadding() {
 func (c *run) checkBackingName() {
 	offset, length := c.h.BackingFileOffset, uint64(c.h.BackingFileSize)
 	cluster := c.g.ClusterSize()
-	f := Finding{Code: HDR015}
+	f := problem.Finding{Code: problem.BackingNameMisplaced}
 	switch {
 	case offset == 0:
 		return
@@ -305,7 +306,7 @@ func (c *run) checkBackingName() {
 		f.Message = fmt.Sprintf("the backing file name of %d bytes at %v runs past the end of the first cluster", length, offset)
 	}
 	if length == 0 && f.Message == "" {
-		f.Severity, f.Repair = Warning, RepairNone // QEMU opens it, without a backing file
+		f.Severity, f.Repair = problem.Warning, problem.RepairNone // QEMU opens it, without a backing file
 		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), offset.String()
 		f.Message = fmt.Sprintf("a backing file name of 0 bytes is said to stand at %v: there is either a backing file or no offset", offset)
 	}
@@ -313,12 +314,12 @@ func (c *run) checkBackingName() {
 		c.reportField(f)
 	}
 	if c.extensionsHidden() {
-		c.reportField(Finding{
-			Code: HDR022, Extent: at(qcow2.FieldBackingFileOffset, 8), Value: offset.String(),
+		c.reportField(problem.Finding{
+			Code: problem.ExtensionsIgnored, Extent: at(qcow2.FieldBackingFileOffset, 8), Value: offset.String(),
 			Expected: fmt.Sprintf("at least 0x%x", c.h.HeaderLength),
 			Message:  fmt.Sprintf("backing_file_offset %v lies within the header of %d bytes: every header extension is ignored without a word", offset, c.h.HeaderLength),
 		})
-		c.doubt(Owner{Structure: StructExtension}, "the backing file name stands where the extensions should start")
+		c.doubt(Owner{Structure: problem.StructExtension}, "the backing file name stands where the extensions should start")
 	}
 }
 

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -10,21 +11,21 @@ import (
 func (c *run) checkVirtualSize() {
 	needed := c.h.L1Needed(c.g)
 	if uint64(c.h.L1Size) < needed {
-		f := Finding{
-			Code: HDR011, Extent: at(qcow2.FieldL1Size, 4), Value: fmt.Sprint(c.h.L1Size), Expected: fmt.Sprintf("at least %d", needed),
+		f := problem.Finding{
+			Code: problem.L1TooSmall, Extent: at(qcow2.FieldL1Size, 4), Value: fmt.Sprint(c.h.L1Size), Expected: fmt.Sprintf("at least %d", needed),
 			Message: fmt.Sprintf("l1_size is %d entries, but the virtual size of %d bytes takes %d", c.h.L1Size, c.h.Size, needed),
 		}
 		if needed > qcow2.MaxL1Entries {
-			f.Repair = RepairNone
+			f.Repair = problem.RepairNone
 			f.Message += fmt.Sprintf(", more than the %d that QEMU takes", qcow2.MaxL1Entries)
 		}
 		c.reportField(f)
-		c.doubt(Owner{Structure: StructL1Table}, "it may have more entries than l1_size says")
+		c.doubt(Owner{Structure: problem.StructL1Table}, "it may have more entries than l1_size says")
 		return
 	}
 	if needed > qcow2.MaxL1Entries {
-		c.reportField(Finding{
-			Code: HDR019, Extent: at(qcow2.FieldSize, 8), Value: fmt.Sprint(c.h.Size),
+		c.reportField(problem.Finding{
+			Code: problem.HeaderCombination, Extent: at(qcow2.FieldSize, 8), Value: fmt.Sprint(c.h.Size),
 			Expected: fmt.Sprintf("at most %d", qcow2.MaxL1Entries*c.g.L2Coverage()),
 			Message: fmt.Sprintf("a disk of %d bytes in clusters of %d bytes takes %d L1 entries, more than the %d that QEMU takes",
 				c.h.Size, c.g.ClusterSize(), needed, qcow2.MaxL1Entries),
@@ -35,8 +36,8 @@ func (c *run) checkVirtualSize() {
 // tablePointer is what the header says about the place of a table: an offset
 // and a count, in two fields side by side.
 type tablePointer struct {
-	code      Code
-	structure Structure
+	code      problem.Code
+	structure problem.Structure
 	offset    qcow2.HostOffset
 	offsetAt  qcow2.HostOffset // the place of the offset's field
 	count     uint64
@@ -49,7 +50,7 @@ type tablePointer struct {
 
 func (c *run) l1Pointer() tablePointer {
 	return tablePointer{
-		code: HDR012, structure: StructL1Table,
+		code: problem.L1Misplaced, structure: problem.StructL1Table,
 		offset: c.h.L1TableOffset, offsetAt: qcow2.FieldL1TableOffset,
 		count: uint64(c.h.L1Size), countAt: qcow2.FieldL1Size, countName: "l1_size",
 		unit: 8, max: qcow2.MaxL1Entries, inFile: uint64(c.h.L1Size) * 8,
@@ -59,7 +60,7 @@ func (c *run) l1Pointer() tablePointer {
 func (c *run) refTablePointer() tablePointer {
 	n := uint64(c.h.RefcountTableClusters)
 	return tablePointer{
-		code: HDR013, structure: StructRefcountTable,
+		code: problem.RefcountTableMisplaced, structure: problem.StructRefcountTable,
 		offset: c.h.RefcountTableOffset, offsetAt: qcow2.FieldRefcountTableOffset,
 		count: n, countAt: qcow2.FieldRefcountTableClusters, countName: "refcount_table_clusters",
 		unit: c.g.ClusterSize(), max: qcow2.MaxRefcountTableSize / c.g.ClusterSize(), inFile: n * c.g.ClusterSize(),
@@ -68,7 +69,7 @@ func (c *run) refTablePointer() tablePointer {
 
 func (c *run) snapshotTablePointer() tablePointer {
 	return tablePointer{
-		code: HDR014, structure: StructSnapshotTable,
+		code: problem.SnapshotTableMisplaced, structure: problem.StructSnapshotTable,
 		offset: c.h.SnapshotsOffset, offsetAt: qcow2.FieldSnapshotsOffset,
 		count: uint64(c.h.NbSnapshots), countAt: qcow2.FieldNbSnapshots, countName: "nb_snapshots",
 		unit: qcow2.SnapshotHeadSize, max: qcow2.MaxSnapshots,
@@ -80,10 +81,10 @@ func (c *run) snapshotTablePointer() tablePointer {
 func (t tablePointer) fields() qcow2.Extent { return at(min(t.offsetAt, t.countAt), 12) }
 
 // faults gives what is wrong with the pointer: none, one, or one for each field.
-func (t tablePointer) faults(g qcow2.Geometry, fileSize int64) []Finding {
-	var fs []Finding
+func (t tablePointer) faults(g qcow2.Geometry, fileSize int64) []problem.Finding {
+	var fs []problem.Finding
 	add := func(x qcow2.Extent, value, expected, format string, args ...any) {
-		fs = append(fs, Finding{Code: t.code, Extent: x, Value: value, Expected: expected, Message: fmt.Sprintf(format, args...)})
+		fs = append(fs, problem.Finding{Code: t.code, Extent: x, Value: value, Expected: expected, Message: fmt.Sprintf(format, args...)})
 	}
 	name := ownerNames[t.structure]
 	tooLarge := t.count > t.max
@@ -92,7 +93,7 @@ func (t tablePointer) faults(g qcow2.Geometry, fileSize int64) []Finding {
 			"%s is %d, more than the %d that QEMU takes", t.countName, t.count, t.max)
 	}
 	switch {
-	case t.count == 0 && t.structure == StructRefcountTable:
+	case t.count == 0 && t.structure == problem.StructRefcountTable:
 		add(at(t.countAt, 4), "0", "at least 1", "%s is 0: there is no refcount table", t.countName)
 	case !g.Aligned(t.offset):
 		add(at(t.offsetAt, 8), t.offset.String(), fmt.Sprintf("a multiple of 0x%x", g.ClusterSize()),
@@ -131,12 +132,12 @@ func (c *run) checkTablePointers() {
 		faults := t.faults(c.g, c.img.Size())
 		for _, f := range faults {
 			switch {
-			case t.structure == StructL1Table && f.Extent.Offset == t.countAt && c.h.DiskTooLarge(c.g):
+			case t.structure == problem.StructL1Table && f.Extent.Offset == t.countAt && c.h.DiskTooLarge(c.g):
 				continue // the virtual size asks for it, and that is reported
-			case t.structure == StructL1Table && !c.l1CanShrink() && c.l1Readable() == 0:
-				f.Repair = RepairNone
-			case t.structure == StructSnapshotTable && t.count == 0:
-				f.Repair = RepairSafe // nothing is lost with a table of no entries
+			case t.structure == problem.StructL1Table && !c.l1CanShrink() && c.l1Readable() == 0:
+				f.Repair = problem.RepairNone
+			case t.structure == problem.StructSnapshotTable && t.count == 0:
+				f.Repair = problem.RepairSafe // nothing is lost with a table of no entries
 			}
 			c.reportField(f)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -46,7 +47,7 @@ func TestHeaderSound(t *testing.T) {
 }
 
 func TestHeaderFaults(t *testing.T) {
-	type doubts = []Structure
+	type doubts = []problem.Structure
 	const cs = 1 << 16
 	for _, tt := range []struct {
 		name   string
@@ -56,68 +57,68 @@ func TestHeaderFaults(t *testing.T) {
 		want   []found
 		doubts doubts
 	}{
-		{name: "version 4", off: 4, with: be(4, 4), want: []found{{HDR002, 4, 4}}, doubts: doubts{StructFile}},
-		{name: "version 1", off: 4, with: be(1, 4), want: []found{{HDR002, 4, 4}}, doubts: doubts{StructFile}},
-		{name: "cluster_bits 8", off: 20, with: be(8, 4), want: []found{{HDR003, 20, 4}}},
-		{name: "cluster_bits 22", off: 20, with: be(22, 4), want: []found{{HDR003, 20, 4}}},
-		{name: "cluster_bits 2^32-1", off: 20, with: be(1<<32-1, 4), want: []found{{HDR003, 20, 4}}},
+		{name: "version 4", off: 4, with: be(4, 4), want: []found{{problem.VersionUnknown, 4, 4}}, doubts: doubts{problem.StructFile}},
+		{name: "version 1", off: 4, with: be(1, 4), want: []found{{problem.VersionUnknown, 4, 4}}, doubts: doubts{problem.StructFile}},
+		{name: "cluster_bits 8", off: 20, with: be(8, 4), want: []found{{problem.ClusterSizeInvalid, 20, 4}}},
+		{name: "cluster_bits 22", off: 20, with: be(22, 4), want: []found{{problem.ClusterSizeInvalid, 20, 4}}},
+		{name: "cluster_bits 2^32-1", off: 20, with: be(1<<32-1, 4), want: []found{{problem.ClusterSizeInvalid, 20, 4}}},
 		{name: "extended L2 in 8 KiB clusters", image: minimalImage{clusterBits: 13}, off: 79, with: []byte{1 << 4},
-			want: []found{{HDR003, 20, 4}}, doubts: doubts{StructL2Table}},
-		{name: "header_length 103", off: 100, with: be(103, 4), want: []found{{HDR004, 100, 4}}, doubts: doubts{StructExtension}},
-		{name: "header_length 0", off: 100, with: be(0, 4), want: []found{{HDR004, 100, 4}}, doubts: doubts{StructExtension}},
-		{name: "header_length 108", off: 100, with: be(108, 4), want: []found{{HDR004, 100, 4}}, doubts: doubts{StructExtension}},
-		{name: "header_length beyond the cluster", off: 100, with: be(cs+8, 4), want: []found{{HDR004, 100, 4}}, doubts: doubts{StructExtension}},
-		{name: "header_length 2^32-8", off: 100, with: be(1<<32-8, 4), want: []found{{HDR004, 100, 4}}, doubts: doubts{StructExtension}},
-		{name: "unknown incompatible bits", off: 72, with: be(1<<63|1<<5, 8), want: []found{{HDR005, 72, 8}, {HDR005, 72, 8}}, doubts: doubts{StructFile}},
-		{name: "dirty", off: 79, with: []byte{1}, want: []found{{HDR006, 72, 8}}},
-		{name: "corrupt", off: 79, with: []byte{2}, want: []found{{HDR007, 72, 8}}},
-		{name: "unknown autoclear bits", off: 88, with: be(1<<40|1<<2, 8), want: []found{{HDR008, 88, 8}}, doubts: doubts{StructFile}},
-		{name: "refcount_order 7", off: 96, with: be(7, 4), want: []found{{HDR009, 96, 4}}},
-		{name: "crypt_method 3", off: 32, with: be(3, 4), want: []found{{HDR010, 32, 4}}},
-		{name: "l1_size 0", off: 36, with: be(0, 4), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
-		{name: "virtual size grown", off: 24, with: be(1<<40, 8), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
-		{name: "virtual size absurd", off: 24, with: be(1<<64-1, 8), want: []found{{HDR011, 36, 4}}, doubts: doubts{StructL1Table}},
-		{name: "L1 misaligned", off: 40, with: be(minL1*cs+512, 8), want: []found{{HDR012, 40, 8}}, doubts: doubts{StructL1Table}},
+			want: []found{{problem.ClusterSizeInvalid, 20, 4}}, doubts: doubts{problem.StructL2Table}},
+		{name: "header_length 103", off: 100, with: be(103, 4), want: []found{{problem.HeaderLengthInvalid, 100, 4}}, doubts: doubts{problem.StructExtension}},
+		{name: "header_length 0", off: 100, with: be(0, 4), want: []found{{problem.HeaderLengthInvalid, 100, 4}}, doubts: doubts{problem.StructExtension}},
+		{name: "header_length 108", off: 100, with: be(108, 4), want: []found{{problem.HeaderLengthInvalid, 100, 4}}, doubts: doubts{problem.StructExtension}},
+		{name: "header_length beyond the cluster", off: 100, with: be(cs+8, 4), want: []found{{problem.HeaderLengthInvalid, 100, 4}}, doubts: doubts{problem.StructExtension}},
+		{name: "header_length 2^32-8", off: 100, with: be(1<<32-8, 4), want: []found{{problem.HeaderLengthInvalid, 100, 4}}, doubts: doubts{problem.StructExtension}},
+		{name: "unknown incompatible bits", off: 72, with: be(1<<63|1<<5, 8), want: []found{{problem.FeatureUnknown, 72, 8}, {problem.FeatureUnknown, 72, 8}}, doubts: doubts{problem.StructFile}},
+		{name: "dirty", off: 79, with: []byte{1}, want: []found{{problem.MarkedDirty, 72, 8}}},
+		{name: "corrupt", off: 79, with: []byte{2}, want: []found{{problem.MarkedCorrupt, 72, 8}}},
+		{name: "unknown autoclear bits", off: 88, with: be(1<<40|1<<2, 8), want: []found{{problem.AutoclearUnknown, 88, 8}}, doubts: doubts{problem.StructFile}},
+		{name: "refcount_order 7", off: 96, with: be(7, 4), want: []found{{problem.RefcountWidthInvalid, 96, 4}}},
+		{name: "crypt_method 3", off: 32, with: be(3, 4), want: []found{{problem.CryptMethodUnknown, 32, 4}}},
+		{name: "l1_size 0", off: 36, with: be(0, 4), want: []found{{problem.L1TooSmall, 36, 4}}, doubts: doubts{problem.StructL1Table}},
+		{name: "virtual size grown", off: 24, with: be(1<<40, 8), want: []found{{problem.L1TooSmall, 36, 4}}, doubts: doubts{problem.StructL1Table}},
+		{name: "virtual size absurd", off: 24, with: be(1<<64-1, 8), want: []found{{problem.L1TooSmall, 36, 4}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 misaligned", off: 40, with: be(minL1*cs+512, 8), want: []found{{problem.L1Misplaced, 40, 8}}, doubts: doubts{problem.StructL1Table}},
 		{name: "L1 misaligned, no disk", image: minimalImage{header: func(h *qcow2.Header) { h.Size, h.L1Size = 0, 0 }},
-			off: 40, with: be(512, 8), want: []found{{HDR012, 40, 8}}},
-		{name: "L1 at the end of the file", off: 40, with: be(minExtra*cs, 8), want: []found{{HDR012, 36, 12}}, doubts: doubts{StructL1Table}},
-		{name: "L1 far out", off: 40, with: be(1<<63, 8), want: []found{{HDR012, 36, 12}}, doubts: doubts{StructL1Table}},
-		{name: "L1 past 2^64", off: 40, with: be(1<<64-cs, 8), want: []found{{HDR012, 36, 12}}, doubts: doubts{StructL1Table}},
-		{name: "L1 in the header", off: 40, with: be(0, 8), want: []found{{HDR012, 40, 8}}, doubts: doubts{StructL1Table}},
-		{name: "L1 runs past the end", off: 36, with: be(1<<20, 4), want: []found{{HDR012, 36, 12}}, doubts: doubts{StructL1Table}},
-		{name: "L1 over 32 MiB", off: 36, with: be(1<<22+1, 4), want: []found{{HDR012, 36, 4}}, doubts: doubts{StructL1Table}},
+			off: 40, with: be(512, 8), want: []found{{problem.L1Misplaced, 40, 8}}},
+		{name: "L1 at the end of the file", off: 40, with: be(minExtra*cs, 8), want: []found{{problem.L1Misplaced, 36, 12}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 far out", off: 40, with: be(1<<63, 8), want: []found{{problem.L1Misplaced, 36, 12}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 past 2^64", off: 40, with: be(1<<64-cs, 8), want: []found{{problem.L1Misplaced, 36, 12}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 in the header", off: 40, with: be(0, 8), want: []found{{problem.L1Misplaced, 40, 8}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 runs past the end", off: 36, with: be(1<<20, 4), want: []found{{problem.L1Misplaced, 36, 12}}, doubts: doubts{problem.StructL1Table}},
+		{name: "L1 over 32 MiB", off: 36, with: be(1<<22+1, 4), want: []found{{problem.L1Misplaced, 36, 4}}, doubts: doubts{problem.StructL1Table}},
 		{name: "L1 over 32 MiB and misaligned", off: 36, with: append(be(1<<32-1, 4), be(1, 8)...),
-			want: []found{{HDR012, 36, 4}, {HDR012, 40, 8}}, doubts: doubts{StructL1Table}},
-		{name: "no refcount table", off: 56, with: be(0, 4), want: []found{{HDR013, 56, 4}}},
-		{name: "refcount table misaligned", off: 48, with: be(cs+8, 8), want: []found{{HDR013, 48, 8}}, doubts: doubts{StructRefcountTable}},
-		{name: "refcount table in the header", off: 48, with: be(0, 8), want: []found{{HDR013, 48, 8}}, doubts: doubts{StructRefcountTable}},
-		{name: "refcount table past the end", off: 48, with: be(1<<40, 8), want: []found{{HDR013, 48, 12}}, doubts: doubts{StructRefcountTable}},
-		{name: "refcount table runs past the end", off: 56, with: be(4, 4), want: []found{{HDR013, 48, 12}}, doubts: doubts{StructRefcountTable}},
-		{name: "refcount table over 8 MiB", off: 56, with: be(129, 4), want: []found{{HDR013, 56, 4}}, doubts: doubts{StructRefcountTable}},
-		{name: "snapshot table misaligned", off: 60, with: append(be(1, 4), be(8, 8)...), want: []found{{HDR014, 64, 8}}, doubts: doubts{StructSnapshotTable}},
-		{name: "snapshot table misaligned, no snapshots", off: 64, with: be(8, 8), want: []found{{HDR014, 64, 8}}},
-		{name: "snapshot table in the header", off: 60, with: be(1, 4), want: []found{{HDR014, 64, 8}}, doubts: doubts{StructSnapshotTable}},
+			want: []found{{problem.L1Misplaced, 36, 4}, {problem.L1Misplaced, 40, 8}}, doubts: doubts{problem.StructL1Table}},
+		{name: "no refcount table", off: 56, with: be(0, 4), want: []found{{problem.RefcountTableMisplaced, 56, 4}}},
+		{name: "refcount table misaligned", off: 48, with: be(cs+8, 8), want: []found{{problem.RefcountTableMisplaced, 48, 8}}, doubts: doubts{problem.StructRefcountTable}},
+		{name: "refcount table in the header", off: 48, with: be(0, 8), want: []found{{problem.RefcountTableMisplaced, 48, 8}}, doubts: doubts{problem.StructRefcountTable}},
+		{name: "refcount table past the end", off: 48, with: be(1<<40, 8), want: []found{{problem.RefcountTableMisplaced, 48, 12}}, doubts: doubts{problem.StructRefcountTable}},
+		{name: "refcount table runs past the end", off: 56, with: be(4, 4), want: []found{{problem.RefcountTableMisplaced, 48, 12}}, doubts: doubts{problem.StructRefcountTable}},
+		{name: "refcount table over 8 MiB", off: 56, with: be(129, 4), want: []found{{problem.RefcountTableMisplaced, 56, 4}}, doubts: doubts{problem.StructRefcountTable}},
+		{name: "snapshot table misaligned", off: 60, with: append(be(1, 4), be(8, 8)...), want: []found{{problem.SnapshotTableMisplaced, 64, 8}}, doubts: doubts{problem.StructSnapshotTable}},
+		{name: "snapshot table misaligned, no snapshots", off: 64, with: be(8, 8), want: []found{{problem.SnapshotTableMisplaced, 64, 8}}},
+		{name: "snapshot table in the header", off: 60, with: be(1, 4), want: []found{{problem.SnapshotTableMisplaced, 64, 8}}, doubts: doubts{problem.StructSnapshotTable}},
 		{name: "snapshot table past the end", off: 60, with: append(be(1, 4), be(minExtra*cs, 8)...),
-			want: []found{{HDR014, 60, 12}}, doubts: doubts{StructSnapshotTable}},
+			want: []found{{problem.SnapshotTableMisplaced, 60, 12}}, doubts: doubts{problem.StructSnapshotTable}},
 		{name: "too many snapshots", off: 60, with: append(be(65537, 4), be(minL1*cs, 8)...),
-			want: []found{{HDR014, 60, 4}}, doubts: doubts{StructSnapshotTable}},
-		{name: "backing name outside the cluster", off: 8, with: append(be(cs+1, 8), be(4, 4)...), want: []found{{HDR015, 8, 8}}},
-		{name: "backing name of 1024 bytes", off: 8, with: append(be(1024, 8), be(1024, 4)...), want: []found{{HDR015, 16, 4}}},
-		{name: "backing name runs out of the cluster", off: 8, with: append(be(cs-3, 8), be(4, 4)...), want: []found{{HDR015, 8, 12}}},
-		{name: "backing name runs out of a small cluster", image: minimalImage{clusterBits: 9}, off: 8, with: append(be(256, 8), be(257, 4)...), want: []found{{HDR015, 8, 12}}},
-		{name: "zstd without its bit", off: 104, with: []byte{1}, want: []found{{HDR016, 104, 1}}},
-		{name: "zlib with the bit", off: 79, with: []byte{1 << 3}, want: []found{{HDR016, 72, 8}}},
-		{name: "unknown compression type", off: 104, with: []byte{2}, want: []found{{HDR016, 104, 1}}},
+			want: []found{{problem.SnapshotTableMisplaced, 60, 4}}, doubts: doubts{problem.StructSnapshotTable}},
+		{name: "backing name outside the cluster", off: 8, with: append(be(cs+1, 8), be(4, 4)...), want: []found{{problem.BackingNameMisplaced, 8, 8}}},
+		{name: "backing name of 1024 bytes", off: 8, with: append(be(1024, 8), be(1024, 4)...), want: []found{{problem.BackingNameMisplaced, 16, 4}}},
+		{name: "backing name runs out of the cluster", off: 8, with: append(be(cs-3, 8), be(4, 4)...), want: []found{{problem.BackingNameMisplaced, 8, 12}}},
+		{name: "backing name runs out of a small cluster", image: minimalImage{clusterBits: 9}, off: 8, with: append(be(256, 8), be(257, 4)...), want: []found{{problem.BackingNameMisplaced, 8, 12}}},
+		{name: "zstd without its bit", off: 104, with: []byte{1}, want: []found{{problem.CompressionTypeContradiction, 104, 1}}},
+		{name: "zlib with the bit", off: 79, with: []byte{1 << 3}, want: []found{{problem.CompressionTypeContradiction, 72, 8}}},
+		{name: "unknown compression type", off: 104, with: []byte{2}, want: []found{{problem.CompressionTypeContradiction, 104, 1}}},
 		{name: "bit without the field", image: minimalImage{header: func(h *qcow2.Header) { h.HeaderLength = 104 }}, off: 79, with: []byte{1 << 3},
-			want: []found{{HDR016, 72, 8}}},
-		{name: "padding", off: 106, with: []byte{1, 0, 1}, want: []found{{HDR017, 106, 3}}},
-		{name: "padding's last byte", off: 111, with: []byte{0x80}, want: []found{{HDR017, 111, 1}}},
-		{name: "raw bit without a data file", off: 95, with: []byte{2}, want: []found{{HDR018, 88, 8}}},
+			want: []found{{problem.CompressionTypeContradiction, 72, 8}}},
+		{name: "padding", off: 106, with: []byte{1, 0, 1}, want: []found{{problem.HeaderPaddingSet, 106, 3}}},
+		{name: "padding's last byte", off: 111, with: []byte{0x80}, want: []found{{problem.HeaderPaddingSet, 111, 1}}},
+		{name: "raw bit without a data file", off: 95, with: []byte{2}, want: []found{{problem.RawExternalMisused, 88, 8}}},
 		{name: "raw bit with a backing file",
 			image: minimalImage{backing: "b", header: func(h *qcow2.Header) { h.IncompatibleFeatures |= qcow2.IncompatDataFile }},
-			off:   95, with: []byte{2}, want: []found{{HDR018, 88, 8}}},
-		{name: "backing name in the header", image: minimalImage{backing: "base"}, off: 8, with: be(111, 8), want: []found{{HDR022, 8, 8}}, doubts: doubts{StructExtension}},
-		{name: "backing name in a v2 header", image: minimalImage{version: 2, backing: "base"}, off: 8, with: be(64, 8), want: []found{{HDR022, 8, 8}}, doubts: doubts{StructExtension}},
+			off:   95, with: []byte{2}, want: []found{{problem.RawExternalMisused, 88, 8}}},
+		{name: "backing name in the header", image: minimalImage{backing: "base"}, off: 8, with: be(111, 8), want: []found{{problem.ExtensionsIgnored, 8, 8}}, doubts: doubts{problem.StructExtension}},
+		{name: "backing name in a v2 header", image: minimalImage{version: 2, backing: "base"}, off: 8, with: be(64, 8), want: []found{{problem.ExtensionsIgnored, 8, 8}}, doubts: doubts{problem.StructExtension}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := poke(tt.image.bytes(t), tt.off, tt.with...)
@@ -132,12 +133,12 @@ func TestHeaderFaults(t *testing.T) {
 			assert.Equal(t, tt.doubts, got)
 			for _, d := range c.doubts {
 				switch d.Owner.Structure {
-				case StructL1Table:
+				case problem.StructL1Table:
 					// One that is too short is read as far as it goes.
-					assert.Equal(t, tt.want[0].Code == HDR011 && c.h.L1Size > 0, c.l1Usable())
-				case StructRefcountTable:
+					assert.Equal(t, tt.want[0].Code == problem.L1TooSmall && c.h.L1Size > 0, c.l1Usable())
+				case problem.StructRefcountTable:
 					assert.False(t, c.refTableUsable())
-				case StructSnapshotTable:
+				case problem.StructSnapshotTable:
 					assert.False(t, c.snapshotTableUsable())
 				}
 			}
@@ -153,7 +154,7 @@ func TestHeaderSizeBeyondQEMU(t *testing.T) {
 	entries := uint64(1)<<22 + 1
 	b = poke(b, qcow2.FieldSize, be(entries*512*64, 8)...)
 	b = poke(b, qcow2.FieldL1Size, be(entries, 4)...)
-	assert.Equal(t, []found{{HDR019, 24, 8}}, foundIn(runTest(t, b, Options{}), "HDR"))
+	assert.Equal(t, []found{{problem.HeaderCombination, 24, 8}}, foundIn(runTest(t, b, Options{}), "HDR"))
 }
 
 func TestHeaderFeatureName(t *testing.T) {
@@ -162,7 +163,7 @@ func TestHeaderFeatureName(t *testing.T) {
 	x := minimalImage{exts: [][]byte{qcow2.EncodeExtension(qcow2.ExtFeatureNames, names)}}
 	x.header = func(h *qcow2.Header) { h.IncompatibleFeatures |= 1 << 17 }
 	res := runTest(t, x.bytes(t), Options{})
-	require.Equal(t, []found{{HDR005, 72, 8}}, foundIn(res, "HDR"))
+	require.Equal(t, []found{{problem.FeatureUnknown, 72, 8}}, foundIn(res, "HDR"))
 	assert.Equal(t, VerdictUnsupported, res.Verdict)
 	assert.Contains(t, res.Findings[0].Message, "travel", "the image's own name of the feature is told")
 	assert.NotContains(t, res.Findings[0].Message, "\x1b", "and escaped")
@@ -196,13 +197,13 @@ func TestHeaderTruncated(t *testing.T) {
 				if n < 104 && length > 104 {
 					length = 104 // header_length itself is not there to be read
 				}
-				assert.Equal(t, short, res.Has(HDR020), "%d bytes", n)
+				assert.Equal(t, short, res.Has(problem.HeaderCut), "%d bytes", n)
 				if short {
 					assert.Empty(t, foundIn(res, "EXT", "CRY", "DAT", "CHN"), "%d bytes", n)
 				}
 				for _, f := range foundIn(res, "HDR") {
-					if f.Code == HDR020 {
-						assert.Equal(t, found{HDR020, qcow2.HostOffset(n), uint64(length - n)}, f)
+					if f.Code == problem.HeaderCut {
+						assert.Equal(t, found{problem.HeaderCut, qcow2.HostOffset(n), uint64(length - n)}, f)
 					} else {
 						assert.LessOrEqual(t, uint64(f.Offset)+f.Length, uint64(n), "%d bytes: %v", n, f.Code)
 					}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -159,7 +160,7 @@ func (c *run) hasVersions() bool {
 
 // mergeScan takes over what a batch has found.
 func (c *run) mergeScan(r scanResult) {
-	c.absorb(r.funnel)
+	c.Absorb(r.Collector)
 	c.res.AllocatedClusters += r.allocated
 	c.res.FragmentedClusters += r.fragmented
 	c.res.CompressedClusters += r.compressed
@@ -199,5 +200,5 @@ func (c *run) countFailed(err error) {
 	if errors.Is(err, refcount.ErrMemory) {
 		what = fmt.Sprintf("counting the references takes more memory than the limit of %d bytes", c.opts.MemoryLimit)
 	}
-	c.report(Finding{Code: LIM001, Message: what + "; refcounts and COPIED flags were not checked"})
+	c.report(problem.Finding{Code: problem.LimitReached, Message: what + "; refcounts and COPIED flags were not checked"})
 }

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -45,8 +46,8 @@ func (c *run) checkPlaintext() error {
 			}
 			sector, found := c.plainSector(c.g.HostOffset(j.first))
 			if found {
-				c.report(Finding{
-					Code: CRY003, Extent: at(qcow2.FieldCryptMethod, 4), Cluster: ptr(j.first), GuestOffset: ptr(c.entryGuest(ts.t, i)),
+				c.report(problem.Finding{
+					Code: problem.NotEncrypted, Extent: at(qcow2.FieldCryptMethod, 4), Cluster: ptr(j.first), GuestOffset: ptr(c.entryGuest(ts.t, i)),
 					Value: "1", Expected: "0",
 					Message: fmt.Sprintf("crypt_method is 1 (AES), but the sector at %v is not encrypted", sector),
 				})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -149,13 +150,13 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		c.overcounted = c.overcounted || d.References == 1
 		c.takeExcess(u, found)
 	case d.Coverage == refcount.Uncovered:
-		if c.crowded(REF008, c.refcountSeverity(), u.n) {
+		if c.Crowded(problem.RefcountMissing, c.refcountSeverity(), u.n) {
 			return
 		}
 		f := c.refcountFinding(u)
-		f.Code, f.Extent = REF008, c.missingBlock(d.First, d.N)
+		f.Code, f.Extent = problem.RefcountMissing, c.missingBlock(d.First, d.N)
 		if (uint64(d.First)+d.N-1)/c.g.RefcountBlockEntries() >= qcow2.MaxRefcountTableSize/8 {
-			f.Repair = RepairNone // QEMU takes no table that is long enough
+			f.Repair = problem.RepairNone // QEMU takes no table that is long enough
 		}
 		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
 		c.report(f)
@@ -164,14 +165,14 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 			c.unallocated = append(c.unallocated, d.First)
 		}
 		if most := c.maxRefcount(); u.references > most {
-			c.eachBlock(REF007, 0, u, func(f Finding) {
+			c.eachBlock(problem.RefcountOverflow, 0, u, func(f problem.Finding) {
 				f.Expected = ""
 				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
 				c.report(f)
 			})
 			return
 		}
-		c.eachBlock(REF005, c.refcountSeverity(), u, c.report)
+		c.eachBlock(problem.RefcountTooLow, c.refcountSeverity(), u, c.report)
 	}
 }
 
@@ -206,25 +207,25 @@ func (c *run) settleLeaks(found *leaks) error {
 		return c.reportBeyond(&found.beyond)
 	}
 	if found.reserved {
-		c.doubt(Owner{Structure: StructBitmapTable}, "how long it is cannot be told for certain")
+		c.doubt(Owner{Structure: problem.StructBitmapTable}, "how long it is cannot be told for certain")
 	}
 	c.unowned = found.runs.runs
 	for _, cl := range c.sharedData {
 		if c.onDisk(cl) < c.counts.Get(cl) {
-			c.doubt(Owner{Structure: StructDataCluster, Path: c.clusterRange(cl, 1)}, "two L2 entries name it, and one of them may have lost its own")
+			c.doubt(Owner{Structure: problem.StructDataCluster, Path: c.clusterRange(cl, 1)}, "two L2 entries name it, and one of them may have lost its own")
 			break
 		}
 	}
 	if err := c.findLost(found.runs.runs, found.runs.unreferenced); err != nil {
 		return err
 	}
-	code := REF006
+	code := problem.RefcountTooHigh
 	if len(c.doubts) > 0 {
-		code = REF009
+		code = problem.OwnerUnknown
 	}
 	for _, u := range found.runs.runs {
-		c.eachBlock(code, c.refcountSeverity(), u, func(f Finding) {
-			if code == REF009 {
+		c.eachBlock(code, c.refcountSeverity(), u, func(f problem.Finding) {
+			if code == problem.OwnerUnknown {
 				d := c.doubts[0]
 				f.Expected = ""
 				f.Message += fmt.Sprintf("; not called a leak, since %s may own %s: %s", d.Owner, it(f.Count), d.Why)
@@ -233,7 +234,7 @@ func (c *run) settleLeaks(found *leaks) error {
 		})
 	}
 	if found.runs.rest > 0 {
-		c.report(Finding{Code: code, Severity: c.refcountSeverity(), Count: found.runs.rest, Rest: true})
+		c.report(problem.Finding{Code: code, Severity: c.refcountSeverity(), Count: found.runs.rest, Rest: true})
 	}
 	return c.reportBeyond(&found.beyond)
 }
@@ -242,12 +243,12 @@ func (c *run) settleLeaks(found *leaks) error {
 // nothing. QEMU leaves such when it is killed before it has written to them, and does not
 // compare them.
 func (c *run) reportBeyond(found *excess) error {
-	code := REF006
+	code := problem.RefcountTooHigh
 	if len(c.doubts) > 0 {
-		code = REF009 // they tell how long the file may have been
+		code = problem.OwnerUnknown // they tell how long the file may have been
 	}
 	for _, u := range found.runs {
-		c.eachBlock(code, Note, u, func(f Finding) {
+		c.eachBlock(code, problem.Note, u, func(f problem.Finding) {
 			f.Message += "; they lie behind the end of the file, where nothing is stored"
 			if f.Count == 1 {
 				f.Message = strings.Replace(f.Message, "they lie", "it lies", 1)
@@ -256,7 +257,7 @@ func (c *run) reportBeyond(found *excess) error {
 		})
 	}
 	if found.rest > 0 {
-		c.report(Finding{Code: code, Severity: Note, Count: found.rest, Rest: true})
+		c.report(problem.Finding{Code: code, Severity: problem.Note, Count: found.rest, Rest: true})
 	}
 	return c.ctx.Err()
 }
@@ -265,9 +266,9 @@ func (c *run) reportBeyond(found *excess) error {
 // catalogue's, but for an image that a writer with lazy refcounts has open. Such a
 // writer sets the dirty bit and writes refcounts when it closes the image; until
 // then nobody goes by them.
-func (c *run) refcountSeverity() Severity {
+func (c *run) refcountSeverity() problem.Severity {
 	if c.opts.Live && c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
-		return Note
+		return problem.Note
 	}
 	return 0
 }
@@ -302,9 +303,9 @@ func (c *run) maxRefcount() uint64 { return qcow2.MaxRefcount(c.g.RefcountOrder)
 // eachBlock makes findings about the refcounts of a run: one for each refcount
 // block, since those are different bytes of the file. What is not listed any more
 // is only counted.
-func (c *run) eachBlock(code Code, severity Severity, u unowned, yield func(Finding)) {
+func (c *run) eachBlock(code problem.Code, severity problem.Severity, u unowned, yield func(problem.Finding)) {
 	per := c.g.RefcountBlockEntries()
-	for u.n > 0 && !c.crowded(code, severity, u.n) {
+	for u.n > 0 && !c.Crowded(code, severity, u.n) {
 		part := u
 		part.n = min(u.n, per-uint64(u.first)%per)
 		f := c.refcountFinding(part)
@@ -318,10 +319,10 @@ func (c *run) eachBlock(code Code, severity Severity, u unowned, yield func(Find
 
 // refcountFinding begins a finding about the refcounts of clusters that one
 // block covers.
-func (c *run) refcountFinding(u unowned) Finding {
+func (c *run) refcountFinding(u unowned) problem.Finding {
 	per := c.g.RefcountBlockEntries()
 	index, entry := uint64(u.first)/per, uint64(u.first)%per
-	f := Finding{
+	f := problem.Finding{
 		Path:    fmt.Sprintf("refcount table[%d] → block[%d]", index, entry),
 		Cluster: ptr(u.first), Count: u.n, Value: fmt.Sprint(u.refcount), Expected: fmt.Sprint(u.references),
 		Severity: c.refcountSeverity(),

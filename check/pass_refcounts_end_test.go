@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 )
 
@@ -19,6 +19,6 @@ func TestImageEndWithinTheFile(t *testing.T) {
 	require.EqualValues(t, sound.Size(), end)
 	entry := corpus.RefcountBlock(0).At(2000, 2)
 	res := damagedCopy(t, sound, corpus.Set(entry, 1))
-	assert.True(t, res.Has(check.REF006))
+	assert.True(t, res.Has(problem.RefcountTooHigh))
 	assert.Equal(t, end, res.ImageEndOffset)
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // What a refcount block says that cannot be read is unknown, not 0: the clusters
@@ -11,8 +13,8 @@ import (
 func TestUnreadableRefcountBlock(t *testing.T) {
 	m := newTestImage(t, nil).finish()
 	m.bad = append(m.bad, at(m.blocks, 1))
-	c := assertFindings(t, m, spot{IOE001, m.blocks, m.g.ClusterSize()})
-	assert.Equal(t, StructRefcountBlock, c.res.Findings[0].Structure)
+	c := assertFindings(t, m, spot{problem.Unreadable, m.blocks, m.g.ClusterSize()})
+	assert.Equal(t, problem.StructRefcountBlock, c.res.Findings[0].Structure)
 	assert.Equal(t, "refcount table[0]", c.res.Findings[0].Path)
 }
 
@@ -23,6 +25,6 @@ func TestUnreadableRefcountTable(t *testing.T) {
 	fs := m.inspect(t, Options{}).res.Findings
 	assert.NotEmpty(t, fs)
 	for _, f := range fs {
-		assert.Contains(t, []Code{IOE001, REF009}, f.Code, f.Message)
+		assert.Contains(t, []problem.Code{problem.Unreadable, problem.OwnerUnknown}, f.Code, f.Message)
 	}
 }

@@ -3,6 +3,7 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -34,7 +35,7 @@ func (c *run) refTableEntry(index uint64) qcow2.Extent {
 
 // blockOwner names a refcount block.
 func (c *run) blockOwner(b *refBlock) Owner {
-	return Owner{Structure: StructRefcountBlock, Path: fmt.Sprintf("refcount table[%d]", b.index), Ref: c.refTableEntry(b.index)}
+	return Owner{Structure: problem.StructRefcountBlock, Path: fmt.Sprintf("refcount table[%d]", b.index), Ref: c.refTableEntry(b.index)}
 }
 
 // checkRefTable runs the pass.
@@ -42,7 +43,7 @@ func (c *run) checkRefTable() error {
 	if !c.refTableUsable() {
 		return nil
 	}
-	table := Owner{Structure: StructRefcountTable, Ref: at(qcow2.FieldRefcountTableOffset, 8)}
+	table := Owner{Structure: problem.StructRefcountTable, Ref: at(qcow2.FieldRefcountTableOffset, 8)}
 	x := c.refTableExtent()
 	c.claim(table, x)
 	scan := qcow2.ScanTable[qcow2.RefTableEntry](c.img, x.Offset, x.Length/8)
@@ -63,9 +64,9 @@ func (c *run) checkRefTable() error {
 
 func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
 	offset := e.Offset()
-	bad := func(code Code, value, expected, format string, args ...any) {
-		f := Finding{Code: code, Extent: c.refTableEntry(i)}
-		if c.wordless(f) {
+	bad := func(code problem.Code, value, expected, format string, args ...any) {
+		f := problem.Finding{Code: code, Extent: c.refTableEntry(i)}
+		if c.Wordless(f) {
 			return
 		}
 		f.Path, f.Value, f.Expected = fmt.Sprintf("refcount table[%d]", i), value, expected
@@ -73,16 +74,16 @@ func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
 		c.report(f)
 	}
 	if r := e.Reserved(); r != 0 {
-		bad(REF001, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+		bad(problem.RefcountEntryReserved, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
 	}
 	switch {
 	case offset == 0:
 		return
 	case !c.g.Aligned(offset):
-		bad(REF002, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names a refcount block at %v, which is not the start of a cluster", offset)
+		bad(problem.RefcountEntryUnaligned, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names a refcount block at %v, which is not the start of a cluster", offset)
 	case c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()):
-		c.claimPastEnd(StructRefcountBlock, offset, c.g.ClusterSize())
-		bad(REF003, hex(e), "", "names a refcount block at %v, but the file ends at 0x%x", offset, c.img.Size())
+		c.claimPastEnd(problem.StructRefcountBlock, offset, c.g.ClusterSize())
+		bad(problem.RefcountEntryPastEnd, hex(e), "", "names a refcount block at %v, but the file ends at 0x%x", offset, c.img.Size())
 	default:
 		c.count(c.g.HostCluster(offset), 1, 1)
 		c.blocks = append(c.blocks, refBlock{index: i, offset: offset})

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -18,8 +19,8 @@ func (c *run) checkSnapshots() error {
 		return nil
 	}
 	if c.h.HasDataFile() {
-		c.report(Finding{
-			Code: SNP006, Extent: at(qcow2.FieldNbSnapshots, 4),
+		c.report(problem.Finding{
+			Code: problem.SnapshotWithDataFile, Extent: at(qcow2.FieldNbSnapshots, 4),
 			Value: fmt.Sprint(c.h.NbSnapshots), Expected: "0",
 			Message: fmt.Sprintf("the image has %d internal snapshots although its guest data is in an external data file, where they cannot keep it", c.h.NbSnapshots),
 		})
@@ -38,7 +39,7 @@ func (c *run) checkSnapshots() error {
 			c.snapshots = append(c.snapshots, *t.Partial)
 		}
 	}
-	c.claim(Owner{Structure: StructSnapshotTable, Ref: at(qcow2.FieldSnapshotsOffset, 8)}, claimed)
+	c.claim(Owner{Structure: problem.StructSnapshotTable, Ref: at(qcow2.FieldSnapshotsOffset, 8)}, claimed)
 	if c.snapshotStop {
 		c.snapshotTable = claimed
 	}
@@ -79,7 +80,7 @@ func l1Bytes(s *qcow2.Snapshot) uint64 { return uint64(s.L1Size) * 8 }
 // checkSnapshotL1 tests the place and the size of a snapshot's L1 table.
 func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 	bad := func(x qcow2.Extent, value, message string) {
-		f := snapshotFinding(SNP002, i, s)
+		f := snapshotFinding(problem.SnapshotL1Misplaced, i, s)
 		f.Extent, f.Value, f.Message = x, value, fmt.Sprintf("%s: its L1 table %s", snapshotLabel(i, s), message)
 		c.report(f)
 	}
@@ -105,21 +106,21 @@ func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 		bad(both, hex(s.L1TableOffset), fmt.Sprintf("(%d entries at offset %v) reaches past the end of the file at %#x", s.L1Size, s.L1TableOffset, c.img.Size()))
 	}
 	if !usable {
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Ref: offset}, "it is not where it can be read")
+		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Ref: offset}, "it is not where it can be read")
 	}
 	if s.L1Size > qcow2.MaxL1Entries {
 		return
 	}
 	need, what := c.snapshotL1Needed(s)
 	if _, known := s.DiskSize(); usable && s.L1Size == 0 && !known && c.h.L1Size > 0 {
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Ref: offset}, "its entry in the snapshot table does not lead to it")
+		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Ref: offset}, "its entry in the snapshot table does not lead to it")
 	}
 	if need > uint64(s.L1Size) {
-		f := snapshotFinding(SNP007, i, s)
+		f := snapshotFinding(problem.SnapshotL1TooSmall, i, s)
 		f.Extent, f.Value, f.Expected = size, fmt.Sprint(s.L1Size), fmt.Sprintf("at least %d", need)
 		f.Message = fmt.Sprintf("%s: its L1 table has %d entries, %s need %d", snapshotLabel(i, s), s.L1Size, what, need)
 		c.report(f)
-		c.doubt(Owner{Structure: StructL1Table, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i)}, "it may have had more entries than its size says")
+		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i)}, "it may have had more entries than its size says")
 	}
 }
 
@@ -146,7 +147,7 @@ func (c *run) checkSnapshotExtra(i int, s *qcow2.Snapshot) {
 	if c.h.Version < 3 || s.ExtraDataSize >= qcow2.SnapshotExtraV3 {
 		return
 	}
-	f := snapshotFinding(SNP003, i, s)
+	f := snapshotFinding(problem.SnapshotFieldsMissing, i, s)
 	f.Extent = at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4)
 	f.Value, f.Expected = fmt.Sprint(s.ExtraDataSize), fmt.Sprint(qcow2.SnapshotExtraV3)
 	f.Message = fmt.Sprintf("%s: %d bytes of extra data where version 3 has at least %d, so that the size of its disk is not recorded",
@@ -158,7 +159,7 @@ func (c *run) checkSnapshotExtra(i int, s *qcow2.Snapshot) {
 // up to their first NUL.
 func (c *run) checkSnapshotID(seen map[string]int, all []qcow2.Snapshot, i int) {
 	s := &all[i]
-	f := snapshotFinding(SNP005, i, s)
+	f := snapshotFinding(problem.SnapshotIDAmbiguous, i, s)
 	id := cString(s.ID)
 	first, again := seen[id]
 	switch {
@@ -182,7 +183,7 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 	if !t.Stop.Early() && !t.blank {
 		return
 	}
-	owner := Owner{Structure: StructSnapshotTable, Path: snapshotPath(t.Stop.Index)}
+	owner := Owner{Structure: problem.StructSnapshotTable, Path: snapshotPath(t.Stop.Index)}
 	if t.Stop.Reason == qcow2.StopUnreadable {
 		c.trouble(owner, t.Stop.Extent, t.Stop.Err)
 		return
@@ -191,7 +192,7 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 	if t.Stop.Reason == qcow2.StopTooMany {
 		return // HDR014
 	}
-	f := Finding{Code: SNP001, Path: owner.Path, Extent: t.Stop.Extent}
+	f := problem.Finding{Code: problem.SnapshotTableShort, Path: owner.Path, Extent: t.Stop.Extent}
 	lost := fmt.Sprintf("entry %d of %d", t.Stop.Index+1, c.h.NbSnapshots)
 	switch s := t.Partial; {
 	case t.blank:
@@ -206,8 +207,8 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 			f.Expected = fmt.Sprint(t.Stop.Index)
 		}
 	default:
-		f.Code = SNP004
-		f.Snapshot, f.Of = snapshotName(t.Stop.Index, s), SnapshotEntry(t.Stop.Index)
+		f.Code = problem.SnapshotEntryOversized
+		f.Snapshot, f.Of = snapshotName(t.Stop.Index, s), problem.SnapshotEntry(t.Stop.Index)
 		f.Extent, f.Value, f.Message = c.cutSnapshot(t)
 		f.Message = fmt.Sprintf("%s: %s", lost, f.Message)
 	}
@@ -234,8 +235,8 @@ func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value, message stri
 		fmt.Sprintf("its %s of %d bytes reaches past the end of the file at %#x", what, size, c.img.Size())
 }
 
-func snapshotFinding(code Code, i int, s *qcow2.Snapshot) Finding {
-	return Finding{Code: code, Snapshot: snapshotName(i, s), Of: SnapshotEntry(i), Path: snapshotPath(i)}
+func snapshotFinding(code problem.Code, i int, s *qcow2.Snapshot) problem.Finding {
+	return problem.Finding{Code: code, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Path: snapshotPath(i)}
 }
 
 func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -52,7 +53,7 @@ func addSnapshots(m *testImage, n int, edit func(*testImage, []qcow2.Snapshot)) 
 
 func TestSnapshots(t *testing.T) {
 	const l1Offset, l1Size, extraSize = qcow2.SnapshotFieldL1TableOffset, qcow2.SnapshotFieldL1Size, qcow2.SnapshotFieldExtraDataSize
-	entry := func(code Code, i int, field qcow2.HostOffset, n uint64) func(*testImage, []qcow2.Snapshot) []spot {
+	entry := func(code problem.Code, i int, field qcow2.HostOffset, n uint64) func(*testImage, []qcow2.Snapshot) []spot {
 		return func(_ *testImage, s []qcow2.Snapshot) []spot {
 			return []spot{{code, s[i].EntryOffset + field, n}}
 		}
@@ -73,40 +74,42 @@ func TestSnapshots(t *testing.T) {
 		{name: "sound, of a disk of size 0", n: 1, want: none, header: func(h *qcow2.Header) { h.Size = 0 }},
 		{name: "version 2, no extra data", n: 2, want: none, header: func(h *qcow2.Header) { h.Version = 2 },
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].ExtraData, s[1].ExtraData = nil, nil }},
-		{name: "L1 misaligned", n: 2, damage: put(1, 7, 0x08), doubts: 1, want: entry(SNP002, 1, l1Offset, 8)},
-		{name: "L1 too large", n: 2, damage: put(0, 8, 0x80), doubts: 1, want: entry(SNP002, 0, l1Size, 4)},
-		{name: "L1 past the end", n: 2, damage: put(0, 2, 0x01), doubts: 1, want: entry(SNP002, 0, l1Offset, 12)},
-		{name: "L1 grows past the end", n: 2, damage: put(0, 8, 0, 0x20), doubts: 1, want: entry(SNP002, 0, l1Offset, 12)},
-		{name: "L1 at the header", n: 2, damage: put(0, 0, make([]byte, 8)...), doubts: 1, want: entry(SNP002, 0, l1Offset, 8)},
-		{name: "short extra data", n: 2, want: entry(SNP003, 1, extraSize, 4),
+		{name: "L1 misaligned", n: 2, damage: put(1, 7, 0x08), doubts: 1, want: entry(problem.SnapshotL1Misplaced, 1, l1Offset, 8)},
+		{name: "L1 too large", n: 2, damage: put(0, 8, 0x80), doubts: 1, want: entry(problem.SnapshotL1Misplaced, 0, l1Size, 4)},
+		{name: "L1 past the end", n: 2, damage: put(0, 2, 0x01), doubts: 1, want: entry(problem.SnapshotL1Misplaced, 0, l1Offset, 12)},
+		{name: "L1 grows past the end", n: 2, damage: put(0, 8, 0, 0x20), doubts: 1, want: entry(problem.SnapshotL1Misplaced, 0, l1Offset, 12)},
+		{name: "L1 at the header", n: 2, damage: put(0, 0, make([]byte, 8)...), doubts: 1, want: entry(problem.SnapshotL1Misplaced, 0, l1Offset, 8)},
+		{name: "short extra data", n: 2, want: entry(problem.SnapshotFieldsMissing, 1, extraSize, 4),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[1].ExtraData = s[1].ExtraData[:8] }},
-		{name: "extra data too large", n: 3, damage: put(1, extraSize+2, 0x04), want: entry(SNP004, 1, extraSize, 4)},
-		{name: "last entry's extra data too large", n: 3, damage: put(2, extraSize+2, 0x04), doubts: 1, want: entry(SNP004, 2, extraSize, 4)},
-		{name: "name too long", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize, 1), want: entry(SNP004, 1, qcow2.SnapshotFieldIDSize, 4)},
-		{name: "name takes in the next entry", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize+1, 5+64), want: entry(SNP004, 1, qcow2.SnapshotFieldIDSize, 4)},
-		{name: "ID too long", n: 4, damage: put(0, qcow2.SnapshotFieldIDSize, 0x80), want: entry(SNP004, 0, qcow2.SnapshotFieldIDSize, 4)},
-		{name: "extra data of zero bytes", n: 4, damage: put(2, extraSize+3, 0), want: entry(SNP004, 2, extraSize, 4)},
+		{name: "extra data too large", n: 3, damage: put(1, extraSize+2, 0x04), want: entry(problem.SnapshotEntryOversized, 1, extraSize, 4)},
+		{name: "last entry's extra data too large", n: 3, damage: put(2, extraSize+2, 0x04), doubts: 1, want: entry(problem.SnapshotEntryOversized, 2, extraSize, 4)},
+		{name: "name too long", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize, 1), want: entry(problem.SnapshotEntryOversized, 1, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "name takes in the next entry", n: 4, damage: put(1, qcow2.SnapshotFieldNameSize+1, 5+64), want: entry(problem.SnapshotEntryOversized, 1, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "ID too long", n: 4, damage: put(0, qcow2.SnapshotFieldIDSize, 0x80), want: entry(problem.SnapshotEntryOversized, 0, qcow2.SnapshotFieldIDSize, 4)},
+		{name: "extra data of zero bytes", n: 4, damage: put(2, extraSize+3, 0), want: entry(problem.SnapshotEntryOversized, 2, extraSize, 4)},
 		{name: "wiped", n: 3, doubts: 1, listed: -1,
 			damage: func(m *testImage, s []qcow2.Snapshot) { m.write(m.h.SnapshotsOffset, make([]byte, 256)) },
 			want: func(m *testImage, s []qcow2.Snapshot) []spot {
-				return []spot{{SNP001, s[0].EntryOffset, 120}}
+				return []spot{{problem.SnapshotTableShort, s[0].EntryOffset, 120}}
 			}},
 
-		{name: "same ID", n: 3, want: entry(SNP005, 2, qcow2.SnapshotHeadSize+16, 1),
+		{name: "same ID", n: 3, want: entry(problem.SnapshotIDAmbiguous, 2, qcow2.SnapshotHeadSize+16, 1),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[2].ID = s[0].ID }},
-		{name: "same ID for QEMU", n: 2, want: entry(SNP005, 1, qcow2.SnapshotHeadSize+16, 3),
+		{name: "same ID for QEMU", n: 2, want: entry(problem.SnapshotIDAmbiguous, 1, qcow2.SnapshotHeadSize+16, 3),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[1].ID = []byte("1\x00x") }},
-		{name: "empty ID", n: 2, want: entry(SNP005, 0, qcow2.SnapshotFieldIDSize, 2),
+		{name: "empty ID", n: 2, want: entry(problem.SnapshotIDAmbiguous, 0, qcow2.SnapshotFieldIDSize, 2),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].ID = nil }},
 		{name: "data file", n: 1,
 			header: func(h *qcow2.Header) { h.IncompatibleFeatures |= qcow2.IncompatDataFile },
 			edit:   func(m *testImage, s []qcow2.Snapshot) { m.setExtension(qcow2.ExtDataFile, []byte("disk.raw")) },
-			want:   func(*testImage, []qcow2.Snapshot) []spot { return []spot{{SNP006, qcow2.FieldNbSnapshots, 4}} }},
-		{name: "L1 too small for the disk", n: 1, doubts: 1, want: entry(SNP007, 0, l1Size, 4),
+			want: func(*testImage, []qcow2.Snapshot) []spot {
+				return []spot{{problem.SnapshotWithDataFile, qcow2.FieldNbSnapshots, 4}}
+			}},
+		{name: "L1 too small for the disk", n: 1, doubts: 1, want: entry(problem.SnapshotL1TooSmall, 0, l1Size, 4),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].SetExtra(0, m.h.Size<<10) }},
-		{name: "L1 without entries", n: 1, doubts: 1, want: entry(SNP007, 0, l1Size, 4),
+		{name: "L1 without entries", n: 1, doubts: 1, want: entry(problem.SnapshotL1TooSmall, 0, l1Size, 4),
 			damage: put(0, l1Size, make([]byte, 4)...)},
-		{name: "L1 too small for the VM state", n: 1, doubts: 1, want: entry(SNP007, 0, l1Size, 4),
+		{name: "L1 too small for the VM state", n: 1, doubts: 1, want: entry(problem.SnapshotL1TooSmall, 0, l1Size, 4),
 			edit: func(m *testImage, s []qcow2.Snapshot) { s[0].SetExtra(1, m.h.Size) }},
 	}
 	for _, c := range cases {
@@ -140,14 +143,14 @@ func TestSnapshotTableCut(t *testing.T) {
 		name string
 		edit func(s *qcow2.Snapshot) // of the third of five snapshots
 		cut  uint64                  // where the file ends, from the third's start
-		code Code
+		code problem.Code
 		off  qcow2.HostOffset // from the third's start; 0 for the header's count
 		n    uint64
 	}{
-		{"before an entry", func(*qcow2.Snapshot) {}, 0, SNP001, 0, 4},
-		{"within the extra data", func(s *qcow2.Snapshot) { s.ExtraData = append(s.ExtraData, long[:1000]...) }, 100, SNP004, qcow2.SnapshotFieldExtraDataSize, 4},
-		{"within the ID", func(s *qcow2.Snapshot) { s.ID = long }, 100, SNP004, qcow2.SnapshotFieldIDSize, 2},
-		{"within the name", func(s *qcow2.Snapshot) { s.Name = long }, 100, SNP004, qcow2.SnapshotFieldNameSize, 2},
+		{"before an entry", func(*qcow2.Snapshot) {}, 0, problem.SnapshotTableShort, 0, 4},
+		{"within the extra data", func(s *qcow2.Snapshot) { s.ExtraData = append(s.ExtraData, long[:1000]...) }, 100, problem.SnapshotEntryOversized, qcow2.SnapshotFieldExtraDataSize, 4},
+		{"within the ID", func(s *qcow2.Snapshot) { s.ID = long }, 100, problem.SnapshotEntryOversized, qcow2.SnapshotFieldIDSize, 2},
+		{"within the name", func(s *qcow2.Snapshot) { s.Name = long }, 100, problem.SnapshotEntryOversized, qcow2.SnapshotFieldNameSize, 2},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -175,8 +178,8 @@ func TestSnapshotTableUnreadable(t *testing.T) {
 	m.bad = append(m.bad, at(s[2].EntryOffset+8, 1))
 	r := m.inspect(t, Options{})
 	require.NotEmpty(t, r.res.Findings)
-	assert.Equal(t, IOE001, r.res.Findings[0].Code)
-	assert.Equal(t, StructSnapshotTable, r.res.Findings[0].Structure)
+	assert.Equal(t, problem.Unreadable, r.res.Findings[0].Code)
+	assert.Equal(t, problem.StructSnapshotTable, r.res.Findings[0].Structure)
 	assert.Len(t, r.doubts, 1)
 	assert.Len(t, r.snapshots, 2)
 }
@@ -191,7 +194,7 @@ func TestSnapshotTableClaim(t *testing.T) {
 	})
 	m.finish()
 	r := assertFindings(t, m)
-	claims := claimsOf(r, StructSnapshotTable)
+	claims := claimsOf(r, problem.StructSnapshotTable)
 	require.Len(t, claims, 1)
 	assert.Equal(t, m.g.HostCluster(s[0].EntryOffset), claims[0].first)
 	assert.EqualValues(t, 1, claims[0].n)
@@ -211,9 +214,9 @@ func TestManySnapshots(t *testing.T) {
 	require.NoError(t, err)
 	c := newRun(t.Context(), img, Options{MaxFindings: 10})
 	require.NoError(t, c.checkSnapshots())
-	fs := c.finish()
+	fs := c.Collector.Findings()
 	require.Len(t, fs, 11)
-	assert.Equal(t, SNP005, fs[10].Code)
+	assert.Equal(t, problem.SnapshotIDAmbiguous, fs[10].Code)
 	assert.EqualValues(t, qcow2.MaxSnapshots-1-10, fs[10].Count)
 	assert.Len(t, c.snapshots, qcow2.MaxSnapshots)
 }
@@ -249,7 +252,7 @@ func TestSnapshotBits(t *testing.T) {
 	}
 }
 
-func claimsOf(c *run, s Structure) []metaClaim {
+func claimsOf(c *run, s problem.Structure) []metaClaim {
 	var claims []metaClaim
 	for _, m := range c.meta {
 		if c.owners[m.owner].Structure == s {

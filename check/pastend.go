@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -67,9 +68,7 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 	}
 	for i := range c.res.Findings {
 		f := &c.res.Findings[i]
-		switch f.Code {
-		case MAP003, MAP007, MAP010, REF003, BMT005:
-		default:
+		if !f.Code.Is(problem.LeadsPastEnd) {
 			continue
 		}
 		// A run that has a value has it in every entry.
@@ -78,7 +77,7 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 			continue
 		}
 		for k, v := range qcow2.ScanTable[qcow2.L1Entry](c.img, f.Extent.Offset, f.Extent.Length/8).All() {
-			if k%2 == 1 && l2Entries[f.Code] && c.g.ExtendedL2 {
+			if k%2 == 1 && f.Code.About() == problem.AboutL2Entry && c.g.ExtendedL2 {
 				continue // a subcluster bitmap
 			}
 			add(c.pastEnd(f.Code, uint64(v)))
@@ -98,12 +97,12 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 }
 
 // pastEnd is what an entry leads to that a finding of the code is about.
-func (c *run) pastEnd(code Code, entry uint64) (offset qcow2.HostOffset, length uint64) {
+func (c *run) pastEnd(code problem.Code, entry uint64) (offset qcow2.HostOffset, length uint64) {
 	switch code {
-	case MAP010:
+	case problem.CompressedMisplaced:
 		d := c.g.Compressed(qcow2.L2Entry(entry))
 		return d.Offset, d.Length()
-	case REF003:
+	case problem.RefcountEntryPastEnd:
 		return qcow2.RefTableEntry(entry).Offset(), c.g.ClusterSize()
 	}
 	return qcow2.L1Entry(entry).Offset(), c.g.ClusterSize() // the offset has the same bits in all three

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -12,10 +13,10 @@ import (
 type pastClaims struct {
 	claims  []pastClaim
 	lost    []lostRange
-	data    uint64               // pointers past the end that should lead to data
-	entries map[Structure]uint64 // the same for other structures
-	gone    map[uint32]*loss     // all of lost, by number of the L1 table
-	last    *loss                // of gone, the one that was added to last
+	data    uint64                       // pointers past the end that should lead to data
+	entries map[problem.Structure]uint64 // the same for other structures
+	gone    map[uint32]*loss             // all of lost, by number of the L1 table
+	last    *loss                        // of gone, the one that was added to last
 	lastL1  uint32
 	shared  bool // some of what is gone belongs to several disks
 	// tails are the parts of clusters that the end of the file cuts. QEMU leaves such, so
@@ -45,25 +46,25 @@ type loss struct{ data, unmapped uint64 }
 const maxPastClaims = 1 << 16
 
 // claim notes that a pointer leads to n clusters past the end.
-func (p *pastClaims) claim(s Structure, first qcow2.HostCluster, n uint64) {
+func (p *pastClaims) claim(s problem.Structure, first qcow2.HostCluster, n uint64) {
 	p.countEntries(s, 1)
 	p.addClaim(pastClaim{first, n, 1})
 }
 
-func (p *pastClaims) countEntries(s Structure, n uint64) {
-	if s == StructDataCluster { // there can be many
+func (p *pastClaims) countEntries(s problem.Structure, n uint64) {
+	if s == problem.StructDataCluster { // there can be many
 		p.data += n
 		return
 	}
 	if p.entries == nil {
-		p.entries = make(map[Structure]uint64)
+		p.entries = make(map[problem.Structure]uint64)
 	}
 	p.entries[s] += n
 }
 
 // pointers is the number of pointers past the end to a kind of structure.
-func (p *pastClaims) pointers(s Structure) uint64 {
-	if s == StructDataCluster {
+func (p *pastClaims) pointers(s problem.Structure) uint64 {
+	if s == problem.StructDataCluster {
 		return p.data
 	}
 	return p.entries[s]
@@ -184,7 +185,7 @@ func (c *run) pastEndOfFile(offset qcow2.HostOffset, length uint64) (first qcow2
 }
 
 // claimPastEnd notes a pointer to a range of which a part lies past the end.
-func (c *run) claimPastEnd(s Structure, offset qcow2.HostOffset, length uint64) {
+func (c *run) claimPastEnd(s problem.Structure, offset qcow2.HostOffset, length uint64) {
 	if !c.g.Aligned(offset) || offset == 0 || !c.wasInFile(offset, max(length, 1)) {
 		return
 	}
@@ -199,17 +200,17 @@ func (c *run) claimHeaderPointers() {
 	h := c.h
 	if h.L1Size <= qcow2.MaxL1Entries {
 		// Were the table longer than the disk needs, that could be what is wrong.
-		c.claimPastEnd(StructL1Table, h.L1TableOffset, min(uint64(h.L1Size), max(1, h.L1Needed(c.g)))*8)
+		c.claimPastEnd(problem.StructL1Table, h.L1TableOffset, min(uint64(h.L1Size), max(1, h.L1Needed(c.g)))*8)
 	}
 	if n := uint64(h.RefcountTableClusters) * c.g.ClusterSize(); n <= qcow2.MaxRefcountTableSize {
-		c.claimPastEnd(StructRefcountTable, h.RefcountTableOffset, n)
+		c.claimPastEnd(problem.StructRefcountTable, h.RefcountTableOffset, n)
 	}
 	if h.NbSnapshots > 0 {
-		c.claimPastEnd(StructSnapshotTable, h.SnapshotsOffset, 1)
+		c.claimPastEnd(problem.StructSnapshotTable, h.SnapshotsOffset, 1)
 	}
 	for i := range c.snapshots {
 		if s := &c.snapshots[i]; s.L1Size > 0 && s.L1Size <= qcow2.MaxL1Entries {
-			c.claimPastEnd(StructL1Table, s.L1TableOffset, l1Bytes(s))
+			c.claimPastEnd(problem.StructL1Table, s.L1TableOffset, l1Bytes(s))
 		}
 	}
 	if !h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) {
@@ -217,11 +218,11 @@ func (c *run) claimHeaderPointers() {
 	}
 	if ext := c.img.Extension(qcow2.ExtBitmaps); ext != nil && len(ext.Data) >= qcow2.BitmapsExtensionSize {
 		d := qcow2.DecodeBitmapsExtension(ext.Data)
-		c.claimPastEnd(StructBitmapDirectory, d.DirectoryOffset, min(d.DirectorySize, qcow2.MaxBitmapDirectorySize))
+		c.claimPastEnd(problem.StructBitmapDirectory, d.DirectoryOffset, min(d.DirectorySize, qcow2.MaxBitmapDirectorySize))
 	}
 	for i := range c.bitmaps {
 		if b := &c.bitmaps[i]; b.TableSize <= qcow2.MaxBitmapTableEntries {
-			c.claimPastEnd(StructBitmapTable, b.TableOffset, uint64(b.TableSize)*8)
+			c.claimPastEnd(problem.StructBitmapTable, b.TableOffset, uint64(b.TableSize)*8)
 		}
 	}
 }

@@ -1,24 +1,28 @@
 package check
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/qcheck/qcheck/check/problem"
+)
 
 // describeRuns words the findings that are runs of entries that lead past the end of the
 // file: how many, and what part of the disk they are for.
-func (c *run) describeRuns(all []Finding) {
+func (c *run) describeRuns(all []problem.Finding) {
 	for i := range all {
 		f := &all[i]
-		if f.Count < 2 || f.Rest || f.Brief || f.Path == "" || !leadsPast(f.Code) {
+		if f.Count < 2 || f.Rest || f.Brief || f.Path == "" || !f.Code.Is(problem.LeadsPastEnd) {
 			continue
 		}
 		covers, what := c.g.ClusterSize(), "data"
 		switch f.Code {
-		case MAP003:
+		case problem.L1PastEnd:
 			covers, what = c.g.L2Coverage(), "L2 tables"
-		case MAP010:
+		case problem.CompressedMisplaced:
 			what = "compressed data"
-		case REF003:
+		case problem.RefcountEntryPastEnd:
 			what = "refcount blocks"
-		case BMT005:
+		case problem.BitmapEntryPastEnd:
 			what = fmt.Sprintf("data of bitmap %s", f.Bitmap)
 		}
 		others := "the entry"
@@ -26,7 +30,7 @@ func (c *run) describeRuns(all []Finding) {
 			others = fmt.Sprintf("the %d entries", f.Count-1)
 		}
 		f.Message = fmt.Sprintf("%s and %s behind it name %s past the end of the file at 0x%x", f.Path, others, what, c.img.Size())
-		if f.GuestOffset != nil && (f.Code == MAP003 || l2Entries[f.Code]) {
+		if f.GuestOffset != nil {
 			from, length := uint64(*f.GuestOffset), f.Count*covers
 			if f.Snapshot == "" && from < c.h.Size {
 				length = min(length, c.h.Size-from)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -37,11 +38,11 @@ func TestQEMUMatrix(t *testing.T) {
 			got := checkFile(t, path)
 			verdict := check.VerdictClean
 			for _, f := range got.Findings {
-				if f.Code == check.BMD012 { // what a kill leaves
+				if f.Code == problem.BitmapInUse { // what a kill leaves
 					verdict = check.VerdictWarnings
 					continue
 				}
-				assert.Equal(t, check.Note, f.Severity, "%s %s: %s", f.Code, f.Path, f.Message)
+				assert.Equal(t, problem.Note, f.Severity, "%s %s: %s", f.Code, f.Path, f.Message)
 			}
 			assert.Equal(t, verdict, got.Verdict)
 			assert.Equal(t, check.ExitSound, got.ExitCode())
@@ -79,7 +80,7 @@ func TestQEMUCrashed(t *testing.T) {
 			assert.EqualValues(t, want.Leaks, got.Totals.Leaks)
 			// QEMU counts such a cluster once more for the COPIED flag that contradicts the wrong refcount.
 			assert.EqualValues(t, strings.Count(want.Stderr, "ERROR cluster"), got.Totals.Corruptions)
-			assert.Equal(t, qemutest.Info(t, path).DirtyFlag, got.Has(check.HDR006))
+			assert.Equal(t, qemutest.Info(t, path).DirtyFlag, got.Has(problem.MarkedDirty))
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -26,7 +27,7 @@ func TestBitmapsOfQEMUResizedAndKilled(t *testing.T) {
 		d.Kill9()
 		r := inspectFile(t, path, Options{})
 		e := r.bitmaps[0].EntryOffset
-		assertSpots(t, []spot{{BMD004, e + qcow2.BitmapFieldTableSize, 4}, {BMD012, e + qcow2.BitmapFieldFlags, 4}}, r.res.Findings)
+		assertSpots(t, []spot{{problem.BitmapSizeMismatch, e + qcow2.BitmapFieldTableSize, 4}, {problem.BitmapInUse, e + qcow2.BitmapFieldFlags, 4}}, r.res.Findings)
 		assert.Zero(t, r.res.Totals.Corruptions+r.res.Totals.Leaks)
 		assert.EqualValues(t, len(r.res.Bitmaps), r.res.Totals.Warnings, "that they were in use")
 		assert.Equal(t, 0, qemutest.Check(t, path).RC)
@@ -67,7 +68,7 @@ func TestBitmapFaultsAreQEMUs(t *testing.T) {
 			res, qemu := m.inspect(t, Options{}).res, ask()
 			m.flip(where, mask)
 			// For later versions of the format: QEMU refuses what is no fault.
-			later := res.Has(BMP004) || res.Has(BMD010)
+			later := res.Has(problem.BitmapExtensionReserved) || res.Has(problem.BitmapExtraData)
 			refused := qemu.RC != 0 && qemu.RC != 3
 			if refused && !later || res.Totals.Corruptions == 0 && res.Totals.Warnings == 0 {
 				assert.Equal(t, refused, res.Totals.Corruptions > 0, "bit %d of byte %v: %v, %v", bit%8, where, qemu, res.Findings)
@@ -90,7 +91,7 @@ func TestBitmapsOfQEMUStale(t *testing.T) {
 	require.NoError(t, err)
 
 	r := inspectFile(t, path, Options{})
-	assertSpots(t, []spot{{BMP002, qcow2.FieldAutoclearFeatures, 8}}, r.res.Findings)
+	assertSpots(t, []spot{{problem.BitmapsStale, qcow2.FieldAutoclearFeatures, 8}}, r.res.Findings)
 	assert.Equal(t, VerdictLeaks, r.res.Verdict)
 	qemu := qemutest.Check(t, path)
 	assert.Positive(t, qemu.Leaks)
@@ -102,11 +103,11 @@ func TestBitmapsOfQEMUStale(t *testing.T) {
 	qemu = qemutest.Check(t, path)
 	unowned := uint64(0)
 	for _, f := range r.res.Findings {
-		if f.Code == REF009 {
+		if f.Code == problem.OwnerUnknown {
 			unowned += f.Count
 		}
-		if assert.Contains(t, []Code{REF009, BMP008}, f.Code) {
-			assert.NotEqual(t, Corruption, f.Severity, "QEMU has done that")
+		if assert.Contains(t, []problem.Code{problem.OwnerUnknown, problem.BitmapsOrphaned}, f.Code) {
+			assert.NotEqual(t, problem.Corruption, f.Severity, "QEMU has done that")
 		}
 	}
 	assert.EqualValues(t, qemu.Leaks, unowned, "what the bitmap had is found")

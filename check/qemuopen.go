@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -28,8 +29,8 @@ func (c *run) predictOpen() error {
 		return err
 	}
 	if x := p.crash; x != nil {
-		c.report(Finding{
-			Code: HDR021, Bitmap: ownerName(x.Name), Extent: at(x.EntryOffset+qcow2.BitmapFieldGranularityBits, 1),
+		c.report(problem.Finding{
+			Code: problem.QEMUCrash, Bitmap: ownerName(x.Name), Extent: at(x.EntryOffset+qcow2.BitmapFieldGranularityBits, 1),
 			Value: fmt.Sprint(x.GranularityBits), Expected: fmt.Sprintf("at least %d", p.crashNeeds),
 			Message: fmt.Sprintf("QEMU aborts when it opens the image: in-use bitmap \"%s\" has one bit for each %d bytes of %d, more than 2^41 bits",
 				Excerpt(x.Name), uint64(1)<<x.GranularityBits, c.h.SectorAlignedSize()),
@@ -47,7 +48,7 @@ func (c *run) guardVerdict() {
 	if q.ReadOnly == OpenOK && q.ReadWrite == OpenOK {
 		return
 	}
-	found := &Result{Findings: c.finish(), QEMUOpen: *q}
+	found := &Result{Findings: c.Collector.Findings(), QEMUOpen: *q}
 	found.settle()
 	switch found.Verdict {
 	case VerdictClean, VerdictWarnings, VerdictInDoubt:
@@ -58,7 +59,7 @@ func (c *run) guardVerdict() {
 	default:
 		return
 	}
-	c.report(Finding{Code: OPN001, Message: "QEMU does not open the image: " + strings.Join(q.Reasons, "; ")})
+	c.report(problem.Finding{Code: problem.QEMURefuses, Message: "QEMU does not open the image: " + strings.Join(q.Reasons, "; ")})
 }
 
 // opener goes through the steps of opening an image.

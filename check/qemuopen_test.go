@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -437,7 +438,7 @@ func TestQEMUOpen(t *testing.T) {
 			if c.ro != ok || c.rw != ok {
 				assert.NotEmpty(t, res.QEMUOpen.Reasons)
 			}
-			assert.Equal(t, c.ro == crash, res.Has(HDR021))
+			assert.Equal(t, c.ro == crash, res.Has(problem.QEMUCrash))
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -113,12 +114,12 @@ func (p *opener) trapped() bool {
 
 // refcountsDiffer tells whether a repair has refcounts or COPIED flags to change.
 func (c *run) refcountsDiffer() bool {
-	for _, code := range []Code{REF005, REF006, REF008, REF009, MAP004, MAP008} {
-		if c.met(code) {
+	for code := range problem.With(problem.Recounted) {
+		if c.Met(code) {
 			return true
 		}
 	}
-	return false
+	return c.Met(problem.OwnerUnknown)
 }
 
 // badRefcountEntry finds an entry of the refcount table that QEMU's repair cannot

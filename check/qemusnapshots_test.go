@@ -25,7 +25,7 @@ func inspectFile(t testing.TB, path string, opts Options) *run {
 	require.NoError(t, err)
 	c := newRun(context.Background(), img, opts)
 	require.NoError(t, c.runPasses())
-	c.res.Findings = c.finish()
+	c.res.Findings = c.Collector.Findings()
 	c.res.settle()
 	return c
 }

@@ -3,13 +3,14 @@ package check
 import (
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Repaired gives the result of the check after a repair together with what the
 // repair has settled: findings of the check before it that the later one does not
 // have any more. They come first, with Fixed set, at most limit of one code one by
-// one (0 means [DefaultMaxFindings]); totals and verdict are those of the later
+// one (0 means [problem.DefaultMaxFindings]); totals and verdict are those of the later
 // check.
 //
 // A finding is taken for the same one where code and place agree, or code and owner
@@ -17,10 +18,10 @@ import (
 // its count.
 func Repaired(before, after *Result, limit int) *Result {
 	if limit <= 0 {
-		limit = DefaultMaxFindings
+		limit = problem.DefaultMaxFindings
 	}
 	left := newLeftovers(after)
-	fixed := make([]Finding, 0, len(before.Findings))
+	fixed := make([]problem.Finding, 0, len(before.Findings))
 	// Exact matches first, so that what resembles a finding cannot take the place of
 	// the one that it is.
 	counts := make([]uint64, len(before.Findings))
@@ -34,7 +35,7 @@ func Repaired(before, after *Result, limit int) *Result {
 			counts[i] -= left.takeLike(f, counts[i])
 		}
 	}
-	listed, rest := make(map[Code]int), make(map[Code]*Finding)
+	listed, rest := make(map[problem.Code]int), make(map[problem.Code]*problem.Finding)
 	for i := range before.Findings {
 		f := before.Findings[i]
 		if counts[i] == 0 {
@@ -48,12 +49,12 @@ func Repaired(before, after *Result, limit int) *Result {
 		}
 		r := rest[f.Code]
 		if r == nil {
-			r = &Finding{Code: f.Code, Severity: f.Severity, Structure: f.Structure, Repair: f.Repair, Fixed: true, Rest: true}
+			r = &problem.Finding{Code: f.Code, Severity: f.Severity, Structure: f.Structure, Repair: f.Repair, Fixed: true, Rest: true}
 			rest[f.Code] = r
 		}
 		r.Count += f.Count
 	}
-	for _, rule := range catalog {
+	for _, rule := range problem.Catalog() {
 		if r := rest[rule.Code]; r != nil {
 			r.Message = fmt.Sprintf("%d more of these are not listed: %s", r.Count, rule.Title)
 			fixed = append(fixed, *r)
@@ -67,10 +68,10 @@ func Repaired(before, after *Result, limit int) *Result {
 // leftovers are the findings of a later check, of each as many units as have not
 // been recognised yet.
 type leftovers struct {
-	findings []Finding
+	findings []problem.Finding
 	counts   []uint64
 	exact    map[findingKey][]int
-	byCode   map[Code][]int
+	byCode   map[problem.Code][]int
 	tried    int
 }
 
@@ -80,7 +81,7 @@ const maxTried = 1 << 24
 
 func newLeftovers(r *Result) *leftovers {
 	l := &leftovers{findings: r.Findings, counts: make([]uint64, len(r.Findings)),
-		exact: make(map[findingKey][]int), byCode: make(map[Code][]int)}
+		exact: make(map[findingKey][]int), byCode: make(map[problem.Code][]int)}
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		l.counts[i] = f.Count
@@ -98,7 +99,7 @@ func (l *leftovers) take(i int, n uint64) uint64 {
 }
 
 // takeSame takes the units of the same finding.
-func (l *leftovers) takeSame(f *Finding) (n uint64) {
+func (l *leftovers) takeSame(f *problem.Finding) (n uint64) {
 	for _, i := range l.exact[keyOf(f)] {
 		if l.findings[i].Message == f.Message || f.Extent.Length > 0 {
 			n += l.take(i, f.Count-n)
@@ -109,7 +110,7 @@ func (l *leftovers) takeSame(f *Finding) (n uint64) {
 
 // takeLike takes up to n units of findings that are most likely the same one, and
 // then of those that are not listed one by one.
-func (l *leftovers) takeLike(f *Finding, n uint64) (taken uint64) {
+func (l *leftovers) takeLike(f *problem.Finding, n uint64) (taken uint64) {
 	list := l.byCode[f.Code]
 	for _, i := range list {
 		if l.counts[i] == 0 {
@@ -131,9 +132,9 @@ func (l *leftovers) takeLike(f *Finding, n uint64) (taken uint64) {
 }
 
 // alike tells whether two findings of one code are about the same thing.
-func alike(f, g *Finding) bool {
+func alike(f, g *problem.Finding) bool {
 	overlap := func(a, n, b, m uint64) bool { return a < b+m && b < a+n }
-	if f.Structure == StructRefcountBlock && f.Cluster != nil && g.Cluster != nil {
+	if f.Structure == problem.StructRefcountBlock && f.Cluster != nil && g.Cluster != nil {
 		return overlap(uint64(*f.Cluster), f.Count, uint64(*g.Cluster), g.Count)
 	}
 	if extentsOverlap(f.Extent, g.Extent) && f.Snapshot == g.Snapshot && f.Bitmap == g.Bitmap {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // BitmapRequirement is a bitmap that an image must have.
@@ -122,7 +124,7 @@ func (c *run) checkRequirements() error {
 	if c.opts.RequireAll {
 		c.res.Unmet = append(c.res.Unmet, c.unmetAll(named)...)
 	}
-	if n := CountFindings(c.finish()).Warnings; c.opts.Strict && n > 0 {
+	if n := problem.Count(c.Collector.Findings()).Warnings; c.opts.Strict && n > 0 {
 		c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("no warnings: there are %d", n))
 	}
 	if c.opts.Untrusted {

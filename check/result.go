@@ -1,6 +1,9 @@
 package check
 
-import "github.com/qcheck/qcheck/qcow2"
+import (
+	"github.com/qcheck/qcheck/check/problem"
+	"github.com/qcheck/qcheck/qcow2"
+)
 
 // Verdict sums a result up in one word.
 type Verdict string
@@ -18,25 +21,11 @@ const (
 	VerdictUnsupported Verdict = "unsupported"
 )
 
-// Totals counts what the findings say, in units (see [Finding.Count]).
-type Totals struct {
-	Corruptions uint64
-	// Leaks are the clusters that `qemu-img check` counts as leaked, those in
-	// doubt included.
-	Leaks uint64
-	// InDoubt are those of them that are not safe to free: something that was
-	// lost may own them.
-	InDoubt  uint64
-	Warnings uint64
-	Notes    uint64
-	Errors   uint64 // what could not be looked at
-}
-
 // Result is all that a check has learned of an image.
 type Result struct {
 	Verdict  Verdict
-	Totals   Totals
-	Findings []Finding
+	Totals   problem.Totals
+	Findings []problem.Finding
 
 	// The figures of `qemu-img check --output=json`, with its meaning.
 	ImageEndOffset     uint64 // bytes: the end of the last cluster in use
@@ -141,16 +130,16 @@ type QEMUOpen struct {
 // settle computes the totals and the verdict from the findings. It is the only
 // place that does.
 func (r *Result) settle() {
-	r.Totals = CountFindings(r.Findings)
+	r.Totals = problem.Count(r.Findings)
 	unknown, reserved, doubt := false, false, false
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		if f.Fixed {
 			continue
 		}
-		unknown = unknown || f.Code.Unknown()
-		reserved = reserved || f.Code.reserved() && r.QEMUOpen.ReadOnly != OpenOK
-		doubt = doubt || f.Severity == InDoubt
+		unknown = unknown || f.Code.Is(problem.UnknownFormat)
+		reserved = reserved || f.Code.Is(problem.ReservedFormat) && r.QEMUOpen.ReadOnly != OpenOK
+		doubt = doubt || f.Severity == problem.InDoubt
 	}
 	switch t := r.Totals; {
 	case unknown:
@@ -205,36 +194,8 @@ func (r *Result) ExitCode() int {
 	return ExitSound
 }
 
-// CountFindings adds up the counts of findings that are not fixed.
-func CountFindings(fs []Finding) (t Totals) {
-	for i := range fs {
-		f := &fs[i]
-		if f.Fixed {
-			continue
-		}
-		switch f.Severity {
-		case Corruption:
-			t.Corruptions += f.Count
-		case Leak:
-			t.Leaks += f.Count
-		case InDoubt:
-			if f.Code == REF009 {
-				t.Leaks += f.Count
-				t.InDoubt += f.Count
-			}
-		case Warning:
-			t.Warnings += f.Count
-		case Note:
-			t.Notes += f.Count
-		case Trouble:
-			t.Errors += f.Count
-		}
-	}
-	return t
-}
-
 // Has tells whether there is a finding of a code.
-func (r *Result) Has(code Code) bool {
+func (r *Result) Has(code problem.Code) bool {
 	for i := range r.Findings {
 		if r.Findings[i].Code == code {
 			return true

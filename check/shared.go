@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -37,21 +38,21 @@ type use struct {
 // checkShared looks into the clusters that were claimed a second time.
 func (c *run) checkShared() error {
 	var s sharedClusters
-	named := make(map[Code]int)
+	named := make(map[problem.Code]int)
 	var name []qcow2.HostCluster
 	flush := func() error {
 		err := c.findConflicts(&s)
 		for cl := range s.conflicts() {
-			code := MAP017
+			code := problem.DataShared
 			if meta, ok := c.metadataAt(cl); ok {
-				if code = MAP016; meta.isBitmap() {
-					code = BMT006
+				if code = problem.MetadataOverlap; meta.isBitmap() {
+					code = problem.BitmapOverlap
 				}
-				c.contested(StructDataCluster, cl, 1)
+				c.contested(problem.StructDataCluster, cl, 1)
 			} else if len(c.sharedData) < maxSharedData {
 				c.sharedData = append(c.sharedData, cl)
 			}
-			if named[code]++; named[code] <= c.max {
+			if named[code]++; named[code] <= c.Max() {
 				name = append(name, cl)
 			}
 		}
@@ -85,9 +86,9 @@ func (c *run) checkShared() error {
 	for i, cl := range name {
 		c.reportShared(cl, uses[i])
 	}
-	for _, code := range []Code{MAP016, MAP017, BMT006} {
-		if rest := named[code] - c.max; rest > 0 {
-			c.report(Finding{Code: code, Count: uint64(rest), Rest: true})
+	for _, code := range []problem.Code{problem.MetadataOverlap, problem.DataShared, problem.BitmapOverlap} {
+		if rest := named[code] - c.Max(); rest > 0 {
+			c.report(problem.Finding{Code: code, Count: uint64(rest), Rest: true})
 		}
 	}
 	return nil
@@ -275,7 +276,7 @@ func (c *run) guestOf(u use) qcow2.GuestCluster {
 // useOwner names an L2 entry as the owner of its data.
 func (c *run) useOwner(u use) Owner {
 	f := c.entryFinding(&c.tables[u.table], int(u.entry))
-	return Owner{Structure: StructDataCluster, Path: f.Path, Snapshot: f.Snapshot, Of: f.Of, Ref: f.Extent}
+	return Owner{Structure: problem.StructDataCluster, Path: f.Path, Snapshot: f.Snapshot, Of: f.Of, Ref: f.Extent}
 }
 
 // reportShared reports a cluster with owners that exclude each other.
@@ -299,7 +300,7 @@ func (c *run) reportShared(cl qcow2.HostCluster, uses []use) {
 			}
 			oa := c.useOwner(a)
 			f := c.entryFinding(&c.tables[b.table], int(b.entry))
-			f.Code, f.Cluster = MAP017, ptr(cl)
+			f.Code, f.Cluster = problem.DataShared, ptr(cl)
 			f.Message = fmt.Sprintf("%s and %s both name %s, as guest offsets %v and %v", oa.Path, f.Path, c.clusterRange(cl, 1),
 				c.g.GuestOffset(c.guestOf(a)), c.g.GuestOffset(c.guestOf(b)))
 			c.report(f)
@@ -311,10 +312,10 @@ func (c *run) reportShared(cl qcow2.HostCluster, uses []use) {
 // reportDataInMetadata reports an L2 entry that names a cluster of metadata.
 func (c *run) reportDataInMetadata(cl qcow2.HostCluster, u use, meta Owner) {
 	f := c.entryFinding(&c.tables[u.table], int(u.entry))
-	f.Code, f.Cluster = MAP016, ptr(cl)
+	f.Code, f.Cluster = problem.MetadataOverlap, ptr(cl)
 	f.Message = fmt.Sprintf("%s names %s, which belongs to %s", f.Path, c.clusterRange(cl, 1), meta)
 	if meta.isBitmap() {
-		f.Code, f.Structure, f.Bitmap, f.Path = BMT006, meta.Structure, meta.Bitmap, meta.Path
+		f.Code, f.Structure, f.Bitmap, f.Path = problem.BitmapOverlap, meta.Structure, meta.Bitmap, meta.Path
 		f.Message = fmt.Sprintf("%s lies in %s, which %s names too", meta, c.clusterRange(cl, 1), c.useOwner(u))
 		if meta.Ref.Length > 0 {
 			f.Extent = meta.Ref

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -80,13 +81,13 @@ func (c *run) mendSnapshots(t *snapshotTable, i int, s *qcow2.Snapshot) bool {
 		if s.ExtraDataSize < qcow2.SnapshotExtraV3 || uint64(s.ExtraDataSize) > size {
 			field = at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4)
 		}
-		f := Finding{
-			Code: SNP004, Path: snapshotPath(i), Extent: field,
+		f := problem.Finding{
+			Code: problem.SnapshotEntryOversized, Path: snapshotPath(i), Extent: field,
 			Message: fmt.Sprintf("entry %d of %d claims %d bytes (%d of extra data, %d of ID, %d of name), but the next entry follows after %d",
 				i+1, c.h.NbSnapshots, s.EntrySize, s.ExtraDataSize, s.IDSize, s.NmSize, size),
 		}
 		wrong := c.mendedSnapshot(s, size)
-		f.Snapshot, f.Of = snapshotName(i, &wrong), SnapshotEntry(i)
+		f.Snapshot, f.Of = snapshotName(i, &wrong), problem.SnapshotEntry(i)
 		c.report(f)
 		t.Snapshots = append(append(t.Snapshots[:i:i], wrong), rest...)
 		t.mended, t.Partial = i, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -196,14 +197,14 @@ func (m *testImage) inspect(t testing.TB, opts Options) *run {
 	require.NoError(t, err)
 	c := newRun(context.Background(), img, opts)
 	require.NoError(t, c.runPasses())
-	c.res.Findings = c.finish()
+	c.res.Findings = c.Collector.Findings()
 	c.res.settle()
 	return c
 }
 
 // spot is a code and the bytes at fault.
 type spot struct {
-	code   Code
+	code   problem.Code
 	offset qcow2.HostOffset
 	length uint64
 }
@@ -217,11 +218,11 @@ func assertFindings(t *testing.T, m *testImage, want ...spot) *run {
 	return c
 }
 
-func assertSpots(t *testing.T, want []spot, fs []Finding) {
+func assertSpots(t *testing.T, want []spot, fs []problem.Finding) {
 	t.Helper()
 	var got []spot
 	for i := range fs {
-		if fs[i].Code == REF009 {
+		if fs[i].Code == problem.OwnerUnknown {
 			continue // what a structure that cannot be found leaves without an owner
 		}
 		got = append(got, spot{fs[i].Code, fs[i].Extent.Offset, fs[i].Extent.Length})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -126,12 +127,12 @@ func runTest(t testing.TB, b []byte, opts Options) *Result {
 // requireCounted recounts the totals from the findings.
 func requireCounted(t testing.TB, res *Result) {
 	t.Helper()
-	require.Equal(t, CountFindings(res.Findings), res.Totals)
+	require.Equal(t, problem.Count(res.Findings), res.Totals)
 }
 
 // found is what tests compare of a finding.
 type found struct {
-	Code   Code
+	Code   problem.Code
 	Offset qcow2.HostOffset
 	Length uint64
 }

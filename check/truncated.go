@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -54,7 +55,7 @@ func (c *run) fileClusters() qcow2.HostCluster {
 // checkTruncated tells whether the end of the file is missing, and reports it. It relies
 // on what all passes before have noted in c.past and c.pastRefs.
 func (c *run) checkTruncated() {
-	if c.opts.Live || c.met(HDR020) {
+	if c.opts.Live || c.Met(problem.HeaderCut) {
 		return // the file grows while it is read, or has no header to go by (HDR020)
 	}
 	c.claimHeaderPointers()
@@ -75,8 +76,8 @@ func (c *run) checkTruncated() {
 		c.past.lose(r)
 	}
 	former := max(uint64(c.g.HostOffset(end)), c.l1End())
-	f := Finding{
-		Code: FIL001, Extent: at(qcow2.HostOffset(c.img.Size()), former-uint64(c.img.Size())), Repair: c.truncatedRepair(),
+	f := problem.Finding{
+		Code: problem.FileTruncated, Extent: at(qcow2.HostOffset(c.img.Size()), former-uint64(c.img.Size())), Repair: c.truncatedRepair(),
 		Value: fmt.Sprint(c.img.Size()), Expected: fmt.Sprintf("at least %d", former),
 	}
 	say := []string{fmt.Sprintf("the file is cut off: it ends at 0x%x (%s), but its metadata leads to 0x%x (%s)",
@@ -222,26 +223,26 @@ func (c *run) refcountedEnd() (end qcow2.HostCluster) {
 }
 
 // truncatedRepair is what a repair can do about what is missing.
-func (c *run) truncatedRepair() Repair {
+func (c *run) truncatedRepair() problem.Repair {
 	switch {
 	case c.h.L1Size > 0 && !c.l1Usable() && c.l1Readable() == 0:
-		return RepairNone // there is no way to the disk any more
-	case len(c.past.gone) > 0, c.past.pointers(StructL1Table) > 0, c.past.pointers(StructSnapshotTable) > 0, c.l1CutShort():
-		return RepairLossy
-	case c.past.pointers(StructBitmapDirectory)+c.past.pointers(StructBitmapTable)+c.past.pointers(StructBitmapData) > 0:
-		return RepairPolicy
+		return problem.RepairNone // there is no way to the disk any more
+	case len(c.past.gone) > 0, c.past.pointers(problem.StructL1Table) > 0, c.past.pointers(problem.StructSnapshotTable) > 0, c.l1CutShort():
+		return problem.RepairLossy
+	case c.past.pointers(problem.StructBitmapDirectory)+c.past.pointers(problem.StructBitmapTable)+c.past.pointers(problem.StructBitmapData) > 0:
+		return problem.RepairPolicy
 	}
-	return RepairSafe
+	return problem.RepairSafe
 }
 
 // missingStructures names what lies past the end, by kind.
 func (c *run) missingStructures() string {
 	var parts []string
-	for _, s := range Structures() {
+	for _, s := range problem.Structures() {
 		n := c.past.pointers(s)
 		switch {
 		case n == 0:
-		case s == StructSnapshotTable, s == StructRefcountTable, s == StructBitmapDirectory, s == StructL1Table && n == 1:
+		case s == problem.StructSnapshotTable, s == problem.StructRefcountTable, s == problem.StructBitmapDirectory, s == problem.StructL1Table && n == 1:
 			parts = append(parts, "the "+ownerNames[s])
 		case n == 1:
 			parts = append(parts, "1 "+ownerNames[s])
@@ -352,8 +353,8 @@ func (c *run) takePastRef(d refcount.Diff) bool {
 
 // truncatedFirst puts the finding that the end of the file is missing before the others:
 // most of them follow from it.
-func truncatedFirst(all []Finding) []Finding {
-	i := slices.IndexFunc(all, func(f Finding) bool { return f.Code == FIL001 })
+func truncatedFirst(all []problem.Finding) []problem.Finding {
+	i := slices.IndexFunc(all, func(f problem.Finding) bool { return f.Code == problem.FileTruncated })
 	if i > 0 {
 		f := all[i]
 		copy(all[1:i+1], all[:i])

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -47,7 +48,7 @@ func TestOneBitIsNoTruncation(t *testing.T) {
 			_, err = corpus.FlipBits(p, 1<<bit).Apply(img)
 			require.NoError(t, err)
 			res := checkOf(t, img, img.Size())
-			assert.False(t, res.Has(check.FIL001), "%s, bit %d", name, bit)
+			assert.False(t, res.Has(problem.FileTruncated), "%s, bit %d", name, bit)
 			assert.Nil(t, res.Truncation)
 		}
 	}
@@ -60,7 +61,7 @@ func TestOneBitIsNoTruncation(t *testing.T) {
 			require.NoError(t, err)
 			_, err = corpus.FlipBits(corpus.Bytes(qcow2.HostOffset(at), 1), 1<<bit).Apply(img)
 			require.NoError(t, err)
-			assert.False(t, checkOf(t, img, img.Size()).Has(check.FIL001), "header byte %d, bit %d", at, bit)
+			assert.False(t, checkOf(t, img, img.Size()).Has(problem.FileTruncated), "header byte %d, bit %d", at, bit)
 		}
 	}
 }
@@ -76,7 +77,7 @@ func TestWhatQEMULeavesIsNoTruncation(t *testing.T) {
 	}
 	_, err = corpus.SetRefcount(corpus.End(100<<16), 1).Apply(img)
 	require.NoError(t, err)
-	assert.False(t, checkOf(t, img, img.Size()).Has(check.FIL001))
+	assert.False(t, checkOf(t, img, img.Size()).Has(problem.FileTruncated))
 }
 
 // A table most of whose entries lead past the end of the file is a table, one whose entries
@@ -87,9 +88,9 @@ func TestEntriesPastTheEndAreEntries(t *testing.T) {
 	x, err := whole.Find(corpus.Data(2 * cutCluster))
 	require.NoError(t, err)
 	res := checkOf(t, io.NewSectionReader(whole, 0, int64(x.Offset)), int64(x.Offset))
-	assert.True(t, res.Has(check.FIL001))
-	assert.False(t, res.Has(check.MAP021))
-	assert.Equal(t, check.FIL001, res.Findings[0].Code, "it comes first")
+	assert.True(t, res.Has(problem.FileTruncated))
+	assert.False(t, res.Has(problem.NotAnL2Table))
+	assert.Equal(t, problem.FileTruncated, res.Findings[0].Code, "it comes first")
 
 	table, err := whole.Find(corpus.L2Table(0))
 	require.NoError(t, err)
@@ -100,8 +101,8 @@ func TestEntriesPastTheEndAreEntries(t *testing.T) {
 	_, err = corpus.Put(corpus.L2Table(0), wild).Apply(whole)
 	require.NoError(t, err)
 	res = checkOf(t, whole, whole.Size())
-	assert.True(t, res.Has(check.MAP021))
-	assert.False(t, res.Has(check.FIL001))
+	assert.True(t, res.Has(problem.NotAnL2Table))
+	assert.False(t, res.Has(problem.FileTruncated))
 }
 
 // The same for the table of a bitmap: its sound half counts.
@@ -124,7 +125,7 @@ func TestBitmapEntriesPastTheEndAreEntries(t *testing.T) {
 	res := checkOf(t, img, img.Size())
 	var lines []string
 	for _, f := range res.Findings {
-		if f.Code == check.BMT005 {
+		if f.Code == problem.BitmapEntryPastEnd {
 			lines = append(lines, f.Message)
 		}
 	}

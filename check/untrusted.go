@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -76,15 +77,15 @@ func (c *run) untrusted() []string {
 // be looked at.
 func (c *run) untrustedFindings() []string {
 	var codes []string
-	all := c.finish()
+	all := c.Collector.Findings()
 	for i := range all {
-		if f := &all[i]; f.Severity == Corruption && !slices.Contains(codes, string(f.Code)) {
+		if f := &all[i]; f.Severity == problem.Corruption && !slices.Contains(codes, string(f.Code)) {
 			codes = append(codes, string(f.Code))
 		}
 	}
 	slices.Sort(codes)
 	var why []string
-	t := CountFindings(all)
+	t := problem.Count(all)
 	if t.Corruptions > 0 {
 		why = append(why, fmt.Sprintf("untrusted: it has %d corruptions (%s)", t.Corruptions, strings.Join(codes, ", ")))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -111,7 +112,7 @@ func (c *run) findWiped(leaks []unowned, cut bool) {
 		return
 	}
 	inDoubt := slices.ContainsFunc(c.doubts[:doubts], func(d Doubt) bool {
-		return d.Owner.Structure != StructRefcountTable && d.Owner.Structure != StructRefcountBlock
+		return d.Owner.Structure != problem.StructRefcountTable && d.Owner.Structure != problem.StructRefcountBlock
 	})
 	for _, idx := range c.blank {
 		c.reportWiped(&c.tables[idx], &d, inDoubt)
@@ -134,8 +135,8 @@ func (c *run) reportWiped(t *l2table, d *dataFound, inDoubt bool) {
 	if d.atLeast {
 		atLeast = "at least "
 	}
-	f := Finding{
-		Code: MAP022, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(t.offset, c.g.ClusterSize()),
+	f := problem.Finding{
+		Code: problem.TableWiped, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(t.offset, c.g.ClusterSize()),
 		GuestOffset: ptr(from), Cluster: ptr(c.g.HostCluster(t.offset)),
 		Message: fmt.Sprintf("%s is all zeros, so that the guest's %s at %v (%v to %v) %s; %s%d %s that nothing refers to, %s, %s data that it may have mapped",
 			o, sizeWords(uint64(to-from)), sizeWords(uint64(from)), from, to, reads, atLeast, d.n, plural(d.n, "cluster", "clusters"), c.clusterSpan(d),
@@ -143,10 +144,10 @@ func (c *run) reportWiped(t *l2table, d *dataFound, inDoubt bool) {
 	}
 	switch why := c.interrupted(t, d); {
 	case why != "":
-		f.Severity = InDoubt
+		f.Severity = problem.InDoubt
 		f.Message += "; it may also be that " + why
 	case inDoubt:
-		f.Severity = InDoubt
+		f.Severity = problem.InDoubt
 		f.Message += "; another structure that is damaged may own them as well"
 	case len(c.blank) > 1:
 		f.Message += fmt.Sprintf(" (%d tables are all zeros)", len(c.blank))
@@ -234,15 +235,15 @@ func (c *run) reportWipedL1(n uint32) {
 	if n > 0 {
 		disk = l.entries * c.g.L2Coverage()
 	}
-	f := Finding{
-		Code: MAP022, Structure: StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.extent,
+	f := problem.Finding{
+		Code: problem.TableWiped, Structure: problem.StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.extent,
 		GuestOffset: ptr(qcow2.GuestOffset(0)), Cluster: ptr(c.g.HostCluster(l.extent.Offset)),
 		Message: fmt.Sprintf("%s is all zeros, so that all %s of its disk read as if they had never been written; %d L2 %s that it may have named %s",
 			l.owner(), sizeWords(disk), len(c.lostTables), plural(uint64(len(c.lostTables)), "table", "tables"), plural(uint64(len(c.lostTables)), "is lost", "are lost")),
 	}
 	// A snapshot of an empty disk has such a table, and so has the disk that went back to it.
 	if n > 0 || c.h.NbSnapshots > 0 || !c.guestHasLostAny {
-		f.Severity = InDoubt
+		f.Severity = problem.InDoubt
 		f.Message += "; it may also have been empty"
 	}
 	c.report(f)

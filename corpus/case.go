@@ -6,7 +6,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // Case is a named image: how it is made, what is done to it, and what a check
@@ -48,14 +48,14 @@ type Case struct {
 
 // Want is a finding that a check must give.
 type Want struct {
-	Code check.Code
+	Code problem.Code
 	// At are bytes that the finding's extent must cover. The default is
 	// anywhere.
 	At Place
 	// Count is the finding's count. The default is any.
 	Count uint64
 	// Severity is the finding's severity. The default is the catalogue's.
-	Severity check.Severity
+	Severity problem.Severity
 	// Bitmap and Snapshot are the owner that the finding must name. The default
 	// is any.
 	Bitmap, Snapshot string
@@ -75,20 +75,20 @@ func (c *Case) Filename() string {
 // Healthy tells that nothing is wrong with the image: nothing but notes is to be found,
 // and bitmaps that were in use when a hypervisor was killed.
 func (c *Case) Healthy() bool {
-	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != check.Note && w.Code != check.BMD012 })
+	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != problem.Note && w.Code != problem.BitmapInUse })
 }
 
 // NotQcow2 tells that the file is to be taken for no qcow2 image at all.
 func (c *Case) NotQcow2() bool {
-	return slices.ContainsFunc(c.Want, func(w Want) bool { return w.Code == check.HDR001 })
+	return slices.ContainsFunc(c.Want, func(w Want) bool { return w.Code == problem.NotQcow2 })
 }
 
 // ExpectedSeverity is the severity that the finding must have.
-func (w Want) ExpectedSeverity() check.Severity {
+func (w Want) ExpectedSeverity() problem.Severity {
 	if w.Severity != 0 {
 		return w.Severity
 	}
-	r, _ := check.Lookup(w.Code)
+	r, _ := problem.Lookup(w.Code)
 	return r.Severity
 }
 

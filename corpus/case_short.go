@@ -3,23 +3,23 @@ package corpus
 import (
 	"fmt"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // one makes the case of an image in which a damage gives one finding, at a
 // place.
-func one(name, story string, spec Spec, code check.Code, at Place, damage ...Damage) Case {
+func one(name, story string, spec Spec, code problem.Code, at Place, damage ...Damage) Case {
 	return Case{Name: name, Story: story, Spec: spec, Damage: damage, Want: []Want{{Code: code, At: at}}}
 }
 
 // and adds a finding that must come too.
-func (c Case) and(code check.Code, at Place) Case {
+func (c Case) and(code problem.Code, at Place) Case {
 	c.Want = append(c.Want, Want{Code: code, At: at})
 	return c
 }
 
 // mild gives the first finding a severity other than the catalogue's.
-func (c Case) mild(s check.Severity) Case {
+func (c Case) mild(s problem.Severity) Case {
 	c.Want[0].Severity = s
 	return c
 }

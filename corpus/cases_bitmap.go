@@ -3,7 +3,7 @@ package corpus
 import (
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -41,27 +41,27 @@ func bitmapExtensionCasesIn(bits uint32) []Case {
 	lost := func(d ...Damage) []Damage { return append(freeBitmaps(), d...) }
 	return []Case{
 		one("bitmaps/autoclear-without-extension", "the image is said to have bitmaps, but has none", base(bits),
-			check.BMP001, HeaderField(qcow2.FieldAutoclearFeatures),
+			problem.BitmapExtensionMissing, HeaderField(qcow2.FieldAutoclearFeatures),
 			SetBits(HeaderField(qcow2.FieldAutoclearFeatures), uint64(qcow2.AutoclearBitmaps))),
 		one("bitmaps/stale", "written to by software that knows no bitmaps: what they say is not true any more", stale,
-			check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)),
+			problem.BitmapsStale, HeaderField(qcow2.FieldAutoclearFeatures)),
 		staleEntries(bits),
-		one("bitmaps/count-0", "a directory of no bitmaps", spec(), check.BMP003, nb, Set(nb, 0)),
-		one("bitmaps/count-65536", "more bitmaps than there can be", spec(), check.BMP003, nb, Set(nb, 65536)),
-		one("bitmaps/count-high", "one bitmap more than the directory has", spec(), check.BMP003, nb, Set(nb, 3)).inAllSizes(),
-		one("bitmaps/count-low", "one bitmap less than the directory has", spec(), check.BMP003, nb, Set(nb, 1)),
+		one("bitmaps/count-0", "a directory of no bitmaps", spec(), problem.BitmapCountWrong, nb, Set(nb, 0)),
+		one("bitmaps/count-65536", "more bitmaps than there can be", spec(), problem.BitmapCountWrong, nb, Set(nb, 65536)),
+		one("bitmaps/count-high", "one bitmap more than the directory has", spec(), problem.BitmapCountWrong, nb, Set(nb, 3)).inAllSizes(),
+		one("bitmaps/count-low", "one bitmap less than the directory has", spec(), problem.BitmapCountWrong, nb, Set(nb, 1)),
 		one("bitmaps/reserved", "the reserved field", spec(),
-			check.BMP004, ext(qcow2.BitmapsExtReserved, 4), Set(ext(qcow2.BitmapsExtReserved, 4), 7)),
-		one("bitmaps/directory-0", "the directory is said to be in the header's place", spec(), check.BMP005, offset, lost(Set(offset, 0))...),
-		one("bitmaps/directory-misaligned", "the directory is said to start within a cluster", spec(), check.BMP005, offset, lost(Add(offset, 8))...).inAllSizes(),
+			problem.BitmapExtensionReserved, ext(qcow2.BitmapsExtReserved, 4), Set(ext(qcow2.BitmapsExtReserved, 4), 7)),
+		one("bitmaps/directory-0", "the directory is said to be in the header's place", spec(), problem.BitmapDirectoryMisplaced, offset, lost(Set(offset, 0))...),
+		one("bitmaps/directory-misaligned", "the directory is said to start within a cluster", spec(), problem.BitmapDirectoryMisplaced, offset, lost(Add(offset, 8))...).inAllSizes(),
 		one("bitmaps/directory-past-end", "the directory is said to lie behind the end of the file", spec(),
-			check.BMP005, offset, lost(Set(offset, tib))...).inAllSizes(),
-		one("bitmaps/directory-size-0", "a directory of no bytes", spec(), check.BMP005, size, Set(size, 0)),
+			problem.BitmapDirectoryMisplaced, offset, lost(Set(offset, tib))...).inAllSizes(),
+		one("bitmaps/directory-size-0", "a directory of no bytes", spec(), problem.BitmapDirectoryMisplaced, size, Set(size, 0)),
 		one("bitmaps/directory-huge", "a directory larger than all that fits into one", spec(),
-			check.BMP005, size, Set(size, qcow2.MaxBitmapDirectorySize+8)).inAllSizes(),
-		one("bitmaps/directory-trailing", "bytes behind the last entry of the directory", spec(), check.BMP006, size, Add(size, 8)).inAllSizes(),
+			problem.BitmapDirectoryMisplaced, size, Set(size, qcow2.MaxBitmapDirectorySize+8)).inAllSizes(),
+		one("bitmaps/directory-trailing", "bytes behind the last entry of the directory", spec(), problem.BitmapDirectorySize, size, Add(size, 8)).inAllSizes(),
 		one("bitmaps/version-2", "bitmaps in a version 2 image, which has no bit to tell whether they are true", v2,
-			check.BMP007, ExtensionOf(qcow2.ExtBitmaps)),
+			problem.BitmapsInVersion2, ExtensionOf(qcow2.ExtBitmaps)),
 	}
 }
 
@@ -71,9 +71,9 @@ func staleEntries(bits uint32) Case {
 	const entries = 24
 	spec := Spec{ClusterBits: bits, Size: entries * uint64(512*8) << bits, StaleBitmaps: true}
 	spec.Bitmaps = []Bitmap{{Name: "b0", GranularityBits: 9, Auto: true, Dirty: []Range{{0, spec.Size}}}}
-	c := one("bitmaps/stale-bad-entries", "stale, and with eight bad entries besides", spec, check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)).
-		and(check.BMT002, BitmapTableEntry("b0", 0))
-	c.Want[1].Severity = check.Warning
+	c := one("bitmaps/stale-bad-entries", "stale, and with eight bad entries besides", spec, problem.BitmapsStale, HeaderField(qcow2.FieldAutoclearFeatures)).
+		and(problem.BitmapHighReserved, BitmapTableEntry("b0", 0))
+	c.Want[1].Severity = problem.Warning
 	for i := range uint64(8) {
 		c.Damage = append(c.Damage, SetBits(BitmapTableEntry("b0", 2*i), 1<<60))
 	}
@@ -98,44 +98,44 @@ func bitmapDirectoryCasesIn(bits uint32) []Case {
 	inUse := with(Bitmap{Name: "b1", InUse: true})
 	return []Case{
 		one("bitmap/entry-runs-out", "a name that would reach past the end of the directory", spec(),
-			check.BMD001, nameSize, Set(nameSize, 200)).inAllSizes(),
+			problem.BitmapEntryBroken, nameSize, Set(nameSize, 200)).inAllSizes(),
 		one("bitmap/extra-runs-out", "extra data that would reach past the end of the directory", spec(),
-			check.BMD001, field(qcow2.BitmapFieldExtraDataSize, 4), Set(field(qcow2.BitmapFieldExtraDataSize, 4), 0xfffffff8)),
-		one("bitmap/table-0", "a table in the header's place", spec(), check.BMD002, offset, Set(offset, 0), table),
-		one("bitmap/table-misaligned", "a table that starts within a cluster", spec(), check.BMD002, offset, Add(offset, 8), table).inAllSizes(),
-		one("bitmap/table-past-end", "a table behind the end of the file", spec(), check.BMD002, offset, Set(offset, tib), table).inAllSizes(),
-		one("bitmap/table-size-0", "a table of no entries", spec(), check.BMD003, size, Set(size, 0)),
-		one("bitmap/table-huge", "a table of more than 2^27 entries", spec(), check.BMD003, size, Set(size, 1<<27+1)),
-		one("bitmap/table-data-huge", "a table of a bitmap of more than 512 MiB", spec(), check.BMD003, size, Set(size, 512*mib>>bits+1)).inAllSizes(),
-		one("bitmap/table-size", "a table with an entry more than the disk takes", spec(), check.BMD004, size, Add(size, 1)).inAllSizes(),
+			problem.BitmapEntryBroken, field(qcow2.BitmapFieldExtraDataSize, 4), Set(field(qcow2.BitmapFieldExtraDataSize, 4), 0xfffffff8)),
+		one("bitmap/table-0", "a table in the header's place", spec(), problem.BitmapTableMisplaced, offset, Set(offset, 0), table),
+		one("bitmap/table-misaligned", "a table that starts within a cluster", spec(), problem.BitmapTableMisplaced, offset, Add(offset, 8), table).inAllSizes(),
+		one("bitmap/table-past-end", "a table behind the end of the file", spec(), problem.BitmapTableMisplaced, offset, Set(offset, tib), table).inAllSizes(),
+		one("bitmap/table-size-0", "a table of no entries", spec(), problem.BitmapTableSize, size, Set(size, 0)),
+		one("bitmap/table-huge", "a table of more than 2^27 entries", spec(), problem.BitmapTableSize, size, Set(size, 1<<27+1)),
+		one("bitmap/table-data-huge", "a table of a bitmap of more than 512 MiB", spec(), problem.BitmapTableSize, size, Set(size, 512*mib>>bits+1)).inAllSizes(),
+		one("bitmap/table-size", "a table with an entry more than the disk takes", spec(), problem.BitmapSizeMismatch, size, Add(size, 1)).inAllSizes(),
 		one("bitmap/disk-beyond-bitmaps", "a disk so large that no bitmap can be, of any granularity", spec(),
-			check.BMD004, size, Set(Bytes(qcow2.FieldSize, 8), 1<<64-1)).and(check.BMD004, BitmapField("b0", qcow2.BitmapFieldTableSize, 4)).
-			and(check.HDR011, Bytes(qcow2.FieldL1Size, 4)),
+			problem.BitmapSizeMismatch, size, Set(Bytes(qcow2.FieldSize, 8), 1<<64-1)).and(problem.BitmapSizeMismatch, BitmapField("b0", qcow2.BitmapFieldTableSize, 4)).
+			and(problem.L1TooSmall, Bytes(qcow2.FieldL1Size, 4)),
 		one("bitmap/table-size-in-use", "the same for a bitmap in use: the disk was resized meanwhile", inUse,
-			check.BMD004, size, Add(size, 1)).mild(check.Note).and(check.BMD012, flags),
-		one("bitmap/flags-reserved", "a flag that there is not", spec(), check.BMD005, flags, SetBits(flags, 1<<7)),
-		one("bitmap/type", "a bitmap that does not track writes", spec(), check.BMD006, typ, Set(typ, 2)),
-		one("bitmap/granularity-64", "a granularity that no number holds", spec(), check.BMD007, gran, Set(gran, 64)),
-		one("bitmap/granularity-32", "a granularity that the format allows and QEMU does not", spec(), check.BMD007, gran, Set(gran, 32)),
+			problem.BitmapSizeMismatch, size, Add(size, 1)).mild(problem.Note).and(problem.BitmapInUse, flags),
+		one("bitmap/flags-reserved", "a flag that there is not", spec(), problem.BitmapFlagsReserved, flags, SetBits(flags, 1<<7)),
+		one("bitmap/type", "a bitmap that does not track writes", spec(), problem.BitmapTypeUnknown, typ, Set(typ, 2)),
+		one("bitmap/granularity-64", "a granularity that no number holds", spec(), problem.BitmapGranularity, gran, Set(gran, 64)),
+		one("bitmap/granularity-32", "a granularity that the format allows and QEMU does not", spec(), problem.BitmapGranularity, gran, Set(gran, 32)),
 		one("bitmap/granularity-8", "a granularity of less than a sector",
-			func() Spec { s := with(Bitmap{Name: "b1", GranularityBits: 8}); return s }(), check.BMD007, gran),
-		one("bitmap/name-empty", "a bitmap without a name", with(Bitmap{}), check.BMD008, BitmapField("", qcow2.BitmapFieldNameSize, 2)),
+			func() Spec { s := with(Bitmap{Name: "b1", GranularityBits: 8}); return s }(), problem.BitmapGranularity, gran),
+		one("bitmap/name-empty", "a bitmap without a name", with(Bitmap{}), problem.BitmapNameLength, BitmapField("", qcow2.BitmapFieldNameSize, 2)),
 		one("bitmap/name-long", "a name of 1,024 bytes", with(Bitmap{Name: string(make1023()) + "x"}),
-			check.BMD008, BitmapField(string(make1023())+"x", qcow2.BitmapFieldNameSize, 2)).inAllSizes(),
-		one("bitmap/name-twice", "two bitmaps of one name", with(Bitmap{Name: "b0"}), check.BMD009, Place{}),
+			problem.BitmapNameLength, BitmapField(string(make1023())+"x", qcow2.BitmapFieldNameSize, 2)).inAllSizes(),
+		one("bitmap/name-twice", "two bitmaps of one name", with(Bitmap{Name: "b0"}), problem.BitmapNameDuplicate, Place{}),
 		one("bitmap/extra-data", "extra data of a later version of the format", with(Bitmap{Name: "b1", ExtraData: []byte("12345678")}),
-			check.BMD010, field(qcow2.BitmapFieldExtraDataSize, 4)),
+			problem.BitmapExtraData, field(qcow2.BitmapFieldExtraDataSize, 4)),
 		one("bitmap/extra-data-compatible", "extra data of a later version that may be ignored",
 			with(Bitmap{Name: "b1", ExtraData: []byte("12345678"), MoreFlags: qcow2.BitmapExtraDataCompatible}),
-			check.BMD010, field(qcow2.BitmapFieldExtraDataSize, 4)),
-		one("bitmap/padding", "a byte of the padding behind a name", spec(), check.BMD011, field(28, 1), Set(field(28, 1), 1)),
-		one("bitmap/in-use", "left by a hypervisor that was killed", inUse, check.BMD012, flags),
+			problem.BitmapExtraData, field(qcow2.BitmapFieldExtraDataSize, 4)),
+		one("bitmap/padding", "a byte of the padding behind a name", spec(), problem.BitmapEntryPadding, field(28, 1), Set(field(28, 1), 1)),
+		one("bitmap/in-use", "left by a hypervisor that was killed", inUse, problem.BitmapInUse, flags),
 		one("bitmap/auto-type", "a bitmap that is to track writes, but is of another type",
-			with(Bitmap{Name: "b1", Auto: true}), check.BMD013, flags, Set(typ, 2)),
-		one("bitmap/name-control", "a name that changes the colours of a terminal", with(Bitmap{Name: "\x1b[31mred"}), check.BMD014, Place{}).mild(check.Warning),
+			with(Bitmap{Name: "b1", Auto: true}), problem.BitmapAutoOnOther, flags, Set(typ, 2)),
+		one("bitmap/name-control", "a name that changes the colours of a terminal", with(Bitmap{Name: "\x1b[31mred"}), problem.BitmapNameDangerous, Place{}).mild(problem.Warning),
 		one("bitmap/name-nul", "a name with a NUL: QEMU loses every bitmap when it opens the image for writing",
-			with(Bitmap{Name: "ab\x00cdefghijk"}), check.BMD014, Place{}),
-		one("bitmap/name-not-utf8", "a name that is no text", with(Bitmap{Name: "caf\xe9"}), check.BMD014, Place{}).mild(check.Warning),
+			with(Bitmap{Name: "ab\x00cdefghijk"}), problem.BitmapNameDangerous, Place{}),
+		one("bitmap/name-not-utf8", "a name that is no text", with(Bitmap{Name: "caf\xe9"}), problem.BitmapNameDangerous, Place{}).mild(problem.Warning),
 	}
 }
 
@@ -149,7 +149,7 @@ func bitmapDataCases() []Case {
 func unalignedBitmapIn(bits uint32) []Case {
 	clean := BitmapTableEntry("b0", 1)
 	return []Case{one("bitmap-table/misaligned", "a table entry that names the middle of a cluster", bitmapSpec(bits),
-		check.BMT004, clean, PointAt(clean, Reserved("room"), 1<<(bits-1))).inAllSizes()}
+		problem.BitmapEntryUnaligned, clean, PointAt(clean, Reserved("room"), 1<<(bits-1))).inAllSizes()}
 }
 
 func bitmapDataCasesIn(bits uint32) []Case {
@@ -167,23 +167,23 @@ func bitmapDataCasesIn(bits uint32) []Case {
 		return c
 	}
 	unreadable := Case{Name: "bitmap-data/unreadable", Story: "a disk error where a bitmap's data is", Spec: broken,
-		Unreadable: []Place{BitmapData("b0", 2)}, Want: []Want{{Code: check.BMX003, At: BitmapData("b0", 2), Bitmap: "b0"}}}
+		Unreadable: []Place{BitmapData("b0", 2)}, Want: []Want{{Code: problem.BitmapDataUnreadable, At: BitmapData("b0", 2), Bitmap: "b0"}}}
 	return []Case{
-		one("bitmap-table/reserved-low", "a low bit of a table entry", spec(), check.BMT001, stored, SetBits(stored, 1<<4)).inAllSizes(),
-		one("bitmap-table/reserved-high", "a high bit of a table entry", spec(), check.BMT002, stored, SetBits(stored, 1<<63)).inAllSizes(),
-		one("bitmap-table/ones-with-offset", "a cluster of ones that is also stored", spec(), check.BMT003, stored, SetBits(stored, 1)).inAllSizes(),
+		one("bitmap-table/reserved-low", "a low bit of a table entry", spec(), problem.BitmapLowReserved, stored, SetBits(stored, 1<<4)).inAllSizes(),
+		one("bitmap-table/reserved-high", "a high bit of a table entry", spec(), problem.BitmapHighReserved, stored, SetBits(stored, 1<<63)).inAllSizes(),
+		one("bitmap-table/ones-with-offset", "a cluster of ones that is also stored", spec(), problem.BitmapEntryContradiction, stored, SetBits(stored, 1)).inAllSizes(),
 		one("bitmap-table/past-end", "a table entry that names a place behind the end of the file: QEMU reads it as clean", spec(),
-			check.BMT005, clean, Set(clean, tib)).inAllSizes(),
+			problem.BitmapEntryPastEnd, clean, Set(clean, tib)).inAllSizes(),
 		one("bitmap-table/shared", "two parts of a bitmap in one cluster, refcount to match", spec(),
-			check.BMT006, clean, Copy(clean, stored), AddRefcount(BitmapData("b0", 0), 1)).inAllSizes(),
+			problem.BitmapOverlap, clean, Copy(clean, stored), AddRefcount(BitmapData("b0", 0), 1)).inAllSizes(),
 		one("bitmap-table/shared-with-bitmap", "two bitmaps in one cluster, refcount to match", spec(),
-			check.BMT006, BitmapTableEntry("b1", 0), Point(BitmapTableEntry("b1", 0), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1)),
+			problem.BitmapOverlap, BitmapTableEntry("b1", 0), Point(BitmapTableEntry("b1", 0), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1)),
 		one("bitmap-data/tail", "bits behind the last one of the disk", spec(),
-			check.BMX001, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)).inAllSizes(),
+			problem.BitmapTrailingBits, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)).inAllSizes(),
 		one("bitmap-data/tail-far", "bits at the end of the last cluster", spec(),
-			check.BMX001, BitmapData("b0", 4).At(last, 1), SetBits(BitmapData("b0", 4).At(last, 1), 1)).inAllSizes(),
-		thorough(one("bitmap-data/zeros", "a cluster of zeros that is stored", zeros, check.BMX002, Place{})).inAllSizes(),
-		thorough(one("bitmap-data/ones", "clusters of ones that are stored, as QEMU does it", ones, check.BMX002, BitmapData("b0", 0))),
+			problem.BitmapTrailingBits, BitmapData("b0", 4).At(last, 1), SetBits(BitmapData("b0", 4).At(last, 1), 1)).inAllSizes(),
+		thorough(one("bitmap-data/zeros", "a cluster of zeros that is stored", zeros, problem.BitmapDataUniform, Place{})).inAllSizes(),
+		thorough(one("bitmap-data/ones", "clusters of ones that are stored, as QEMU does it", ones, problem.BitmapDataUniform, BitmapData("b0", 0))),
 		thorough(unreadable).inAllSizes(),
 	}
 }

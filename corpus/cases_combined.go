@@ -3,7 +3,7 @@ package corpus
 import (
 	"fmt"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -26,7 +26,7 @@ func combinedSpec(bits uint32) Spec {
 // structure of its own, and none hides another.
 type ailment struct {
 	name, story string
-	code        check.Code
+	code        problem.Code
 	at          Place
 	damage      Damage
 }
@@ -36,15 +36,15 @@ func ailments() []ailment {
 	flags := BitmapField("b1", qcow2.BitmapFieldFlags, 4)
 	reserved := ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtReserved, 4)
 	return []ailment{
-		{"leak", "two leaked clusters", check.REF006, RefcountOf(room), SetRefcount(room, 1)},
-		{"low-refcount", "a snapshot table that is said to be free", check.REF005, RefcountOf(SnapshotTable()), SetRefcount(SnapshotTable(), 0)},
-		{"reftable-bit", "a reserved bit in the refcount table", check.REF001, RefcountTableEntry(0), SetBits(RefcountTableEntry(0), 1<<2)},
-		{"l1-bit", "a reserved bit in the L1 table", check.MAP001, L1Entry(0), SetBits(L1Entry(0), 1<<58)},
-		{"l2-bit", "a reserved bit in an L2 table", check.MAP005, L2Entry(0), SetBits(L2Entry(0), 1<<57)},
-		{"copied", "data of the disk alone that is said to be shared", check.MAP008, L2Entry(0), ClearBits(L2Entry(0), copied)},
-		{"bitmap-flag", "a bitmap with an unknown flag", check.BMD005, flags, SetBits(flags, 1<<7)},
-		{"table-bit", "a reserved bit in a bitmap's table", check.BMT001, stored, SetBits(stored, 1<<4)},
-		{"bitmaps-reserved", "a reserved field of the bitmaps extension", check.BMP004, reserved, Set(reserved, 7)},
+		{"leak", "two leaked clusters", problem.RefcountTooHigh, RefcountOf(room), SetRefcount(room, 1)},
+		{"low-refcount", "a snapshot table that is said to be free", problem.RefcountTooLow, RefcountOf(SnapshotTable()), SetRefcount(SnapshotTable(), 0)},
+		{"reftable-bit", "a reserved bit in the refcount table", problem.RefcountEntryReserved, RefcountTableEntry(0), SetBits(RefcountTableEntry(0), 1<<2)},
+		{"l1-bit", "a reserved bit in the L1 table", problem.L1ReservedBits, L1Entry(0), SetBits(L1Entry(0), 1<<58)},
+		{"l2-bit", "a reserved bit in an L2 table", problem.L2ReservedBits, L2Entry(0), SetBits(L2Entry(0), 1<<57)},
+		{"copied", "data of the disk alone that is said to be shared", problem.L2Copied, L2Entry(0), ClearBits(L2Entry(0), copied)},
+		{"bitmap-flag", "a bitmap with an unknown flag", problem.BitmapFlagsReserved, flags, SetBits(flags, 1<<7)},
+		{"table-bit", "a reserved bit in a bitmap's table", problem.BitmapLowReserved, stored, SetBits(stored, 1<<4)},
+		{"bitmaps-reserved", "a reserved field of the bitmaps extension", problem.BitmapExtensionReserved, reserved, Set(reserved, 7)},
 	}
 }
 

@@ -3,7 +3,7 @@ package corpus
 import (
 	"fmt"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -190,7 +190,7 @@ func healthyBitmaps() []Case {
 	}
 	add("bitmap-in-use", "left by a hypervisor that was killed: the bitmap can only be removed",
 		Spec{Size: 8 * mib, Bitmaps: []Bitmap{{Name: "b0", Auto: true, InUse: true, Dirty: dirty}}},
-		Want{Code: check.BMD012, At: BitmapField("b0", qcow2.BitmapFieldFlags, 4), Bitmap: "b0"})
+		Want{Code: problem.BitmapInUse, At: BitmapField("b0", qcow2.BitmapFieldFlags, 4), Bitmap: "b0"})
 	add("bitmap-all-ones-entry", "a table entry that stands for a cluster of ones",
 		Spec{ClusterBits: 9, Size: 8 * mib, Bitmaps: []Bitmap{
 			{Name: "b0", GranularityBits: 9, Auto: true, Ones: true, Dirty: []Range{{0, 4 * mib}, {6 * mib, 512}}}}})

@@ -6,13 +6,13 @@ import (
 	"math"
 	"strings"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // hostile makes the case of an image that is there to break its reader. Further
 // findings than those wanted may come.
-func hostile(name, story string, spec Spec, damage []Damage, codes ...check.Code) Case {
+func hostile(name, story string, spec Spec, damage []Damage, codes ...problem.Code) Case {
 	c := Case{Name: "hostile/" + name, Story: story, Spec: spec, Damage: damage, Any: true}
 	for _, code := range codes {
 		c.Want = append(c.Want, Want{Code: code})
@@ -66,20 +66,20 @@ func hostileCases() []Case {
 			Set(field(qcow2.FieldRefcountTableClusters), math.MaxUint32), Set(field(qcow2.FieldNbSnapshots), math.MaxUint32),
 			Set(field(qcow2.FieldBackingFileOffset), math.MaxUint64), Set(field(qcow2.FieldBackingFileSize), math.MaxUint32),
 			Set(field(qcow2.FieldCryptMethod), math.MaxUint32), Truncate(HeaderCluster(), 64)},
-			check.HDR020, check.HDR011, check.HDR013),
+			problem.HeaderCut, problem.L1TooSmall, problem.RefcountTableMisplaced),
 		hostile("64-bytes-largest", "a file of 64 bytes whose claims are the largest that are allowed", base(16), []Damage{
 			Set(field(qcow2.FieldL1Size), qcow2.MaxL1Size/8), Set(field(qcow2.FieldRefcountTableClusters), qcow2.MaxRefcountTableSize>>16),
 			Set(field(qcow2.FieldNbSnapshots), qcow2.MaxSnapshots), Set(field(qcow2.FieldSnapshotsOffset), 1<<16), Truncate(HeaderCluster(), 64)},
-			check.HDR020, check.HDR012, check.HDR013),
+			problem.HeaderCut, problem.L1Misplaced, problem.RefcountTableMisplaced),
 		hostile("all-ones", "a header of ones behind magic, version and cluster size", base(16), []Damage{
-			Put(Bytes(24, 88), ones(88))}, check.HDR005, check.HDR012, check.HDR013),
+			Put(Bytes(24, 88), ones(88))}, problem.FeatureUnknown, problem.L1Misplaced, problem.RefcountTableMisplaced),
 		hostile("8-eib", "a file of 8 EiB, of which all but the start is a hole", base(16), []Damage{Extend(math.MaxInt64)}),
 		hostile("8-eib-mapped", "a file of 8 EiB with data at the end of what an entry can name", base(16), []Damage{
-			Extend(math.MaxInt64), Set(L2Entry(unused(16)), offsetBits&^0xffff)}, check.REF008),
+			Extend(math.MaxInt64), Set(L2Entry(unused(16)), offsetBits&^0xffff)}, problem.RefcountMissing),
 		hostile("8-eib-tables", "a file of 8 EiB with an L2 table in every corner", base(16), []Damage{
-			Extend(math.MaxInt64), Set(L1Entry(1), 1<<55), Set(L1Entry(2), 1<<54), Set(L1Entry(3), offsetBits&^0xffff)}, check.REF008),
+			Extend(math.MaxInt64), Set(L1Entry(1), 1<<55), Set(L1Entry(2), 1<<54), Set(L1Entry(3), offsetBits&^0xffff)}, problem.RefcountMissing),
 		hostile("one-l2-table", "two million L1 entries that all name the same L2 table", blank(2<<20), []Damage{
-			repeat(L1Table(), entryTo(L2Table(0)))}, check.MAP018, check.REF005),
+			repeat(L1Table(), entryTo(L2Table(0)))}, problem.L2TableShared, problem.RefcountTooLow),
 		hostile("one-l2-table-snapshots", "200 snapshots whose L1 entries all name the same L2 table", func() Spec {
 			s := blank(4096)
 			s.MinL1Size = 4096
@@ -88,30 +88,30 @@ func hostileCases() []Case {
 			}
 			return s
 		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), repeat(SnapshotL1("0").To(SnapshotL1("199")), entryTo(L2Table(0)))},
-			check.MAP018, check.REF005),
+			problem.L2TableShared, problem.RefcountTooLow),
 		hostile("snapshots-one-l1", "60,000 snapshots, all with the L1 table of the disk, which is long and full", func() Spec {
 			s := blank(1 << 20)
 			s.Ops = append(s.Ops, Reserve{Name: "snapshots", Clusters: 64})
 			return s
-		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), manySnapshots(60_000)}, check.MAP016, check.MAP018),
+		}(), []Damage{repeat(L1Table(), entryTo(L2Table(0))), manySnapshots(60_000)}, problem.MetadataOverlap, problem.L2TableShared),
 		hostile("refcount-table-long-file", "a refcount table past the end of a file of 128 GiB: a new one there must have blocks for itself, which a table as long as all else asks for does not name",
-			Spec{ClusterBits: 10, Size: 8 * mib, Ops: writes(Spec{Size: 8 * mib})}, []Damage{Extend(int64(128*gib) + 1<<10), Set(field(qcow2.FieldRefcountTableOffset), 128*gib+1<<10)}, check.HDR013),
+			Spec{ClusterBits: 10, Size: 8 * mib, Ops: writes(Spec{Size: 8 * mib})}, []Damage{Extend(int64(128*gib) + 1<<10), Set(field(qcow2.FieldRefcountTableOffset), 128*gib+1<<10)}, problem.RefcountTableMisplaced),
 		hostile("l2-tables-in-holes", "four million L2 tables in a file of 32 PiB, all of them holes", blank(qcow2.MaxL1Size/8), []Damage{
-			Extend(1 << 55), scatter(L1Table(), 1<<54, 1<<17)}, check.MAP004, check.REF008),
+			Extend(1 << 55), scatter(L1Table(), 1<<54, 1<<17)}, problem.L1Copied, problem.RefcountMissing),
 		hostile("one-cluster", "a full L2 table whose entries all name the same cluster", Spec{Size: gib, RefcountBits: 64, Ops: []Op{Map{Length: 512 * mib}}},
-			[]Damage{repeat(L2Table(0), entryTo(Data(0)))}, check.MAP017, check.REF005),
+			[]Damage{repeat(L2Table(0), entryTo(Data(0)))}, problem.DataShared, problem.RefcountTooLow),
 		{Name: "hostile/65535-bitmaps", Story: "as many bitmaps as there can be, all in order",
 			Spec: manyBitmaps(func(i int) string { return fmt.Sprintf("b%d", i) })},
 		hostile("65535-bitmaps-one-name", "as many bitmaps as there can be, all of one name", manyBitmaps(func(int) string { return "b" }),
-			nil, check.BMD009),
+			nil, problem.BitmapNameDuplicate),
 		hostile("65535-bitmaps-one-table", "as many bitmaps as there can be, all with the table of the first",
 			manyBitmaps(func(i int) string { return fmt.Sprintf("b%05d", i) }),
-			[]Damage{sameTables()}, check.BMT006),
+			[]Damage{sameTables()}, problem.BitmapOverlap),
 		hostile("long-bitmap-table", "a bitmap table that claims 2^27 entries", bitmapSpec(12), []Damage{
-			Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<27)}, check.BMD003),
+			Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<27)}, problem.BitmapTableSize),
 		hostile("1tib-bitmap-table", "a bitmap of 2^20 table entries in a hole, with 512 MiB of data if one believes it", Spec{ClusterBits: 9, Size: mib, Bitmaps: []Bitmap{{Name: "b0", InUse: true}}},
 			[]Damage{Extend(4 * int64(tib)), Set(BitmapField("b0", qcow2.BitmapFieldTableSize, 4), 1<<20),
-				SetRefcount(BitmapTable("b0"), 0), Set(BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), tib)}, check.BMD012),
+				SetRefcount(BitmapTable("b0"), 0), Set(BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), tib)}, problem.BitmapInUse),
 	}
 	for i := range cases {
 		cases[i].QEMUSlow = cases[i].Name == "hostile/one-l2-table" || cases[i].Name == "hostile/snapshots-one-l1" || cases[i].Name == "hostile/one-l2-table-snapshots" ||
@@ -119,20 +119,20 @@ func hostileCases() []Case {
 		cases[i].Huge = strings.HasPrefix(cases[i].Name, "hostile/8-eib") || cases[i].Name == "hostile/l2-tables-in-holes"
 	}
 
-	circle := func(name, story string, codes []check.Code, d ...Damage) {
+	circle := func(name, story string, codes []problem.Code, d ...Damage) {
 		cases = append(cases, hostile("circle-"+name, story, full(), d, codes...))
 	}
-	both := []check.Code{check.MAP016}
-	block := []check.Code{check.REF004}
+	both := []problem.Code{problem.MetadataOverlap}
+	block := []problem.Code{problem.RefcountBlockOverlap}
 	l2, header := L2Entry(100<<16), HeaderCluster()
 	circle("l2-data", "an L2 table that is its own data", both, Point(l2, L2Table(0)), AddRefcount(L2Table(0), 1))
 	circle("l1-l2", "an L1 table that is its own L2 table", both, Point(L1Entry(0), L1Table()), AddRefcount(L1Table(), 1))
-	circle("l1-header", "an L1 table in the header's cluster", []check.Code{check.HDR012}, Set(field(qcow2.FieldL1TableOffset), 0))
+	circle("l1-header", "an L1 table in the header's cluster", []problem.Code{problem.L1Misplaced}, Set(field(qcow2.FieldL1TableOffset), 0))
 	circle("l2-header-data", "an L2 table where the refcount table is", both, Point(L1Entry(0), RefcountTable()))
 	circle("refcount-block-self", "a refcount table that is its own first block", block, Set(RefcountTableEntry(0), 1<<16))
 	circle("refcount-block-second", "a refcount table that is its own second block", block,
 		SetOffset(RefcountTableEntry(1), RefcountTable(), 0), AddRefcount(RefcountTable(), 1))
-	circle("refcount-table-header", "a refcount table in the header's cluster", []check.Code{check.HDR013}, Set(field(qcow2.FieldRefcountTableOffset), 0))
+	circle("refcount-table-header", "a refcount table in the header's cluster", []problem.Code{problem.RefcountTableMisplaced}, Set(field(qcow2.FieldRefcountTableOffset), 0))
 	circle("refcount-table-l1", "the L1 table is the refcount table too", both, SetOffset(field(qcow2.FieldRefcountTableOffset), L1Table(), 0))
 	circle("snapshot-l1-active", "a snapshot with the active disk's L1 table", both,
 		SetOffset(SnapshotField("2", 0, 8), L1Table(), 0), SetRefcount(SnapshotL1("2"), 0), AddRefcount(L1Table(), 1))
@@ -140,13 +140,13 @@ func hostileCases() []Case {
 		SetOffset(SnapshotField("2", 0, 8), SnapshotTable(), 0), SetRefcount(SnapshotL1("2"), 0), AddRefcount(SnapshotTable(), 1))
 	circle("snapshots-l1", "the snapshot table in the L1 table's cluster", both,
 		SetOffset(field(qcow2.FieldSnapshotsOffset), L1Table(), 0))
-	circle("bitmap-table-directory", "a bitmap whose table is the directory", []check.Code{check.BMT006},
+	circle("bitmap-table-directory", "a bitmap whose table is the directory", []problem.Code{problem.BitmapOverlap},
 		SetOffset(BitmapField("b0", 0, 8), BitmapDirectory(), 0), SetRefcount(BitmapTable("b0"), 0), AddRefcount(BitmapDirectory(), 1))
-	circle("bitmap-data-table", "a bitmap whose data is its table", []check.Code{check.BMT006},
+	circle("bitmap-data-table", "a bitmap whose data is its table", []problem.Code{problem.BitmapOverlap},
 		Point(BitmapTableEntry("b0", 0), BitmapTable("b0")), SetRefcount(BitmapData("b0", 0), 0), AddRefcount(BitmapTable("b0"), 1))
-	circle("bitmap-data-header", "a bitmap whose data is the header", []check.Code{check.BMT006},
+	circle("bitmap-data-header", "a bitmap whose data is the header", []problem.Code{problem.BitmapOverlap},
 		SetOffset(BitmapField("b0", 0, 8), RefcountTable(), 0), SetRefcount(BitmapTable("b0"), 0), AddRefcount(header, 1))
-	circle("directory-l1", "the bitmap directory in the L1 table's cluster", []check.Code{check.BMT006},
+	circle("directory-l1", "the bitmap directory in the L1 table's cluster", []problem.Code{problem.BitmapOverlap},
 		SetOffset(ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8), L1Table(), 0), AddRefcount(L1Table(), 1))
 	return cases
 }

@@ -1,7 +1,7 @@
 package corpus
 
 import (
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -31,24 +31,24 @@ func lostCasesIn(bits uint32) []Case {
 	}
 	return []Case{
 		one("lost/l2-wiped", "an L2 table in the middle of a disk reads as zeros, as after a hole that was punched in the wrong place; its data is still there", three,
-			check.MAP022, L2Table(window), Wipe(L2Table(window))).and(check.REF009, Place{}).inAllSizes(),
+			problem.TableWiped, L2Table(window), Wipe(L2Table(window))).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("lost/l2-wiped-last", "the same with the last one: an interrupted write may have left it so", three,
-			check.MAP022, L2Table(2*window), Wipe(L2Table(2*window))).mild(check.InDoubt).and(check.REF009, Place{}),
+			problem.TableWiped, L2Table(2*window), Wipe(L2Table(2*window))).mild(problem.InDoubt).and(problem.OwnerUnknown, Place{}),
 		one("lost/l2-wiped-dirty", "the same in an image that was not closed", three,
-			check.MAP022, L2Table(window), Wipe(L2Table(window)), SetBits(HeaderField(qcow2.FieldIncompatibleFeatures), uint64(qcow2.IncompatDirty))).
-			mild(check.InDoubt).and(check.REF009, Place{}).and(check.HDR006, Place{}),
+			problem.TableWiped, L2Table(window), Wipe(L2Table(window)), SetBits(HeaderField(qcow2.FieldIncompatibleFeatures), uint64(qcow2.IncompatDirty))).
+			mild(problem.InDoubt).and(problem.OwnerUnknown, Place{}).and(problem.MarkedDirty, Place{}),
 		one("lost/l1-wiped", "the L1 table reads as zeros, and every L2 table is lost", three,
-			check.MAP022, L1Table(), Wipe(L1Table())).and(check.MAP020, Place{}).and(check.REF009, Place{}),
+			problem.TableWiped, L1Table(), Wipe(L1Table())).and(problem.OrphanL2Table, Place{}).and(problem.OwnerUnknown, Place{}),
 		one("lost/snapshot-only", "the header counts no snapshot, but there is one", snaps(1),
-			check.SNP008, count, Set(count, 0)).mild(check.InDoubt).and(check.REF009, Place{}).inAllSizes(),
+			problem.SnapshotsOrphaned, count, Set(count, 0)).mild(problem.InDoubt).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("lost/snapshots-two", "the header counts one of three snapshots", snaps(3),
-			check.SNP008, count, Set(count, 1)).mild(check.InDoubt).count(2).and(check.REF009, Place{}).inAllSizes(),
+			problem.SnapshotsOrphaned, count, Set(count, 1)).mild(problem.InDoubt).count(2).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("lost/snapshot-table-zero", "the header leads to no snapshot table, but counts three snapshots", snaps(3),
-			check.SNP008, offset, Set(offset, 0)).count(3).and(check.HDR014, offset).and(check.REF009, Place{}).inAllSizes(),
+			problem.SnapshotsOrphaned, offset, Set(offset, 0)).count(3).and(problem.SnapshotTableMisplaced, offset).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("lost/snapshot-table-far", "one bit of the snapshot table's offset, which leads past the end of the file", snaps(3),
-			check.SNP008, offset, FlipBits(offset, 1<<40)).count(3).and(check.HDR014, Place{}).and(check.REF009, Place{}).inAllSizes(),
+			problem.SnapshotsOrphaned, offset, FlipBits(offset, 1<<40)).count(3).and(problem.SnapshotTableMisplaced, Place{}).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("lost/snapshot-l1-copy", "the copy of the L1 table that a snapshot takes, and no snapshot: its making was cut short", copyOf,
-			check.REF006, Place{}, killed...).inAllSizes(),
+			problem.RefcountTooHigh, Place{}, killed...).inAllSizes(),
 	}
 }
 

@@ -3,7 +3,7 @@ package corpus
 import (
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -11,7 +11,7 @@ import (
 func mappingCases() []Case {
 	return slices.Concat(inSizes(mappingCasesIn, 16, 9, 21), inSizes(unalignedCasesIn, 16, 10, 21), inSizes(subclusterCasesIn, 16, 14, 21), []Case{
 		one("mapping/compressed-offset-wide", "compressed data at an offset of 58 bits, which the entries for small clusters have room for", base(9),
-			check.MAP010, L2Entry(unused(9)), Set(L2Entry(unused(9)), 1<<62|1<<57)),
+			problem.CompressedMisplaced, L2Entry(unused(9)), Set(L2Entry(unused(9)), 1<<62|1<<57)),
 	})
 }
 
@@ -43,61 +43,61 @@ func mappingCasesIn(bits uint32) []Case {
 		return uint64(qcow2.Geometry{ClusterBits: uint(bits)}.NewCompressedEntry(qcow2.HostOffset(off), length))
 	}
 	return []Case{
-		one("mapping/l1-reserved-low", "a low bit of an L1 entry", base, check.MAP001, L1Entry(0), SetBits(L1Entry(0), 1<<3)).inAllSizes(),
-		one("mapping/l1-reserved-high", "a high bit of an L1 entry", base, check.MAP001, L1Entry(0), SetBits(L1Entry(0), 1<<60)),
+		one("mapping/l1-reserved-low", "a low bit of an L1 entry", base, problem.L1ReservedBits, L1Entry(0), SetBits(L1Entry(0), 1<<3)).inAllSizes(),
+		one("mapping/l1-reserved-high", "a high bit of an L1 entry", base, problem.L1ReservedBits, L1Entry(0), SetBits(L1Entry(0), 1<<60)),
 		one("mapping/l1-reserved-snapshot", "a reserved bit in a snapshot's L1 table", snapshot,
-			check.MAP001, SnapshotL1Entry("1", 0), SetBits(SnapshotL1Entry("1", 0), 1<<57)),
+			problem.L1ReservedBits, SnapshotL1Entry("1", 0), SetBits(SnapshotL1Entry("1", 0), 1<<57)),
 		one("mapping/l2-table-past-end", "an L1 entry that names a place behind the end of the file", base,
-			check.MAP003, L1Entry(1), PointAt(L1Entry(1), End(1), 16*c)).inAllSizes(),
+			problem.L1PastEnd, L1Entry(1), PointAt(L1Entry(1), End(1), 16*c)).inAllSizes(),
 		one("mapping/l2-table-far", "an L1 entry that names a place where no file reaches", base,
-			check.MAP003, L1Entry(3), Set(L1Entry(3), far|copied)).inAllSizes(),
+			problem.L1PastEnd, L1Entry(3), Set(L1Entry(3), far|copied)).inAllSizes(),
 		one("mapping/l1-copied-clear", "an L2 table of one owner, but the L1 entry does not say so", base,
-			check.MAP004, L1Entry(0), ClearBits(L1Entry(0), copied)).inAllSizes(),
+			problem.L1Copied, L1Entry(0), ClearBits(L1Entry(0), copied)).inAllSizes(),
 		one("mapping/l1-copied-set", "an L2 table that a snapshot shares, said to be the disk's own: a write would change the snapshot", snapshot,
-			check.MAP004, L1Entry(0), SetBits(L1Entry(0), copied)).inAllSizes(),
+			problem.L1Copied, L1Entry(0), SetBits(L1Entry(0), copied)).inAllSizes(),
 		one("mapping/l1-copied-empty-snapshot", "an entry of a snapshot's L1 table that names no table, but has COPIED set: QEMU aborts when the snapshot is deleted", snapshot,
-			check.MAP004, SnapshotL1Entry("1", 2), SetBits(SnapshotL1Entry("1", 2), copied)).inAllSizes(),
-		one("mapping/l2-reserved-low", "a low bit of an L2 entry", base, check.MAP005, entry, SetBits(entry, 1<<5)).inAllSizes(),
-		one("mapping/l2-reserved-high", "a high bit of an L2 entry", base, check.MAP005, entry, SetBits(entry, 1<<56)),
-		one("mapping/l2-zero-flag-v2", "a zero cluster in a version 2 image, where there are none", v2, check.MAP005, entry, SetBits(entry, 1)),
+			problem.L1Copied, SnapshotL1Entry("1", 2), SetBits(SnapshotL1Entry("1", 2), copied)).inAllSizes(),
+		one("mapping/l2-reserved-low", "a low bit of an L2 entry", base, problem.L2ReservedBits, entry, SetBits(entry, 1<<5)).inAllSizes(),
+		one("mapping/l2-reserved-high", "a high bit of an L2 entry", base, problem.L2ReservedBits, entry, SetBits(entry, 1<<56)),
+		one("mapping/l2-zero-flag-v2", "a zero cluster in a version 2 image, where there are none", v2, problem.L2ReservedBits, entry, SetBits(entry, 1)),
 		one("mapping/data-past-end", "an L2 entry that names a place behind the end of the file", base,
-			check.MAP007, hole, PointAt(hole, End(1), 16*c)).inAllSizes(),
+			problem.L2PastEnd, hole, PointAt(hole, End(1), 16*c)).inAllSizes(),
 		one("mapping/data-at-the-end", "an L2 entry that names the very end of the file, where a repair would put the new refcount table", base,
-			check.MAP007, hole, PointAt(hole, End(1), 0), Add(HeaderField(qcow2.FieldRefcountTableOffset), 8)).and(check.HDR013, HeaderField(qcow2.FieldRefcountTableOffset)).inAllSizes(),
+			problem.L2PastEnd, hole, PointAt(hole, End(1), 0), Add(HeaderField(qcow2.FieldRefcountTableOffset), 8)).and(problem.RefcountTableMisplaced, HeaderField(qcow2.FieldRefcountTableOffset)).inAllSizes(),
 		one("mapping/data-far", "an L2 entry that names a place where no file reaches", base,
-			check.MAP007, hole, Set(hole, far)),
+			problem.L2PastEnd, hole, Set(hole, far)),
 		one("mapping/l2-copied-clear", "a cluster of one owner, but the L2 entry does not say so", base,
-			check.MAP008, entry, ClearBits(entry, copied)).inAllSizes(),
+			problem.L2Copied, entry, ClearBits(entry, copied)).inAllSizes(),
 		one("mapping/l2-copied-set", "a cluster that a snapshot shares, said to be the disk's own: a write would change the snapshot", snapshot,
-			check.MAP008, entry, SetBits(entry, copied)),
+			problem.L2Copied, entry, SetBits(entry, copied)),
 		one("mapping/data-file-copied-clear", "a cluster of a data file, which is never shared, without COPIED", data("copied-clear.data"),
-			check.MAP008, L2Entry(c), ClearBits(L2Entry(c), copied)).inAllSizes(),
+			problem.L2Copied, L2Entry(c), ClearBits(L2Entry(c), copied)).inAllSizes(),
 		one("mapping/compressed-copied", "a compressed cluster said to be writable in place", compressed,
-			check.MAP009, L2Entry(packed), SetBits(L2Entry(packed), copied)).inAllSizes(),
+			problem.CompressedCopied, L2Entry(packed), SetBits(L2Entry(packed), copied)).inAllSizes(),
 		one("mapping/compressed-past-end", "compressed data behind the end of the file", base,
-			check.MAP010, hole, Set(hole, compressedEntry(1<<40, 512))).inAllSizes(),
+			problem.CompressedMisplaced, hole, Set(hole, compressedEntry(1<<40, 512))).inAllSizes(),
 		one("mapping/compressed-in-data-file", "a compressed cluster where there can be none", data("compressed.data"),
-			check.MAP011, L2Entry(unused), Set(L2Entry(unused), compressedEntry(0, 512))).inAllSizes(),
-		one("mapping/copied-nowhere", "a cluster of its own, in the header's place", base, check.MAP014, hole, Set(hole, copied)).inAllSizes(),
+			problem.CompressedWithDataFile, L2Entry(unused), Set(L2Entry(unused), compressedEntry(0, 512))).inAllSizes(),
+		one("mapping/copied-nowhere", "a cluster of its own, in the header's place", base, problem.L2ToHeader, hole, Set(hole, copied)).inAllSizes(),
 		one("mapping/data-file-elsewhere", "a cluster of the data file that is not where the guest has it", data("elsewhere.data"),
-			check.MAP015, L2Entry(unused), Set(L2Entry(unused), copied|used+c)).inAllSizes(),
+			problem.DataFileOffset, L2Entry(unused), Set(L2Entry(unused), copied|used+c)).inAllSizes(),
 		one("mapping/shared-by-two", "two guest clusters in one host cluster, refcounts and flags to match: legal, but never written by QEMU", base,
-			check.MAP017, Place{}, Point(hole, Data(used)), AddRefcount(Data(used), 1), ClearBits(entry, copied)).inAllSizes(),
+			problem.DataShared, Place{}, Point(hole, Data(used)), AddRefcount(Data(used), 1), ClearBits(entry, copied)).inAllSizes(),
 		one("mapping/l2-table-twice", "one L2 table for two parts of the disk: a write to one shows in the other", blank,
-			check.MAP018, L1Entry(1), Copy(L1Entry(1), L1Entry(0)), AddRefcount(L2Table(0), 1),
+			problem.L2TableShared, L1Entry(1), Copy(L1Entry(1), L1Entry(0)), AddRefcount(L2Table(0), 1),
 			ClearBits(L1Entry(0), copied), ClearBits(L1Entry(1), copied)).inAllSizes(),
 		one("mapping/beyond-the-disk", "data behind the end of the disk, as a careless change of the size leaves it", base,
-			check.MAP019, L2Entry(32*c), Set(HeaderField(qcow2.FieldSize), 32*c)).mild(check.Warning).count(1).inAllSizes(),
+			problem.MappedPastDisk, L2Entry(32*c), Set(HeaderField(qcow2.FieldSize), 32*c)).mild(problem.Warning).count(1).inAllSizes(),
 		one("mapping/lost-table", "an L1 entry was wiped, and the L2 table with its data is still there; where it belongs cannot be told for certain", base,
-			check.MAP020, L2Table(0), Wipe(L1Entry(0))).and(check.REF009, Place{}).inAllSizes(),
+			problem.OrphanL2Table, L2Table(0), Wipe(L1Entry(0))).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("mapping/lost-table-only", "the only L1 entry was wiped: there is one place where the L2 table can belong", single,
-			check.MAP020, L2Table(0), Wipe(L1Entry(0))).and(check.REF009, Place{}).inAllSizes(),
+			problem.OrphanL2Table, L2Table(0), Wipe(L1Entry(0))).and(problem.OwnerUnknown, Place{}).inAllSizes(),
 		one("mapping/lost-table-of-zeros", "an L1 entry was wiped whose table names nothing but zeros: the guest sees no difference", zeros,
-			check.MAP020, L2Table(beyond), Wipe(L1Entry(2))).and(check.REF009, Place{}).mild(check.InDoubt),
+			problem.OrphanL2Table, L2Table(beyond), Wipe(L1Entry(2))).and(problem.OwnerUnknown, Place{}).mild(problem.InDoubt),
 		one("mapping/lost-table-or-left-over", "an L2 table that may have come off the active disk, or be left over from an interrupted return to the snapshot",
-			changed, check.MAP020, L2Table(beyond), Wipe(L1Entry(2))).and(check.REF009, Place{}).mild(check.InDoubt),
+			changed, problem.OrphanL2Table, L2Table(beyond), Wipe(L1Entry(2))).and(problem.OwnerUnknown, Place{}).mild(problem.InDoubt),
 		one("mapping/not-a-table", "an L1 entry that names a cluster of something else", base,
-			check.MAP021, Reserved("room").At(0, c), Put(Reserved("room"), noise(512)),
+			problem.NotAnL2Table, Reserved("room").At(0, c), Put(Reserved("room"), noise(512)),
 			SetRefcount(Reserved("room").At(0, 1), 1), Point(L1Entry(1), Reserved("room")), SetBits(L1Entry(1), copied)).inAllSizes(),
 	}
 }
@@ -108,9 +108,9 @@ func unalignedCasesIn(bits uint32) []Case {
 	base, hole, half := base(bits), L2Entry(unused(bits)), uint64(1)<<(bits-1)
 	return []Case{
 		one("mapping/l2-table-misaligned", "an L1 entry that names the middle of a cluster", base,
-			check.MAP002, L1Entry(1), PointAt(L1Entry(1), Reserved("room"), half)).inAllSizes(),
+			problem.L1Unaligned, L1Entry(1), PointAt(L1Entry(1), Reserved("room"), half)).inAllSizes(),
 		one("mapping/data-misaligned", "an L2 entry that names the middle of a cluster", base,
-			check.MAP006, hole, PointAt(hole, Reserved("room"), half)).inAllSizes(),
+			problem.L2Unaligned, hole, PointAt(hole, Reserved("room"), half)).inAllSizes(),
 	}
 }
 
@@ -124,13 +124,13 @@ func subclusterCasesIn(bits uint32) []Case {
 	ext.Ops = append(ext.Ops, Write{Offset: packed, Length: c, Pattern: 1, Compressed: true})
 	return []Case{
 		one("mapping/l2-zero-flag-extended", "the zero flag of ordinary entries in an extended one", ext,
-			check.MAP005, L2Descriptor(used), SetBits(L2Descriptor(used), 1)).inAllSizes(),
+			problem.L2ReservedBits, L2Descriptor(used), SetBits(L2Descriptor(used), 1)).inAllSizes(),
 		one("mapping/subcluster-both", "a subcluster that has data and reads as zeros", ext,
-			check.MAP012, L2Bitmap(used), SetBits(L2Bitmap(used), 1<<32)).inAllSizes(),
+			problem.SubclusterConflict, L2Bitmap(used), SetBits(L2Bitmap(used), 1<<32)).inAllSizes(),
 		one("mapping/subcluster-nowhere", "subclusters with data in a cluster that has no place", ext,
-			check.MAP013, L2Bitmap(unused), Set(L2Bitmap(unused), 3)).inAllSizes(),
+			problem.SubclusterUnplaced, L2Bitmap(unused), Set(L2Bitmap(unused), 3)).inAllSizes(),
 		one("mapping/subcluster-compressed", "a compressed cluster with subclusters", ext,
-			check.MAP013, L2Bitmap(packed), Set(L2Bitmap(packed), 1)).inAllSizes(),
+			problem.SubclusterUnplaced, L2Bitmap(packed), Set(L2Bitmap(packed), 1)).inAllSizes(),
 	}
 }
 

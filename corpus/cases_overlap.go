@@ -3,7 +3,7 @@ package corpus
 import (
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -25,23 +25,23 @@ type structure struct {
 	place Place
 	// code is what an overlap with it is called, unless what leads there has a
 	// name of its own for it.
-	code check.Code
+	code problem.Code
 	// shared clears the flag that says that the cluster has one owner.
 	shared []Damage
 }
 
 func structures(bits uint32) []structure {
 	return []structure{
-		{"refcount-table", RefcountTable(), check.MAP016, nil},
-		{"refcount-block", RefcountBlock(0), check.REF004, nil},
-		{"l1-table", L1Table(), check.MAP016, nil},
-		{"l2-table", L2Table(mapped(bits)), check.MAP016, []Damage{ClearBits(L1Entry(0), copied)}},
-		{"snapshot-table", SnapshotTable(), check.MAP016, nil},
-		{"snapshot-l1", SnapshotL1("1"), check.MAP016, nil},
-		{"snapshot-l2", SnapshotL2Table("1", 0), check.MAP016, nil},
-		{"bitmap-directory", BitmapDirectory(), check.BMT006, nil},
-		{"bitmap-table", BitmapTable("b0"), check.BMT006, nil},
-		{"bitmap-data", BitmapData("b0", 0), check.BMT006, nil},
+		{"refcount-table", RefcountTable(), problem.MetadataOverlap, nil},
+		{"refcount-block", RefcountBlock(0), problem.RefcountBlockOverlap, nil},
+		{"l1-table", L1Table(), problem.MetadataOverlap, nil},
+		{"l2-table", L2Table(mapped(bits)), problem.MetadataOverlap, []Damage{ClearBits(L1Entry(0), copied)}},
+		{"snapshot-table", SnapshotTable(), problem.MetadataOverlap, nil},
+		{"snapshot-l1", SnapshotL1("1"), problem.MetadataOverlap, nil},
+		{"snapshot-l2", SnapshotL2Table("1", 0), problem.MetadataOverlap, nil},
+		{"bitmap-directory", BitmapDirectory(), problem.BitmapOverlap, nil},
+		{"bitmap-table", BitmapTable("b0"), problem.BitmapOverlap, nil},
+		{"bitmap-data", BitmapData("b0", 0), problem.BitmapOverlap, nil},
 	}
 }
 
@@ -56,14 +56,14 @@ func dataOverlapsIn(bits uint32) []Case {
 	hole := L2Entry(mapped(bits))
 	// No entry can name cluster 0: that means "nothing". A compressed cluster can.
 	cases := []Case{one("overlap/compressed-on-header", "compressed data of the guest in the header's cluster", overlapSpec(bits),
-		check.MAP016, hole, Set(hole, 1<<62|512), AddRefcount(HeaderCluster(), 1))}
+		problem.MetadataOverlap, hole, Set(hole, 1<<62|512), AddRefcount(HeaderCluster(), 1))}
 
 	directory := ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8)
 	leadsTo := map[string]Place{"bitmap-directory": directory, "bitmap-table": BitmapField("b0", 0, 8), "bitmap-data": BitmapTableEntry("b0", 0)}
 	for _, x := range structures(bits) {
 		code, at := x.code, hole
-		if code == check.REF004 {
-			code = check.MAP016 // the block is sound, the entry is not
+		if code == problem.RefcountBlockOverlap {
+			code = problem.MetadataOverlap // the block is sound, the entry is not
 		}
 		if p, ok := leadsTo[x.name]; ok {
 			at = p
@@ -84,8 +84,8 @@ func metadataOverlaps() []Case {
 	for _, p := range []struct {
 		name string
 		lead func(to Place) []Damage
-		own  string     // the structure that it leads to in a sound image
-		code check.Code // what the overlap is called whatever it is with
+		own  string       // the structure that it leads to in a sound image
+		code problem.Code // what the overlap is called whatever it is with
 		// beyond are structures that only the one found in its own place leads to.
 		beyond []string
 	}{
@@ -96,27 +96,27 @@ func metadataOverlaps() []Case {
 		{"snapshot-table", func(to Place) []Damage {
 			return []Damage{SetRefcount(SnapshotTable(), 0), SetOffset(HeaderField(qcow2.FieldSnapshotsOffset), to, 0)}
 		}, "snapshot-table", "", []string{"snapshot-l1", "snapshot-l2"}},
-		{"refcount-block", func(to Place) []Damage { return []Damage{SetOffset(RefcountTableEntry(1), to, 0)} }, "", check.REF004, nil},
+		{"refcount-block", func(to Place) []Damage { return []Damage{SetOffset(RefcountTableEntry(1), to, 0)} }, "", problem.RefcountBlockOverlap, nil},
 		{"bitmap-directory", func(to Place) []Damage {
 			return []Damage{SetRefcount(BitmapDirectory(), 0), SetOffset(ExtensionData(qcow2.ExtBitmaps, qcow2.BitmapsExtDirectoryOffset, 8), to, 0)}
-		}, "bitmap-directory", check.BMT006, []string{"bitmap-table", "bitmap-data"}},
+		}, "bitmap-directory", problem.BitmapOverlap, []string{"bitmap-table", "bitmap-data"}},
 		{"bitmap-table", func(to Place) []Damage {
 			return []Damage{SetRefcount(BitmapTable("b0"), 0), SetOffset(BitmapField("b0", 0, 8), to, 0)}
-		}, "bitmap-table", check.BMT006, []string{"bitmap-data"}},
+		}, "bitmap-table", problem.BitmapOverlap, []string{"bitmap-data"}},
 		{"bitmap-data", func(to Place) []Damage {
 			return []Damage{SetRefcount(BitmapData("b0", 0), 0), Point(BitmapTableEntry("b0", 0), to)}
-		}, "bitmap-data", check.BMT006, nil},
+		}, "bitmap-data", problem.BitmapOverlap, nil},
 	} {
 		for _, x := range structures(16) {
 			if x.name == p.own || slices.Contains(p.beyond, x.name) {
 				continue
 			}
 			code := x.code
-			if p.code != "" && code != check.REF004 {
+			if p.code != "" && code != problem.RefcountBlockOverlap {
 				code = p.code
 			}
 			if p.name == "l2-table" && x.name == "snapshot-l2" {
-				code = check.MAP018 // a table it is, but of another part of the disk
+				code = problem.L2TableShared // a table it is, but of another part of the disk
 			}
 			cases = append(cases, Case{Name: "overlap/" + p.name + "-on-" + x.name, Any: true,
 				Story: "the cluster of the " + x.name + " is said to be a " + p.name + " as well, and refcounts agree", Spec: overlapSpec(16),

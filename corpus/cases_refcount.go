@@ -3,7 +3,7 @@ package corpus
 import (
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -16,7 +16,7 @@ func refcountCases() []Case {
 // clusters of 512 bytes.
 func unalignedBlockIn(bits uint32) []Case {
 	return []Case{one("refcount/block-misaligned", "a refcount table entry that names the middle of a cluster", base(bits),
-		check.REF002, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), Reserved("room"), 1<<(bits-1))).inAllSizes()}
+		problem.RefcountEntryUnaligned, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), Reserved("room"), 1<<(bits-1))).inAllSizes()}
 }
 
 func refcountCasesIn(bits uint32) []Case {
@@ -33,34 +33,34 @@ func refcountCasesIn(bits uint32) []Case {
 	history := history(bits)
 	end := RefcountBlock(0).At(c-2, 2)
 	uncovered := one("refcount/uncovered", "a cluster in a part of the file that no refcount block covers", wide,
-		check.REF008, RefcountTableEntry(4), Extend(int64(5*block)), Set(L2Entry(5*c), 4*block|copied)).inAllSizes()
+		problem.RefcountMissing, RefcountTableEntry(4), Extend(int64(5*block)), Set(L2Entry(5*c), 4*block|copied)).inAllSizes()
 	uncovered.Long = block > gib/4
 	return []Case{
 		uncovered,
 		one("refcount/table-reserved", "a low bit of a refcount table entry", base,
-			check.REF001, RefcountTableEntry(0), SetBits(RefcountTableEntry(0), 1<<2)).inAllSizes(),
+			problem.RefcountEntryReserved, RefcountTableEntry(0), SetBits(RefcountTableEntry(0), 1<<2)).inAllSizes(),
 		one("refcount/block-past-end", "a refcount table entry that names a place behind the end of the file", base,
-			check.REF003, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), End(1), 16*c)).inAllSizes(),
+			problem.RefcountEntryPastEnd, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), End(1), 16*c)).inAllSizes(),
 		one("refcount/block-far", "a refcount table entry that names the end of all addresses", base,
-			check.REF003, RefcountTableEntry(5), Set(RefcountTableEntry(5), -c)).inAllSizes(),
+			problem.RefcountEntryPastEnd, RefcountTableEntry(5), Set(RefcountTableEntry(5), -c)).inAllSizes(),
 		one("refcount/block-twice", "two refcount table entries share a block", base,
-			check.REF004, RefcountTableEntry(1), Copy(RefcountTableEntry(1), RefcountTableEntry(0)), AddRefcount(RefcountBlock(0), 1)).inAllSizes(),
+			problem.RefcountBlockOverlap, RefcountTableEntry(1), Copy(RefcountTableEntry(1), RefcountTableEntry(0)), AddRefcount(RefcountBlock(0), 1)).inAllSizes(),
 		one("refcount/too-low", "the snapshot table is said to be free: the next write may destroy it", history,
-			check.REF005, RefcountOf(SnapshotTable()), SetRefcount(SnapshotTable(), 0)).count(1).inAllSizes(),
+			problem.RefcountTooLow, RefcountOf(SnapshotTable()), SetRefcount(SnapshotTable(), 0)).count(1).inAllSizes(),
 		one("refcount/too-low-data", "data that a snapshot shares is said to have one owner", history,
-			check.REF005, RefcountOf(Data(0)), AddRefcount(Data(0), -1)),
+			problem.RefcountTooLow, RefcountOf(Data(0)), AddRefcount(Data(0), -1)),
 		one("refcount/leak", "a cluster that nothing refers to is said to be in use", base,
-			check.REF006, RefcountOf(room), SetRefcount(room, 1)).count(1),
+			problem.RefcountTooHigh, RefcountOf(room), SetRefcount(room, 1)).count(1),
 		one("refcount/leak-run", "a run of clusters that nothing refers to", base,
-			check.REF006, RefcountOf(Reserved("room")), SetRefcount(Reserved("room"), 1)).count(4).inAllSizes(),
+			problem.RefcountTooHigh, RefcountOf(Reserved("room")), SetRefcount(Reserved("room"), 1)).count(4).inAllSizes(),
 		one("refcount/past-the-file", "a cluster behind the end of the file is said to be in use: QEMU does not look there", base,
-			check.REF006, end, Set(end, 1)).mild(check.Note).count(1).inAllSizes(),
+			problem.RefcountTooHigh, end, Set(end, 1)).mild(problem.Note).count(1).inAllSizes(),
 		one("refcount/too-high", "a bitmap's table counts once too often",
 			Spec{Size: 8 * mib, Bitmaps: []Bitmap{{Name: "b0", Dirty: []Range{{0, mib}}}}},
-			check.REF006, RefcountOf(BitmapTable("b0")), AddRefcount(BitmapTable("b0"), 1)).count(1),
+			problem.RefcountTooHigh, RefcountOf(BitmapTable("b0")), AddRefcount(BitmapTable("b0"), 1)).count(1),
 		one("refcount/width", "two references to compressed data whose refcount has one bit", narrow,
-			check.REF007, RefcountOf(Data(packed)), Copy(L2Entry(unused), L2Entry(packed))).inAllSizes(),
+			problem.RefcountOverflow, RefcountOf(Data(packed)), Copy(L2Entry(unused), L2Entry(packed))).inAllSizes(),
 		one("refcount/in-doubt", "an L1 entry is wrong, so that what its table owned seems to be nobody's", base,
-			check.MAP003, L1Entry(0), PointAt(L1Entry(0), End(1), 16*c)).and(check.REF009, RefcountOf(Data(used))).and(check.MAP020, Place{}).inAllSizes(),
+			problem.L1PastEnd, L1Entry(0), PointAt(L1Entry(0), End(1), 16*c)).and(problem.OwnerUnknown, RefcountOf(Data(used))).and(problem.OrphanL2Table, Place{}).inAllSizes(),
 	}
 }

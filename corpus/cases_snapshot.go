@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -19,7 +19,7 @@ func longNameIn(bits uint32) []Case {
 	sizes := SnapshotField("1", qcow2.SnapshotFieldIDSize, 4)
 	return []Case{one("snapshot/name-runs-out", "an ID and a name that would reach past the end of the file",
 		Spec{ClusterBits: bits, Size: 64 << bits, Ops: []Op{Snapshot{ID: "1", Name: "first"}}},
-		check.SNP004, sizes, Set(sizes, 0xffffffff)).inAllSizes()}
+		problem.SnapshotEntryOversized, sizes, Set(sizes, 0xffffffff)).inAllSizes()}
 }
 
 func snapshotCasesIn(bits uint32) []Case {
@@ -47,35 +47,35 @@ func snapshotCasesIn(bits uint32) []Case {
 		lost = append(lost, SetRefcount(SnapshotTable().At(left, 30*128-left), 0))
 	}
 	extraHuge := one("snapshot/extra-huge", "extra data of more than 1,024 bytes", of(Snapshot{ID: "1", Name: "first", ExtraData: extraData(1032, size)}),
-		check.SNP004, SnapshotField("1", qcow2.SnapshotFieldExtraDataSize, 4)).inAllSizes()
+		problem.SnapshotEntryOversized, SnapshotField("1", qcow2.SnapshotFieldExtraDataSize, 4)).inAllSizes()
 	if c < 1032 { // the table has clusters that are not known to be its own
-		extraHuge = extraHuge.and(check.REF009, Place{})
+		extraHuge = extraHuge.and(problem.OwnerUnknown, Place{})
 	}
 	return []Case{
-		one("snapshot/table-cut", "the file ends within the snapshot table", many, check.SNP001, Place{},
+		one("snapshot/table-cut", "the file ends within the snapshot table", many, problem.SnapshotTableShort, Place{},
 			append([]Damage{Truncate(SnapshotTable(), 512)}, lost...)...).inAllSizes(),
 		one("snapshot/table-lost", "the snapshot table cannot be found: what it shares with the disk must not seem the disk's own", history(bits),
-			check.HDR014, HeaderField(qcow2.FieldSnapshotsOffset), Add(HeaderField(qcow2.FieldSnapshotsOffset), int64(c/2))).
-			and(check.REF009, RefcountOf(SnapshotL1("1"))).and(check.SNP008, HeaderField(qcow2.FieldSnapshotsOffset)).inAllSizes(),
+			problem.SnapshotTableMisplaced, HeaderField(qcow2.FieldSnapshotsOffset), Add(HeaderField(qcow2.FieldSnapshotsOffset), int64(c/2))).
+			and(problem.OwnerUnknown, RefcountOf(SnapshotL1("1"))).and(problem.SnapshotsOrphaned, HeaderField(qcow2.FieldSnapshotsOffset)).inAllSizes(),
 		one("snapshot/l1-wiped", "a snapshot's L1 table was discarded: what it shared with the disk has a reference too many, which is no leak", one1,
-			check.REF009, Place{}, Wipe(SnapshotL1("1"))).inAllSizes(),
+			problem.OwnerUnknown, Place{}, Wipe(SnapshotL1("1"))).inAllSizes(),
 		one("snapshot/l1-misaligned", "a snapshot's L1 table is said to start within a cluster", bare,
-			check.SNP002, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Add(SnapshotField("1", 0, 8), int64(c/2))).inAllSizes(),
+			problem.SnapshotL1Misplaced, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Add(SnapshotField("1", 0, 8), int64(c/2))).inAllSizes(),
 		one("snapshot/l1-past-end", "a snapshot's L1 table is said to lie behind the end of the file", bare,
-			check.SNP002, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Set(SnapshotField("1", 0, 8), tib)).inAllSizes(),
+			problem.SnapshotL1Misplaced, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Set(SnapshotField("1", 0, 8), tib)).inAllSizes(),
 		one("snapshot/l1-huge", "a snapshot's L1 table of more than 32 MiB", bare,
-			check.SNP002, SnapshotField("1", qcow2.SnapshotFieldL1Size, 4), SetRefcount(SnapshotL1("1"), 0),
+			problem.SnapshotL1Misplaced, SnapshotField("1", qcow2.SnapshotFieldL1Size, 4), SetRefcount(SnapshotL1("1"), 0),
 			Set(SnapshotField("1", qcow2.SnapshotFieldL1Size, 4), 0xffffffff)).inAllSizes(),
 		one("snapshot/extra-none", "a version 2 entry in a version 3 image: it does not tell the disk's size", of(Snapshot{ID: "1", Name: "first", NoExtraData: true}),
-			check.SNP003, SnapshotField("1", qcow2.SnapshotFieldExtraDataSize, 4)).inAllSizes(),
+			problem.SnapshotFieldsMissing, SnapshotField("1", qcow2.SnapshotFieldExtraDataSize, 4)).inAllSizes(),
 		extraHuge,
 		one("snapshot/id-twice", "two snapshots with one ID", of(Snapshot{ID: "1", Name: "first"}, Snapshot{ID: "1", Name: "second"}),
-			check.SNP005, Place{}),
-		one("snapshot/id-empty", "a snapshot without an ID", of(Snapshot{ID: "", Name: "first"}), check.SNP005, Place{}),
+			problem.SnapshotIDAmbiguous, Place{}),
+		one("snapshot/id-empty", "a snapshot without an ID", of(Snapshot{ID: "", Name: "first"}), problem.SnapshotIDAmbiguous, Place{}),
 		one("snapshot/with-data-file", "a snapshot of a disk whose data is in another file, and so not kept", withData,
-			check.SNP006, Place{}),
+			problem.SnapshotWithDataFile, Place{}),
 		one("snapshot/l1-too-small", "a snapshot of a disk that its L1 table cannot map", one1,
-			check.SNP007, SnapshotField("1", qcow2.SnapshotFieldL1Size, 4), Set(SnapshotField("1", 48, 8), 8*coverage(bits))).inAllSizes(),
+			problem.SnapshotL1TooSmall, SnapshotField("1", qcow2.SnapshotFieldL1Size, 4), Set(SnapshotField("1", 48, 8), 8*coverage(bits))).inAllSizes(),
 	}
 }
 

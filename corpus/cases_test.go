@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -20,20 +21,20 @@ import (
 var pending = map[string]string{}
 
 // notAlone are codes that no image gives alone, with the reason.
-var notAlone = map[check.Code]string{
-	check.HDR020: "a file without a whole header has no tables either",
-	check.FIL001: "the end of the file takes with it what something names",
-	check.MAP020: "a lost table makes what it owns seem nobody's",
-	check.MAP022: "a wiped table makes what it owned seem nobody's",
-	check.SNP008: "lost snapshots make what they own seem nobody's",
-	check.BMP008: "what the bitmaps own seems nobody's",
-	check.BMD015: "the table and what it names seem nobody's",
-	check.CMP001: "found only by reading all compressed data, which is another check",
-	check.DAT003: "a matter of the folder that QEMU is started in, which an image alone does not show",
-	check.CHN004: "found only where the files below are checked as well, which is another check",
-	check.CHN005: "a matter of what other programs do, which an image does not show",
-	check.CHN006: "found only where the files below are checked as well, which is another check",
-	check.OPN001: "found only where no other finding says why QEMU refuses, which no image is known to do",
+var notAlone = map[problem.Code]string{
+	problem.HeaderCut:            "a file without a whole header has no tables either",
+	problem.FileTruncated:        "the end of the file takes with it what something names",
+	problem.OrphanL2Table:        "a lost table makes what it owns seem nobody's",
+	problem.TableWiped:           "a wiped table makes what it owned seem nobody's",
+	problem.SnapshotsOrphaned:    "lost snapshots make what they own seem nobody's",
+	problem.BitmapsOrphaned:      "what the bitmaps own seems nobody's",
+	problem.BitmapTableElsewhere: "the table and what it names seem nobody's",
+	problem.CompressedUnreadable: "found only by reading all compressed data, which is another check",
+	problem.DataFileMisplaced:    "a matter of the folder that QEMU is started in, which an image alone does not show",
+	problem.BackingLength:        "found only where the files below are checked as well, which is another check",
+	problem.BackingInUse:         "a matter of what other programs do, which an image does not show",
+	problem.BackingUnsound:       "found only where the files below are checked as well, which is another check",
+	problem.QEMURefuses:          "found only where no other finding says why QEMU refuses, which no image is known to do",
 }
 
 func TestCases(t *testing.T) {
@@ -53,7 +54,7 @@ func TestCases(t *testing.T) {
 				t.Skipf("pending: %s\n%s", why, strings.Join(diff, "\n"))
 			}
 			assert.Empty(t, diff, "%s\n%s", c.Story, list(res.Findings))
-			assert.Equal(t, check.CountFindings(res.Findings), res.Totals)
+			assert.Equal(t, problem.Count(res.Findings), res.Totals)
 
 			more := []int{2, 7}
 			if strings.HasPrefix(c.Name, "hostile/") || strings.Contains(c.Name, "-clusters-") {
@@ -78,8 +79,8 @@ func runCheck(t *testing.T, c *corpus.Case, img *corpus.Image, jobs int) *check.
 	opened, err := qcow2.Open(r, img.Size())
 	if err != nil {
 		require.ErrorIs(t, err, qcow2.ErrNotQcow2)
-		return &check.Result{Findings: []check.Finding{{Code: check.HDR001, Severity: check.Corruption, Count: 1,
-			Extent: qcow2.Extent{Length: 4}}}, Totals: check.Totals{Corruptions: 1}}
+		return &check.Result{Findings: []problem.Finding{{Code: problem.NotQcow2, Severity: problem.Corruption, Count: 1,
+			Extent: qcow2.Extent{Length: 4}}}, Totals: problem.Totals{Corruptions: 1}}
 	}
 	opts := c.Options(img)
 	opts.Jobs = jobs
@@ -89,10 +90,10 @@ func runCheck(t *testing.T, c *corpus.Case, img *corpus.Image, jobs int) *check.
 }
 
 // compare tells what is wanted and not found, and found and not wanted.
-func compare(t *testing.T, c *corpus.Case, img *corpus.Image, findings []check.Finding) (diff []string) {
+func compare(t *testing.T, c *corpus.Case, img *corpus.Image, findings []problem.Finding) (diff []string) {
 	t.Helper()
 	for _, w := range c.Want {
-		if !slices.ContainsFunc(findings, func(f check.Finding) bool { return meets(t, img, w, &f) }) {
+		if !slices.ContainsFunc(findings, func(f problem.Finding) bool { return meets(t, img, w, &f) }) {
 			where := ""
 			if w.At.String() != "" {
 				x, _ := img.Find(w.At)
@@ -110,7 +111,7 @@ func compare(t *testing.T, c *corpus.Case, img *corpus.Image, findings []check.F
 	return diff
 }
 
-func meets(t *testing.T, img *corpus.Image, w corpus.Want, f *check.Finding) bool {
+func meets(t *testing.T, img *corpus.Image, w corpus.Want, f *problem.Finding) bool {
 	t.Helper()
 	if f.Code != w.Code || w.Count != 0 && f.Count != w.Count || f.Severity != w.ExpectedSeverity() ||
 		w.Bitmap != "" && f.Bitmap != w.Bitmap || w.Snapshot != "" && f.Snapshot != w.Snapshot {
@@ -130,7 +131,7 @@ func covers(x, y qcow2.Extent) bool {
 	return x.Offset <= y.Offset && y.Offset+qcow2.HostOffset(y.Length) <= x.Offset+qcow2.HostOffset(x.Length)
 }
 
-func list(fs []check.Finding) string {
+func list(fs []problem.Finding) string {
 	var b strings.Builder
 	for _, f := range fs {
 		fmt.Fprintf(&b, "%s %s %v+%d ×%d %s\n", f.Code, f.Severity, f.Extent.Offset, f.Extent.Length, f.Count, f.Message)
@@ -142,15 +143,15 @@ func list(fs []check.Finding) string {
 // that is possible: notes do not count as company.
 func TestCodes(t *testing.T) {
 	t.Parallel()
-	met, alone := make(map[check.Code]bool), make(map[check.Code]bool)
+	met, alone := make(map[problem.Code]bool), make(map[problem.Code]bool)
 	for _, c := range corpus.Cases() {
 		if c.Any {
 			continue // there may be more than what it wants
 		}
-		codes := make(map[check.Code]bool)
+		codes := make(map[problem.Code]bool)
 		for _, w := range c.Want {
 			met[w.Code] = true
-			if w.ExpectedSeverity() != check.Note && w.Code != check.BMD012 || len(c.Want) == 1 {
+			if w.ExpectedSeverity() != problem.Note && w.Code != problem.BitmapInUse || len(c.Want) == 1 {
 				codes[w.Code] = true
 			}
 		}
@@ -160,12 +161,12 @@ func TestCodes(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range check.Catalog() {
+	for _, r := range problem.Catalog() {
 		why, exempt := notAlone[r.Code]
 		assert.True(t, alone[r.Code] || exempt, "no case gives %s alone: %s", r.Code, r.Title)
 		assert.False(t, alone[r.Code] && exempt, "%s: %s; but a case does", r.Code, why)
 	}
-	for _, code := range []check.Code{check.HDR020, check.REF009} {
+	for _, code := range []problem.Code{problem.HeaderCut, problem.OwnerUnknown} {
 		assert.True(t, met[code], "no case gives %s", code)
 	}
 }

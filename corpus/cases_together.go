@@ -4,19 +4,19 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // also damages the image once more and adds the finding that it gives.
-func (c Case) also(code check.Code, at Place, damage ...Damage) Case {
+func (c Case) also(code problem.Code, at Place, damage ...Damage) Case {
 	c.Damage = append(slices.Clone(c.Damage), damage...)
 	c.Want = append(slices.Clone(c.Want), Want{Code: code, At: at})
 	return c
 }
 
 // mildly gives the last finding a severity other than the catalogue's.
-func (c Case) mildly(s check.Severity) Case {
+func (c Case) mildly(s problem.Severity) Case {
 	c.Want = slices.Clone(c.Want)
 	c.Want[len(c.Want)-1].Severity = s
 	return c
@@ -67,45 +67,45 @@ func headersTogether(bits uint32) []Case {
 	large := qcow2.MaxL1Size / 8 * coverage(bits)
 	return []Case{
 		one("header", "every feature bit and spare byte that is wrong without being in the way", base,
-			check.HDR006, incompat, SetBits(incompat, 1)).
-			also(check.HDR007, incompat, SetBits(incompat, 2)).
-			also(check.HDR008, autoclear, SetBits(autoclear, 1<<9)).
-			also(check.HDR016, incompat, SetBits(incompat, uint64(qcow2.IncompatCompression))).
-			also(check.HDR017, padding, Set(padding, 1)).
-			also(check.HDR018, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearRawData))).
-			also(check.HDR011, field(qcow2.FieldL1Size), Set(field(qcow2.FieldSize), 8*coverage(bits))).
-			also(check.BMP001, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearBitmaps))),
-		one("geometry", "nothing that a reader could begin with", base, check.HDR003, clusterBits, Set(clusterBits, 22)).
-			also(check.HDR004, length, Set(length, 108)).
-			also(check.HDR005, incompat, SetBits(incompat, 1<<50)).
-			also(check.HDR009, order, Set(order, 7)).
-			also(check.HDR010, crypt, Set(crypt, 3)),
+			problem.MarkedDirty, incompat, SetBits(incompat, 1)).
+			also(problem.MarkedCorrupt, incompat, SetBits(incompat, 2)).
+			also(problem.AutoclearUnknown, autoclear, SetBits(autoclear, 1<<9)).
+			also(problem.CompressionTypeContradiction, incompat, SetBits(incompat, uint64(qcow2.IncompatCompression))).
+			also(problem.HeaderPaddingSet, padding, Set(padding, 1)).
+			also(problem.RawExternalMisused, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearRawData))).
+			also(problem.L1TooSmall, field(qcow2.FieldL1Size), Set(field(qcow2.FieldSize), 8*coverage(bits))).
+			also(problem.BitmapExtensionMissing, autoclear, SetBits(autoclear, uint64(qcow2.AutoclearBitmaps))),
+		one("geometry", "nothing that a reader could begin with", base, problem.ClusterSizeInvalid, clusterBits, Set(clusterBits, 22)).
+			also(problem.HeaderLengthInvalid, length, Set(length, 108)).
+			also(problem.FeatureUnknown, incompat, SetBits(incompat, 1<<50)).
+			also(problem.RefcountWidthInvalid, order, Set(order, 7)).
+			also(problem.CryptMethodUnknown, crypt, Set(crypt, 3)),
 		one("tables", "not one of the tables that the header names can be found", Spec{ClusterBits: bits, Size: 64 * c},
-			check.HDR012, l1, Add(l1, int64(c/2))).
-			also(check.HDR013, table, Add(table, int64(c/2))).
-			also(check.HDR014, snapshots, Set(snapshots, c/2)),
+			problem.L1Misplaced, l1, Add(l1, int64(c/2))).
+			also(problem.RefcountTableMisplaced, table, Add(table, int64(c/2))).
+			also(problem.SnapshotTableMisplaced, snapshots, Set(snapshots, c/2)),
 		one("too-large", "a disk of a later version, larger than any can be", empty(bits),
-			check.HDR019, field(qcow2.FieldSize), Set(field(qcow2.FieldSize), 2*large), Set(field(qcow2.FieldL1Size), 8<<20), SetRefcount(L1Table(), 0)).
-			also(check.HDR005, incompat, SetBits(incompat, 1<<6)),
+			problem.HeaderCombination, field(qcow2.FieldSize), Set(field(qcow2.FieldSize), 2*large), Set(field(qcow2.FieldL1Size), 8<<20), SetRefcount(L1Table(), 0)).
+			also(problem.FeatureUnknown, incompat, SetBits(incompat, 1<<6)),
 		one("extensions", "extensions that are odd, there twice, unknown, cut off, out of place", extended,
-			check.EXT006, ExtensionData(qcow2.ExtFeatureNames, 48, 48)).
-			also(check.EXT002, Extension(1)).
-			also(check.EXT003, Extension(1)).
-			also(check.EXT005, ExtensionOf(qcow2.ExtBackingFormat)).
-			also(check.EXT007, ExtensionOf(unknown)),
+			problem.FeatureNameImpossible, ExtensionData(qcow2.ExtFeatureNames, 48, 48)).
+			also(problem.ExtensionDuplicate, Extension(1)).
+			also(problem.ExtensionLength, Extension(1)).
+			also(problem.ExtensionUnused, ExtensionOf(qcow2.ExtBackingFormat)).
+			also(problem.ExtensionUnknown, ExtensionOf(unknown)),
 		one("crypto-pointers", "two pointers to an encryption header, one of them too short, in an image that is not encrypted", crypto,
-			check.EXT003, ExtensionLength(qcow2.ExtCrypto)).
-			also(check.EXT004, Extension(1)).
-			also(check.EXT002, Extension(1)),
+			problem.ExtensionLength, ExtensionLength(qcow2.ExtCrypto)).
+			also(problem.CryptoPointerContradiction, Extension(1)).
+			also(problem.ExtensionDuplicate, Extension(1)),
 		one("backing", "an extension too long before a backing file's name too long", backed("together.raw", ""),
-			check.EXT001, ExtensionLength(unknown), Set(ExtensionLength(unknown), c)).
-			also(check.HDR015, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileSize), 1024)),
-		one("backing-without-format", "a backing file whose format nobody wrote down, but for a word that nobody knows", backed("together-formatless.raw", ""), check.CHN002, Place{}).
-			also(check.EXT007, ExtensionOf(unknown)).
-			also(check.HDR017, padding, Set(padding, 1)),
+			problem.ExtensionOverrun, ExtensionLength(unknown), Set(ExtensionLength(unknown), c)).
+			also(problem.BackingNameMisplaced, field(qcow2.FieldBackingFileSize), Set(field(qcow2.FieldBackingFileSize), 1024)),
+		one("backing-without-format", "a backing file whose format nobody wrote down, but for a word that nobody knows", backed("together-formatless.raw", ""), problem.BackingFormatMissing, Place{}).
+			also(problem.ExtensionUnknown, ExtensionOf(unknown)).
+			also(problem.HeaderPaddingSet, padding, Set(padding, 1)),
 		one("backing-in-header", "the name of the backing file is a part of the header, and a bit of a later version says that this is right", backed("in-header.raw", "raw"),
-			check.HDR022, field(qcow2.FieldBackingFileOffset), Set(field(qcow2.FieldBackingFileOffset), 104), Set(field(qcow2.FieldBackingFileSize), 8)).
-			also(check.HDR008, autoclear, SetBits(autoclear, 1<<3)),
+			problem.ExtensionsIgnored, field(qcow2.FieldBackingFileOffset), Set(field(qcow2.FieldBackingFileOffset), 104), Set(field(qcow2.FieldBackingFileSize), 8)).
+			also(problem.AutoclearUnknown, autoclear, SetBits(autoclear, 1<<3)),
 	}
 }
 
@@ -125,24 +125,24 @@ func filesTogether(bits uint32) []Case {
 	kept := data("")
 	kept.Ops = []Op{Snapshot{ID: "1", Name: "first"}}
 	gone := one("data-file", "a data file that is not there, of which other things are said than of one", missing,
-		check.MAP008, L2Entry(c), ClearBits(L2Entry(c), copied)).
-		also(check.MAP011, L2Entry(2*c), Set(L2Entry(2*c), packed)).
-		also(check.MAP015, L2Entry(3*c), Set(L2Entry(3*c), copied|c)).
-		also(check.DAT001, Place{})
+		problem.L2Copied, L2Entry(c), ClearBits(L2Entry(c), copied)).
+		also(problem.CompressedWithDataFile, L2Entry(2*c), Set(L2Entry(2*c), packed)).
+		also(problem.DataFileOffset, L2Entry(3*c), Set(L2Entry(3*c), copied|c)).
+		also(problem.DataFileMissing, Place{})
 	gone.Missing = []string{missing.DataFile.Name}
 	unreadable := one("unreadable", "a disk error where an L2 table is, and a byte that should be zero", Spec{ClusterBits: bits, Size: 64 * c, Ops: []Op{Zero{Length: c}}},
-		check.IOE001, L2Table(0)).
-		also(check.HDR017, Bytes(107, 1), Set(Bytes(107, 1), 1))
+		problem.Unreadable, L2Table(0)).
+		also(problem.HeaderPaddingSet, Bytes(107, 1), Set(Bytes(107, 1), 1))
 	unreadable.Unreadable = []Place{L2Table(0)}
 	return []Case{
 		gone, unreadable,
-		one("data-file-unnamed", "a data file without a name, and a snapshot of what it does not keep", kept, check.DAT002, Place{}).
-			also(check.SNP006, Place{}),
-		one("luks", "no encryption header where it should be, and a leak", luks, check.CRY001, pointer, Set(pointer, tib), SetRefcount(CryptoHeader(), 0)).
-			also(check.MAP008, L2Entry(0), ClearBits(L2Entry(0), copied)),
+		one("data-file-unnamed", "a data file without a name, and a snapshot of what it does not keep", kept, problem.DataFileUnnamed, Place{}).
+			also(problem.SnapshotWithDataFile, Place{}),
+		one("luks", "no encryption header where it should be, and a leak", luks, problem.CryptoHeaderMisplaced, pointer, Set(pointer, tib), SetRefcount(CryptoHeader(), 0)).
+			also(problem.L2Copied, L2Entry(0), ClearBits(L2Entry(0), copied)),
 		one("luks-header", "an encryption header of another version, which is not counted", luks,
-			check.CRY002, CryptoHeader().At(6, 2), Set(CryptoHeader().At(6, 2), 3)).
-			also(check.REF005, RefcountOf(CryptoHeader().At(0, 1)), SetRefcount(CryptoHeader().At(0, 1), 0)),
+			problem.LUKSHeaderDamaged, CryptoHeader().At(6, 2), Set(CryptoHeader().At(6, 2), 3)).
+			also(problem.RefcountTooLow, RefcountOf(CryptoHeader().At(0, 1)), SetRefcount(CryptoHeader().At(0, 1), 0)),
 	}
 }
 
@@ -153,20 +153,20 @@ func mappingsTogether(bits uint32) []Case {
 	s.Size = 8 * coverage(bits)
 	second := coverage(bits)
 	s.Ops = append(s.Ops, Write{Offset: 40 * c, Length: c, Pattern: 1, Compressed: true}, Map{Offset: second, Length: c}, Discard{Offset: second, Length: c, Full: true}, Map{Offset: 7 * second, Length: 2 * c})
-	faults := one("mapping", "an entry of every kind that is wrong", s, check.MAP001, L1Entry(1), SetBits(L1Entry(1), 1<<60)).
-		also(check.MAP003, L1Entry(2), PointAt(L1Entry(2), End(1), 16*c)).
-		also(check.MAP021, Reserved("room").At(0, c), Put(Reserved("room"), noise(512)), SetRefcount(Reserved("room").At(0, 1), 1),
+	faults := one("mapping", "an entry of every kind that is wrong", s, problem.L1ReservedBits, L1Entry(1), SetBits(L1Entry(1), 1<<60)).
+		also(problem.L1PastEnd, L1Entry(2), PointAt(L1Entry(2), End(1), 16*c)).
+		also(problem.NotAnL2Table, Reserved("room").At(0, c), Put(Reserved("room"), noise(512)), SetRefcount(Reserved("room").At(0, 1), 1),
 			Point(L1Entry(3), Reserved("room")), SetBits(L1Entry(3), copied)).
-		also(check.MAP004, L1Entry(0), ClearBits(L1Entry(0), copied)).
-		also(check.MAP005, at(0), SetBits(at(0), 1<<5)).
-		also(check.MAP007, at(2), PointAt(at(2), End(1), 32*c)).
-		also(check.MAP008, at(1), ClearBits(at(1), copied)).
-		also(check.MAP009, at(40), SetBits(at(40), copied)).
-		also(check.MAP010, at(3), Set(at(3), uint64(qcow2.Geometry{ClusterBits: uint(bits)}.NewCompressedEntry(1<<40, 512)))).
-		also(check.MAP014, at(4), Set(at(4), copied)).
-		also(check.MAP017, Place{}, Point(at(7), Data(5*c)), AddRefcount(Data(5*c), 1), ClearBits(at(5), copied)).
-		also(check.MAP018, L1Entry(5), Copy(L1Entry(5), L1Entry(1)), AddRefcount(L2Table(second), 1), ClearBits(L1Entry(1), copied), ClearBits(L1Entry(5), copied)).
-		also(check.MAP019, Place{}, Set(HeaderField(qcow2.FieldSize), 7*second+c)).mildly(check.Warning)
+		also(problem.L1Copied, L1Entry(0), ClearBits(L1Entry(0), copied)).
+		also(problem.L2ReservedBits, at(0), SetBits(at(0), 1<<5)).
+		also(problem.L2PastEnd, at(2), PointAt(at(2), End(1), 32*c)).
+		also(problem.L2Copied, at(1), ClearBits(at(1), copied)).
+		also(problem.CompressedCopied, at(40), SetBits(at(40), copied)).
+		also(problem.CompressedMisplaced, at(3), Set(at(3), uint64(qcow2.Geometry{ClusterBits: uint(bits)}.NewCompressedEntry(1<<40, 512)))).
+		also(problem.L2ToHeader, at(4), Set(at(4), copied)).
+		also(problem.DataShared, Place{}, Point(at(7), Data(5*c)), AddRefcount(Data(5*c), 1), ClearBits(at(5), copied)).
+		also(problem.L2TableShared, L1Entry(5), Copy(L1Entry(5), L1Entry(1)), AddRefcount(L2Table(second), 1), ClearBits(L1Entry(1), copied), ClearBits(L1Entry(5), copied)).
+		also(problem.MappedPastDisk, Place{}, Set(HeaderField(qcow2.FieldSize), 7*second+c)).mildly(problem.Warning)
 	return []Case{faults, overlapsTogether(bits)}
 }
 
@@ -177,10 +177,10 @@ func misalignedTogether(bits uint32) []Case {
 	s := base(bits)
 	s.Bitmaps = []Bitmap{{Name: "b0"}}
 	return []Case{one("misaligned", "entries of every table that name the middles of clusters", s,
-		check.MAP002, L1Entry(2), PointAt(L1Entry(2), room, half)).
-		also(check.MAP006, hole, PointAt(hole, room, half)).
-		also(check.REF002, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), room, half)).
-		also(check.BMT004, BitmapTableEntry("b0", 0), PointAt(BitmapTableEntry("b0", 0), room, half))}
+		problem.L1Unaligned, L1Entry(2), PointAt(L1Entry(2), room, half)).
+		also(problem.L2Unaligned, hole, PointAt(hole, room, half)).
+		also(problem.RefcountEntryUnaligned, RefcountTableEntry(5), SetOffset(RefcountTableEntry(5), room, half)).
+		also(problem.BitmapEntryUnaligned, BitmapTableEntry("b0", 0), PointAt(BitmapTableEntry("b0", 0), room, half))}
 }
 
 // subclustersTogether are faults of extended L2 entries, which take clusters of 16 KiB.
@@ -188,18 +188,18 @@ func subclustersTogether(bits uint32) []Case {
 	c := uint64(1) << bits
 	s := base(bits)
 	s.ExtendedL2 = true
-	return []Case{one("subclusters", "subclusters that are wrong in every way", s, check.MAP012, L2Bitmap(0), SetBits(L2Bitmap(0), 1<<32)).
-		also(check.MAP013, L2Bitmap(2*c), Set(L2Bitmap(2*c), 3)).
-		also(check.MAP005, L2Descriptor(c), SetBits(L2Descriptor(c), 1))}
+	return []Case{one("subclusters", "subclusters that are wrong in every way", s, problem.SubclusterConflict, L2Bitmap(0), SetBits(L2Bitmap(0), 1<<32)).
+		also(problem.SubclusterUnplaced, L2Bitmap(2*c), Set(L2Bitmap(2*c), 3)).
+		also(problem.L2ReservedBits, L2Descriptor(c), SetBits(L2Descriptor(c), 1))}
 }
 
 func overlapsTogether(bits uint32) Case {
 	s := combinedSpec(bits)
 	hole := L2Entry(10 << bits)
 	return one("overlaps", "data of the guest in a table, two tables' entries for one block, two bitmaps in one cluster", s,
-		check.MAP016, hole, Point(hole, RefcountTable()), AddRefcount(RefcountTable(), 1)).
-		also(check.REF004, RefcountTableEntry(1), Copy(RefcountTableEntry(1), RefcountTableEntry(0)), AddRefcount(RefcountBlock(0), 1)).
-		also(check.BMT006, BitmapTableEntry("b1", 0), Point(BitmapTableEntry("b1", 0), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1))
+		problem.MetadataOverlap, hole, Point(hole, RefcountTable()), AddRefcount(RefcountTable(), 1)).
+		also(problem.RefcountBlockOverlap, RefcountTableEntry(1), Copy(RefcountTableEntry(1), RefcountTableEntry(0)), AddRefcount(RefcountBlock(0), 1)).
+		also(problem.BitmapOverlap, BitmapTableEntry("b1", 0), Point(BitmapTableEntry("b1", 0), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1))
 }
 
 func refcountsTogether(bits uint32) []Case {
@@ -212,18 +212,18 @@ func refcountsTogether(bits uint32) []Case {
 	wide := Spec{ClusterBits: bits, RefcountBits: 64, Size: s.Size, Ops: []Op{Write{Length: 512, Pattern: 1}}}
 	block := c * qcow2.Geometry{ClusterBits: uint(bits), RefcountOrder: 6}.RefcountBlockEntries()
 	short := one("refcounts-short", "a file that became longer than what its refcounts cover, and a table entry for what no file has", wide,
-		check.REF008, entry(4), Extend(int64(5*block)), Set(L2Entry(5*c), 4*block|copied)).
-		also(check.REF003, entry(6), SetOffset(entry(6), End(1), 16*c))
+		problem.RefcountMissing, entry(4), Extend(int64(5*block)), Set(L2Entry(5*c), 4*block|copied)).
+		also(problem.RefcountEntryPastEnd, entry(6), SetOffset(entry(6), End(1), 16*c))
 	short.Long = block > gib/4
 	return []Case{
-		one("refcounts", "everything that refcounts can get wrong at once", s, check.REF001, entry(0), SetBits(entry(0), 1<<2)).
-			also(check.REF003, entry(6), SetOffset(entry(6), End(1), 16*c)).
-			also(check.REF004, entry(1), Copy(entry(1), entry(0)), AddRefcount(RefcountBlock(0), 1)).
-			also(check.REF005, RefcountOf(Data(0)), SetRefcount(Data(0), 0)).
-			also(check.REF006, RefcountOf(room), SetRefcount(room, 1)),
+		one("refcounts", "everything that refcounts can get wrong at once", s, problem.RefcountEntryReserved, entry(0), SetBits(entry(0), 1<<2)).
+			also(problem.RefcountEntryPastEnd, entry(6), SetOffset(entry(6), End(1), 16*c)).
+			also(problem.RefcountBlockOverlap, entry(1), Copy(entry(1), entry(0)), AddRefcount(RefcountBlock(0), 1)).
+			also(problem.RefcountTooLow, RefcountOf(Data(0)), SetRefcount(Data(0), 0)).
+			also(problem.RefcountTooHigh, RefcountOf(room), SetRefcount(room, 1)),
 		one("refcounts-narrow", "more references than a refcount of a bit can count, and a leak", narrow,
-			check.REF007, RefcountOf(Data(40*c)), Copy(L2Entry(2*c), L2Entry(40*c))).
-			also(check.REF006, RefcountOf(room.At(0, c)), SetRefcount(room.At(0, 1), 1)),
+			problem.RefcountOverflow, RefcountOf(Data(40*c)), Copy(L2Entry(2*c), L2Entry(40*c))).
+			also(problem.RefcountTooHigh, RefcountOf(room.At(0, c)), SetRefcount(room.At(0, 1), 1)),
 		short,
 	}
 }
@@ -240,15 +240,15 @@ func snapshotsTogether(bits uint32) []Case {
 	}
 	return []Case{
 		one("snapshots", "a snapshot for everything that can be wrong with one", s,
-			check.SNP002, l1, SetRefcount(SnapshotL1("1"), 0), Add(l1, int64(c/2))).
-			also(check.SNP003, SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4)).
-			also(check.SNP007, SnapshotField("3", qcow2.SnapshotFieldL1Size, 4), Set(disk, 8*coverage(bits))).
-			also(check.SNP005, Place{}).
-			also(check.SNP004, extra, Set(extra, 0xfffffff8)),
-		one("snapshots-cut", "two snapshots with one ID, and the file ends within the last", cut, check.SNP001, Place{},
+			problem.SnapshotL1Misplaced, l1, SetRefcount(SnapshotL1("1"), 0), Add(l1, int64(c/2))).
+			also(problem.SnapshotFieldsMissing, SnapshotField("2", qcow2.SnapshotFieldExtraDataSize, 4)).
+			also(problem.SnapshotL1TooSmall, SnapshotField("3", qcow2.SnapshotFieldL1Size, 4), Set(disk, 8*coverage(bits))).
+			also(problem.SnapshotIDAmbiguous, Place{}).
+			also(problem.SnapshotEntryOversized, extra, Set(extra, 0xfffffff8)),
+		one("snapshots-cut", "two snapshots with one ID, and the file ends within the last", cut, problem.SnapshotTableShort, Place{},
 			Truncate(SnapshotEntry("5"), 4), SetRefcount(SnapshotL1("5"), 0), SetRefcount(SnapshotL1("6"), 0)).
-			also(check.SNP005, Place{}).
-			also(check.SNP002, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Set(SnapshotField("1", 0, 8), tib)),
+			also(problem.SnapshotIDAmbiguous, Place{}).
+			also(problem.SnapshotL1Misplaced, SnapshotField("1", 0, 8), SetRefcount(SnapshotL1("1"), 0), Set(SnapshotField("1", 0, 8), tib)),
 	}
 }
 
@@ -272,44 +272,44 @@ func bitmapsTogether(bits uint32) []Case {
 	v2 := ends
 	v2.Version = 2
 	tables := bitmapSpec(bits)
-	unreadable := one("bitmap-unreadable", "a disk error in a bitmap's data, and a fault in its table", bitmapSpec(bits), check.BMX003, BitmapData("b0", 2)).
-		also(check.BMT001, entry("b0", 0), SetBits(entry("b0", 0), 1<<4))
+	unreadable := one("bitmap-unreadable", "a disk error in a bitmap's data, and a fault in its table", bitmapSpec(bits), problem.BitmapDataUnreadable, BitmapData("b0", 2)).
+		also(problem.BitmapLowReserved, entry("b0", 0), SetBits(entry("b0", 0), 1<<4))
 	unreadable.Unreadable, unreadable.BitmapData = []Place{BitmapData("b0", 2)}, true
 	stored := tables
 	stored.Bitmaps = append(slices.Clone(tables.Bitmaps), Bitmap{Name: "b2", StoreZeros: true})
 	data := one("bitmap-tables", "everything that can be wrong with a bitmap's table and data", stored,
-		check.BMT001, entry("b0", 0), SetBits(entry("b0", 0), 1<<4)).
-		also(check.BMT002, entry("b0", 2), SetBits(entry("b0", 2), 1<<60)).
-		also(check.BMT003, entry("b0", 4), SetBits(entry("b0", 4), 1)).
-		also(check.BMT005, entry("b0", 1), Set(entry("b0", 1), tib)).
-		also(check.BMT006, entry("b0", 3), Point(entry("b0", 3), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1)).
-		also(check.BMX002, BitmapData("b2", 0))
+		problem.BitmapLowReserved, entry("b0", 0), SetBits(entry("b0", 0), 1<<4)).
+		also(problem.BitmapHighReserved, entry("b0", 2), SetBits(entry("b0", 2), 1<<60)).
+		also(problem.BitmapEntryContradiction, entry("b0", 4), SetBits(entry("b0", 4), 1)).
+		also(problem.BitmapEntryPastEnd, entry("b0", 1), Set(entry("b0", 1), tib)).
+		also(problem.BitmapOverlap, entry("b0", 3), Point(entry("b0", 3), BitmapData("b0", 0)), AddRefcount(BitmapData("b0", 0), 1)).
+		also(problem.BitmapDataUniform, BitmapData("b2", 0))
 	data.BitmapData = true
 	return []Case{
 		one("bitmap-crowd", "a bitmap for everything that can be wrong with one", crowd,
-			check.BMD002, at("far"), Set(at("far"), tib), SetRefcount(BitmapTable("far"), 0)).
-			also(check.BMD003, size("none"), Set(size("none"), 0)).
-			also(check.BMD004, size("long"), Add(size("long"), 1)).
-			also(check.BMD005, flags("flags"), SetBits(flags("flags"), 1<<7)).
-			also(check.BMD006, typ("type"), Set(typ("type"), 2)).
-			also(check.BMD007, gran("fine"), Set(gran("fine"), 64)).
-			also(check.BMD009, Place{}).
-			also(check.BMD010, field("later", qcow2.BitmapFieldExtraDataSize, 4)).
-			also(check.BMD011, field("padded", 31, 1), Set(field("padded", 31, 1), 1)).
-			also(check.BMD012, flags("used")).
-			also(check.BMD013, flags("auto"), Set(typ("auto"), 3)).
-			also(check.BMD014, Place{}).mildly(check.Warning).
-			also(check.BMD008, field("", qcow2.BitmapFieldNameSize, 2)),
-		one("bitmaps-count", "every number in the bitmaps extension is wrong", ends, check.BMP003, nb, Set(nb, 3)).
-			also(check.BMP004, reserved, Set(reserved, 7)).
-			also(check.BMP006, directorySize, Add(directorySize, 8)),
+			problem.BitmapTableMisplaced, at("far"), Set(at("far"), tib), SetRefcount(BitmapTable("far"), 0)).
+			also(problem.BitmapTableSize, size("none"), Set(size("none"), 0)).
+			also(problem.BitmapSizeMismatch, size("long"), Add(size("long"), 1)).
+			also(problem.BitmapFlagsReserved, flags("flags"), SetBits(flags("flags"), 1<<7)).
+			also(problem.BitmapTypeUnknown, typ("type"), Set(typ("type"), 2)).
+			also(problem.BitmapGranularity, gran("fine"), Set(gran("fine"), 64)).
+			also(problem.BitmapNameDuplicate, Place{}).
+			also(problem.BitmapExtraData, field("later", qcow2.BitmapFieldExtraDataSize, 4)).
+			also(problem.BitmapEntryPadding, field("padded", 31, 1), Set(field("padded", 31, 1), 1)).
+			also(problem.BitmapInUse, flags("used")).
+			also(problem.BitmapAutoOnOther, flags("auto"), Set(typ("auto"), 3)).
+			also(problem.BitmapNameDangerous, Place{}).mildly(problem.Warning).
+			also(problem.BitmapNameLength, field("", qcow2.BitmapFieldNameSize, 2)),
+		one("bitmaps-count", "every number in the bitmaps extension is wrong", ends, problem.BitmapCountWrong, nb, Set(nb, 3)).
+			also(problem.BitmapExtensionReserved, reserved, Set(reserved, 7)).
+			also(problem.BitmapDirectorySize, directorySize, Add(directorySize, 8)),
 		one("bitmaps-stale", "bitmaps that are not true any more, and the last runs out of the directory", stale,
-			check.BMP002, HeaderField(qcow2.FieldAutoclearFeatures)).
-			also(check.BMD001, field("last", qcow2.BitmapFieldNameSize, 2), Set(field("last", qcow2.BitmapFieldNameSize, 2), 200)).mildly(check.Warning),
-		one("bitmaps-lost", "bitmaps in a version 2 image, without a directory", v2, check.BMP007, ExtensionOf(qcow2.ExtBitmaps)).
-			also(check.BMP005, directory, Set(directory, 0), SetRefcount(BitmapDirectory(), 0), SetRefcount(BitmapTable("first"), 0), SetRefcount(BitmapTable("last"), 0)).mildly(check.Warning),
+			problem.BitmapsStale, HeaderField(qcow2.FieldAutoclearFeatures)).
+			also(problem.BitmapEntryBroken, field("last", qcow2.BitmapFieldNameSize, 2), Set(field("last", qcow2.BitmapFieldNameSize, 2), 200)).mildly(problem.Warning),
+		one("bitmaps-lost", "bitmaps in a version 2 image, without a directory", v2, problem.BitmapsInVersion2, ExtensionOf(qcow2.ExtBitmaps)).
+			also(problem.BitmapDirectoryMisplaced, directory, Set(directory, 0), SetRefcount(BitmapDirectory(), 0), SetRefcount(BitmapTable("first"), 0), SetRefcount(BitmapTable("last"), 0)).mildly(problem.Warning),
 		data, unreadable,
-		one("bitmap-tail", "bits behind a bitmap's end, and a flag that there is not", bitmapSpec(bits), check.BMX001, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)).
-			also(check.BMD005, flags("b1"), SetBits(flags("b1"), 1<<7)),
+		one("bitmap-tail", "bits behind a bitmap's end, and a flag that there is not", bitmapSpec(bits), problem.BitmapTrailingBits, BitmapData("b0", 4).At(0, 1), SetBits(BitmapData("b0", 4).At(0, 1), 0x80)).
+			also(problem.BitmapFlagsReserved, flags("b1"), SetBits(flags("b1"), 1<<7)),
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -23,79 +23,79 @@ var (
 
 // sizesOf tells the codes that need not have cases in clusters of all sizes, with the
 // reason in words; all others must.
-var sizesOf = map[check.Code]struct {
+var sizesOf = map[problem.Code]struct {
 	bits []uint32
 	why  string
 }{
-	check.HDR001: {anySize, "bytes at the start of the file"},
-	check.HDR002: {anySize, "a field of the header that nothing depends on"},
-	check.HDR003: {anySize, "the size of the clusters itself"},
-	check.HDR005: {anySize, "a bit of the header"},
-	check.HDR006: {anySize, "a bit of the header"},
-	check.HDR007: {anySize, "a bit of the header"},
-	check.HDR008: {anySize, "a bit of the header"},
-	check.HDR009: {anySize, "a field of the header that nothing depends on"},
-	check.HDR010: {anySize, "a field of the header that nothing depends on"},
-	check.HDR016: {anySize, "a field and a bit of the header"},
-	check.HDR017: {anySize, "bytes of the header"},
-	check.HDR018: {anySize, "bits of the header"},
-	check.HDR020: {anySize, "the file ends before the clusters matter"},
-	check.HDR021: {largeDisks, "bitmaps of so many bits"},
-	check.HDR022: {anySize, "within the header"},
-	check.EXT002: {anySize, "types of extensions"},
-	check.EXT003: {anySize, "lengths of extensions that are the same everywhere"},
-	check.EXT004: {anySize, "types of extensions and a field of the header"},
-	check.EXT005: {anySize, "types of extensions and a bit of the header"},
-	check.EXT006: {anySize, "fields of an extension"},
-	check.EXT007: {anySize, "types of extensions"},
-	check.MAP002: {unaligned, "offsets between clusters"},
-	check.MAP006: {unaligned, "offsets between clusters"},
-	check.MAP012: {extended, "extended L2 entries"},
-	check.MAP013: {extended, "extended L2 entries"},
-	check.REF002: {unaligned, "offsets between clusters"},
-	check.SNP005: {anySize, "bytes of entries"},
-	check.SNP006: {anySize, "a bit of the header"},
-	check.BMP001: {anySize, "bits of the header"},
-	check.BMP002: {anySize, "bits of the header"},
-	check.BMP004: {anySize, "a field of an extension"},
-	check.BMP007: {anySize, "a field of the header"},
-	check.BMD005: {anySize, "bits of an entry"},
-	check.BMD006: {anySize, "a field of an entry"},
-	check.BMD007: {anySize, "a field of an entry, with limits of its own"},
-	check.BMD009: {anySize, "bytes of entries"},
-	check.BMD010: {anySize, "bytes of entries"},
-	check.BMD011: {anySize, "bytes of entries"},
-	check.BMD012: {anySize, "a bit of an entry"},
-	check.BMD013: {anySize, "fields of an entry"},
-	check.BMD014: {anySize, "bytes of entries"},
-	check.BMT004: {unaligned, "offsets between clusters"},
-	check.CRY002: {anySize, "fields of the encryption header, which have units of their own"},
-	check.DAT001: {anySize, "another file"},
-	check.DAT002: {anySize, "types of extensions"},
-	check.CHN001: {anySize, "another file"},
-	check.CHN002: {anySize, "types of extensions"},
-	check.CHN003: {anySize, "another file"},
-	check.CRY003: {anySize, "a field of the header"},
-	check.MAP022: {[]uint32{9, 16}, "more than one L2 table, of which one maps half a TiB in the largest clusters"},
-	check.IOE001: {anySize, "no fault of the image"},
-	check.LIM001: {anySize, "no fault of the image"},
+	problem.NotQcow2:                     {anySize, "bytes at the start of the file"},
+	problem.VersionUnknown:               {anySize, "a field of the header that nothing depends on"},
+	problem.ClusterSizeInvalid:           {anySize, "the size of the clusters itself"},
+	problem.FeatureUnknown:               {anySize, "a bit of the header"},
+	problem.MarkedDirty:                  {anySize, "a bit of the header"},
+	problem.MarkedCorrupt:                {anySize, "a bit of the header"},
+	problem.AutoclearUnknown:             {anySize, "a bit of the header"},
+	problem.RefcountWidthInvalid:         {anySize, "a field of the header that nothing depends on"},
+	problem.CryptMethodUnknown:           {anySize, "a field of the header that nothing depends on"},
+	problem.CompressionTypeContradiction: {anySize, "a field and a bit of the header"},
+	problem.HeaderPaddingSet:             {anySize, "bytes of the header"},
+	problem.RawExternalMisused:           {anySize, "bits of the header"},
+	problem.HeaderCut:                    {anySize, "the file ends before the clusters matter"},
+	problem.QEMUCrash:                    {largeDisks, "bitmaps of so many bits"},
+	problem.ExtensionsIgnored:            {anySize, "within the header"},
+	problem.ExtensionDuplicate:           {anySize, "types of extensions"},
+	problem.ExtensionLength:              {anySize, "lengths of extensions that are the same everywhere"},
+	problem.CryptoPointerContradiction:   {anySize, "types of extensions and a field of the header"},
+	problem.ExtensionUnused:              {anySize, "types of extensions and a bit of the header"},
+	problem.FeatureNameImpossible:        {anySize, "fields of an extension"},
+	problem.ExtensionUnknown:             {anySize, "types of extensions"},
+	problem.L1Unaligned:                  {unaligned, "offsets between clusters"},
+	problem.L2Unaligned:                  {unaligned, "offsets between clusters"},
+	problem.SubclusterConflict:           {extended, "extended L2 entries"},
+	problem.SubclusterUnplaced:           {extended, "extended L2 entries"},
+	problem.RefcountEntryUnaligned:       {unaligned, "offsets between clusters"},
+	problem.SnapshotIDAmbiguous:          {anySize, "bytes of entries"},
+	problem.SnapshotWithDataFile:         {anySize, "a bit of the header"},
+	problem.BitmapExtensionMissing:       {anySize, "bits of the header"},
+	problem.BitmapsStale:                 {anySize, "bits of the header"},
+	problem.BitmapExtensionReserved:      {anySize, "a field of an extension"},
+	problem.BitmapsInVersion2:            {anySize, "a field of the header"},
+	problem.BitmapFlagsReserved:          {anySize, "bits of an entry"},
+	problem.BitmapTypeUnknown:            {anySize, "a field of an entry"},
+	problem.BitmapGranularity:            {anySize, "a field of an entry, with limits of its own"},
+	problem.BitmapNameDuplicate:          {anySize, "bytes of entries"},
+	problem.BitmapExtraData:              {anySize, "bytes of entries"},
+	problem.BitmapEntryPadding:           {anySize, "bytes of entries"},
+	problem.BitmapInUse:                  {anySize, "a bit of an entry"},
+	problem.BitmapAutoOnOther:            {anySize, "fields of an entry"},
+	problem.BitmapNameDangerous:          {anySize, "bytes of entries"},
+	problem.BitmapEntryUnaligned:         {unaligned, "offsets between clusters"},
+	problem.LUKSHeaderDamaged:            {anySize, "fields of the encryption header, which have units of their own"},
+	problem.DataFileMissing:              {anySize, "another file"},
+	problem.DataFileUnnamed:              {anySize, "types of extensions"},
+	problem.BackingUnreadable:            {anySize, "another file"},
+	problem.BackingFormatMissing:         {anySize, "types of extensions"},
+	problem.BackingFormatWrong:           {anySize, "another file"},
+	problem.NotEncrypted:                 {anySize, "a field of the header"},
+	problem.TableWiped:                   {[]uint32{9, 16}, "more than one L2 table, of which one maps half a TiB in the largest clusters"},
+	problem.Unreadable:                   {anySize, "no fault of the image"},
+	problem.LimitReached:                 {anySize, "no fault of the image"},
 }
 
 // neverMet are codes that belong to checks of their own, which no case asks for.
-var neverMet = map[check.Code]string{
-	check.CMP001: "found only by reading all compressed data",
-	check.DAT003: "a matter of the folder that QEMU is started in",
-	check.CHN004: "found only where the files below are checked as well",
-	check.CHN005: "a matter of what other programs do",
-	check.CHN006: "found only where the files below are checked as well",
-	check.OPN001: "found only where no other finding says why QEMU refuses",
+var neverMet = map[problem.Code]string{
+	problem.CompressedUnreadable: "found only by reading all compressed data",
+	problem.DataFileMisplaced:    "a matter of the folder that QEMU is started in",
+	problem.BackingLength:        "found only where the files below are checked as well",
+	problem.BackingInUse:         "a matter of what other programs do",
+	problem.BackingUnsound:       "found only where the files below are checked as well",
+	problem.QEMURefuses:          "found only where no other finding says why QEMU refuses",
 }
 
 // alwaysAlone are codes that no other can come with.
-var alwaysAlone = map[check.Code]string{
-	check.HDR001: "it is not an image of this format",
-	check.HDR002: "nothing else is known of such a version",
-	check.LIM001: "what the references say is not known",
+var alwaysAlone = map[problem.Code]string{
+	problem.NotQcow2:       "it is not an image of this format",
+	problem.VersionUnknown: "nothing else is known of such a version",
+	problem.LimitReached:   "what the references say is not known",
 }
 
 // TestCodesInAllClusterSizes tests that every code of the catalogue has a case that
@@ -104,16 +104,16 @@ var alwaysAlone = map[check.Code]string{
 func TestCodesInAllClusterSizes(t *testing.T) {
 	t.Parallel()
 	type met struct{ alone, together map[uint32]bool }
-	codes := make(map[check.Code]met)
-	for _, r := range check.Catalog() {
+	codes := make(map[problem.Code]met)
+	for _, r := range problem.Catalog() {
 		codes[r.Code] = met{make(map[uint32]bool), make(map[uint32]bool)}
 	}
 	for _, c := range corpus.Cases() {
 		bits := clusterBits(&c)
-		all, grave := make(map[check.Code]bool), make(map[check.Code]bool)
+		all, grave := make(map[problem.Code]bool), make(map[problem.Code]bool)
 		for _, w := range c.Want {
 			all[w.Code] = true
-			if w.ExpectedSeverity() != check.Note && (w.Code != check.BMD012 || len(c.Want) == 1) {
+			if w.ExpectedSeverity() != problem.Note && (w.Code != problem.BitmapInUse || len(c.Want) == 1) {
 				grave[w.Code] = true
 			}
 		}
@@ -129,7 +129,7 @@ func TestCodesInAllClusterSizes(t *testing.T) {
 	in := func(sizes map[uint32]bool, wanted []uint32) bool {
 		return len(sizes) > 0 && !slices.ContainsFunc(wanted, func(b uint32) bool { return !sizes[b] })
 	}
-	for _, r := range check.Catalog() {
+	for _, r := range problem.Catalog() {
 		m := codes[r.Code]
 		if why, ok := neverMet[r.Code]; ok {
 			assert.Empty(t, m.alone, "%s: %s; but a case does", r.Code, why)

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // IndexName is the name of the file that [Export] puts beside the images.
@@ -79,8 +80,8 @@ type PlaceEntry struct {
 
 // WantEntry is a finding that must come.
 type WantEntry struct {
-	Code     check.Code `json:"code"`
-	Severity string     `json:"severity"`
+	Code     problem.Code `json:"code"`
+	Severity string       `json:"severity"`
 	// Where names the bytes that the finding must cover; Offset and Length are
 	// where they are. They are left out where any place will do.
 	Where    string  `json:"where,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -58,11 +59,11 @@ func TestConclusionsDependOnNoLimit(t *testing.T) {
 // sum is what all findings of a code come to.
 type sum struct {
 	count uint64
-	worst check.Severity
+	worst problem.Severity
 }
 
-func byCode(findings []check.Finding) map[check.Code]sum {
-	all := make(map[check.Code]sum)
+func byCode(findings []problem.Finding) map[problem.Code]sum {
+	all := make(map[problem.Code]sum)
 	for i := range findings {
 		f := &findings[i]
 		s := all[f.Code]

@@ -1,7 +1,7 @@
 package corpus
 
 import (
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -25,14 +25,14 @@ func Samples() []Case {
 			Spec: sampleDisk()},
 		{Name: "broken-bitmap-directory", Story: "one bit of the bitmap directory is flipped: no QEMU opens this disk any more",
 			Spec: sampleDisk(), Damage: []Damage{FlipBits(granularity, 0x40)},
-			Want: []Want{{Code: check.BMD007, At: granularity, Bitmap: "backup-tuesday"}}},
+			Want: []Want{{Code: problem.BitmapGranularity, At: granularity, Bitmap: "backup-tuesday"}}},
 		{Name: "wrong-refcounts", Story: "a cluster in use is counted as free, so that the next write may destroy it; free ones are counted as in use",
 			Spec: sampleDisk(), Damage: []Damage{SetRefcount(Data(40*mib), 0), SetRefcount(room, 1)},
-			Want: []Want{{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 1}, {Code: check.REF006, At: RefcountOf(room), Count: 5}}},
+			Want: []Want{{Code: problem.RefcountTooLow, At: RefcountOf(Data(40 * mib)), Count: 1}, {Code: problem.RefcountTooHigh, At: RefcountOf(room), Count: 5}}},
 		{Name: "killed-hypervisor", Story: "QEMU was killed while the virtual machine ran: a bitmap still in use, refcounts that were not written yet, a lost cluster",
 			Spec: killed, Damage: lost,
-			Want: []Want{{Code: check.HDR006}, {Code: check.BMD012, Bitmap: "backup-tuesday"},
-				{Code: check.REF005, At: RefcountOf(Data(40 * mib)), Count: 8}, {Code: check.REF006, At: RefcountOf(room.At(0, 1)), Count: 1}}},
+			Want: []Want{{Code: problem.MarkedDirty}, {Code: problem.BitmapInUse, Bitmap: "backup-tuesday"},
+				{Code: problem.RefcountTooLow, At: RefcountOf(Data(40 * mib)), Count: 8}, {Code: problem.RefcountTooHigh, At: RefcountOf(room.At(0, 1)), Count: 1}}},
 	}
 	verdicts := qemuVerdicts()
 	for i := range samples {

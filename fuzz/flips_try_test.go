@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
@@ -49,9 +50,9 @@ type tried struct {
 	faults  []string
 	// exits are the exit codes of a check, and of a repair.
 	exits [2]int
-	codes []check.Code // of the findings, of the check
-	did   []string     // what the repair did, without numbers
-	why   []string     // what the faults are
+	codes []problem.Code // of the findings, of the check
+	did   []string       // what the repair did, without numbers
+	why   []string       // what the faults are
 	theirs
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/fuzz"
 	"github.com/qcheck/qcheck/qcow2"
@@ -62,7 +63,7 @@ func verify(t testing.TB, c *corpus.Case, img *corpus.Image, said string) *check
 			require.FailNow(t, "a pass failed", "%v\n%s\n%s", pass, pass.Stack, said)
 		}
 		require.NoError(t, err, "after %v: %s", time.Since(start), said)
-		require.Equal(t, check.CountFindings(res.Findings), res.Totals, said)
+		require.Equal(t, problem.Count(res.Findings), res.Totals, said)
 		return res
 	}
 	res := run(1)
@@ -79,7 +80,7 @@ func TestMutants(t *testing.T) {
 	if testing.Short() {
 		n /= 15
 	}
-	codes := make(map[check.Code]int)
+	codes := make(map[problem.Code]int)
 	worst, slowest := time.Duration(0), ""
 	for i := range n {
 		m, img, err := fuzz.NewMutant(&images, fuzz.Cases(), *firstSeed+uint64(i))

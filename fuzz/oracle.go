@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -227,22 +228,11 @@ func onlyCopied(stderr string) bool {
 	return true
 }
 
-// aboutExtensions tells whether a finding is about header extensions, or what only
-// they lead to.
-func aboutExtensions(c check.Code) bool {
-	for _, family := range []string{"EXT", "BMP", "BMD", "BMT", "BMX"} {
-		if strings.HasPrefix(string(c), family) {
-			return true
-		}
-	}
-	return false
-}
-
 // Compare gives the disagreements of a check with QEMU about an image, sorted by key,
 // each once.
 func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 	fileClusters := img.Geometry.Clusters(uint64(img.Size()))
-	tooHigh := res.Has(check.REF006) || res.Has(check.REF009)
+	tooHigh := res.Has(problem.RefcountTooHigh) || res.Has(problem.OwnerUnknown)
 	var out []Difference
 	add := func(key, format string, args ...any) {
 		if !slices.ContainsFunc(out, func(d Difference) bool { return d.Key == key }) {
@@ -250,15 +240,15 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 		}
 	}
 	otherExtensions := !img.Header.HeaderLengthOK(img.Geometry)
-	missed := func(severity check.Severity) {
+	missed := func(severity problem.Severity) {
 		for i := range res.Findings {
 			switch f := &res.Findings[i]; {
 			case f.Severity != severity:
-			case f.Code == check.REF006 && f.Cluster != nil && uint64(*f.Cluster) >= fileClusters:
+			case f.Code == problem.RefcountTooHigh && f.Cluster != nil && uint64(*f.Cluster) >= fileClusters:
 				add("qemu-img check looks at no refcounts past the end of the file", "%s", f.Message)
-			case tooHigh && (f.Code == check.MAP004 || f.Code == check.MAP008):
+			case tooHigh && (f.Code == problem.L1Copied || f.Code == problem.L2Copied):
 				add("qemu-img check measures COPIED by the refcounts", "%s", f.Message)
-			case otherExtensions && aboutExtensions(f.Code):
+			case otherExtensions && (f.Code.About() == problem.AboutExtension || f.Code.AboutBitmaps()):
 				add("qemu-img check reads other extensions where the header's length is wrong", "%s", f.Message)
 			default:
 				add(fmt.Sprintf("qemu-img check misses %s", f.Code), "%s: %s", f.Path, f.Message)
@@ -267,13 +257,13 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 	}
 	switch said.RC {
 	case 0:
-		missed(check.Corruption)
-		missed(check.Leak)
+		missed(problem.Corruption)
+		missed(problem.Leak)
 	case 3:
-		missed(check.Corruption)
+		missed(problem.Corruption)
 		switch {
 		case tooHigh || res.Totals.Corruptions > 0:
-		case res.Has(check.BMP002) || res.Has(check.BMP007):
+		case res.Has(problem.BitmapsStale) || res.Has(problem.BitmapsInVersion2):
 			add("qemu-img check calls stale bitmaps leaks", "%s", said.Stderr)
 		default:
 			add("qemu-img check alone finds leaks", "%s", said.Stderr)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/fuzz"
@@ -74,14 +74,14 @@ func verifyRepair(t testing.TB, c *corpus.Case, img *corpus.Image, opts repair.O
 	}
 	require.True(t, again.Empty() || frees, "a second repair does more: %s", said)
 	// Where tables lie on other structures the disk shows these, which change.
-	tangled := func(f check.Finding) bool {
+	tangled := func(f problem.Finding) bool {
 		switch f.Code {
-		case check.MAP016, check.HDR012, check.MAP018, check.MAP021:
+		case problem.MetadataOverlap, problem.L1Misplaced, problem.L2TableShared, problem.NotAnL2Table:
 			return true
-		case check.HDR011, check.HDR019: // a disk that cannot be, whose L1 table is read from what is not its own
-			return f.Repair == check.RepairNone
-		case check.BMT006, check.REF004:
-			return f.Structure == check.StructL1Table || f.Structure == check.StructL2Table
+		case problem.L1TooSmall, problem.HeaderCombination: // a disk that cannot be, whose L1 table is read from what is not its own
+			return f.Repair == problem.RepairNone
+		case problem.BitmapOverlap, problem.RefcountBlockOverlap:
+			return f.Structure == problem.StructL1Table || f.Structure == problem.StructL2Table
 		}
 		return false
 	}

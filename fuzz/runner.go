@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -69,7 +70,7 @@ type Summary struct {
 	Runs     uint64
 	Failed   uint64 // of these
 	Took     time.Duration
-	Codes    []check.Code // that checks of the mutants have met
+	Codes    []problem.Code // that checks of the mutants have met
 	Failures []*Failure
 	// Known counts the mutants on which the command and the check disagree as they
 	// are meant to, by kind of difference; see [Known].
@@ -109,7 +110,7 @@ type session struct {
 	next     uint64 // the number of the next mutant, from 0 on
 	done     uint64
 	failed   uint64
-	codes    map[check.Code]bool
+	codes    map[problem.Code]bool
 	failures map[string]*alike // by kind and detail
 	known    map[string]uint64 // differences
 	told     time.Time
@@ -133,7 +134,7 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 		return nil, err
 	}
 	defer undo()
-	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[check.Code]bool), failures: make(map[string]*alike), known: make(map[string]uint64)}
+	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[problem.Code]bool), failures: make(map[string]*alike), known: make(map[string]uint64)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var workers sync.WaitGroup

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/fuzz"
 )
 
@@ -296,7 +296,7 @@ func TestFolder(t *testing.T) {
 	names, err := own.Names()
 	require.NoError(t, err)
 	require.Equal(t, []string{"mine.qcow2"}, names)
-	codes := make(map[check.Code]bool)
+	codes := make(map[problem.Code]bool)
 	for seed := range uint64(60) {
 		m, img, err := fuzz.NewMutant(own, names, seed)
 		require.NoError(t, err)

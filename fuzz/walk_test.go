@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -172,7 +173,7 @@ func (w *walk) verify() {
 	require.NoError(w.t, err)
 	for i := range res.Findings {
 		f := &res.Findings[i]
-		assert.Equal(w.t, check.Note, f.Severity, "%s %s: %s\n%s", f.Code, f.Path, f.Message, said)
+		assert.Equal(w.t, problem.Note, f.Severity, "%s %s: %s\n%s", f.Code, f.Path, f.Message, said)
 	}
 	assert.Equal(w.t, check.OpenOK, res.QEMUOpen.ReadWrite, "%v\n%s", res.QEMUOpen.Reasons, said)
 	assert.EqualValues(w.t, want.ImageEndOffset, res.ImageEndOffset, "image-end-offset\n%s", said)

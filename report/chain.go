@@ -8,6 +8,7 @@ import (
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/chain"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // jsonLayer is a file below the image.
@@ -86,7 +87,7 @@ func toLayer(l *chain.Layer, maxFindings int) jsonLayer {
 	j.Checked, j.Verdict, j.Provisional, j.QEMUOpen = true, r.Verdict, r.Provisional, toOpen(&r.QEMUOpen)
 	j.CheckErrors, j.Corruptions, j.Leaks, j.InDoubt, j.Warnings, j.Notes = t.Errors, t.Corruptions, t.Leaks, t.InDoubt, t.Warnings, t.Notes
 	j.Bitmaps, j.BitmapsOmitted = toBitmaps(r.Bitmaps, r.Provisional)
-	listed := check.Bounded(r.Findings, maxFindings)
+	listed := problem.Bounded(r.Findings, maxFindings)
 	for i := range listed {
 		j.Findings = append(j.Findings, toFinding(&listed[i]))
 	}
@@ -110,7 +111,7 @@ func (h *Human) chain(c *chain.Chain, maxFindings int) {
 		if l.Result == nil {
 			continue
 		}
-		shown := slices.DeleteFunc(slices.Clone(check.Bounded(l.Result.Findings, maxFindings)), func(f check.Finding) bool { return !h.shows(l.Result, &f) })
+		shown := slices.DeleteFunc(slices.Clone(problem.Bounded(l.Result.Findings, maxFindings)), func(f problem.Finding) bool { return !h.shows(l.Result, &f) })
 		if len(shown) > 0 {
 			h.line("")
 			h.linef("%s (%d below):", h.bold.Sprint(printable(l.Name)), i+1)

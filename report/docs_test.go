@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -31,10 +32,10 @@ func TestDocumentedExamples(t *testing.T) {
 	var infoText, bitmapText bytes.Buffer
 	require.NoError(t, info.JSON(&infoText))
 	require.NoError(t, bitmap.JSON(&bitmapText))
-	leaks := result(check.VerdictClean, check.Finding{Code: check.REF006, Message: "cluster 104 at 0x680000: refcount 1, but no references",
+	leaks := result(check.VerdictClean, problem.Finding{Code: problem.RefcountTooHigh, Message: "cluster 104 at 0x680000: refcount 1, but no references",
 		Path: "refcount table[0] → block[104]", Extent: qcow2.Extent{Offset: 0x200d0, Length: 2}, Value: "1", Expected: "0", Fixed: true})
 	mended := &Repair{OldSize: 0x690000, NewSize: 0x690000, Undo: "disk.qcow2.qcheck-undo", Count: 1, Bytes: 8, Edits: slices.Values([]Edit{{Stage: "release", Offset: 0x200d0,
-		Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []check.Code{check.REF006}}})}
+		Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []problem.Code{problem.RefcountTooHigh}}})}
 	examples := map[string][]byte{
 		"repair": write(t, FormatJSON, Options{}, Image{Name: "disk.qcow2", Result: leaks, Repair: mended}),
 		"check":  write(t, FormatJSON, Options{}, Image{Name: "disk.qcow2", Result: res}),

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -28,9 +29,9 @@ func golden(t *testing.T, name string, got []byte) {
 	require.Equal(t, string(want), string(got))
 }
 
-// finding fills in what the catalogue says, as the funnel does.
-func finding(f check.Finding) check.Finding {
-	r, ok := check.Lookup(f.Code)
+// finding fills in what the catalogue says, as the collector does.
+func finding(f problem.Finding) problem.Finding {
+	r, ok := problem.Lookup(f.Code)
 	if !ok {
 		panic("no such code: " + f.Code)
 	}
@@ -48,7 +49,7 @@ func finding(f check.Finding) check.Finding {
 }
 
 // result makes a result with consistent totals from findings.
-func result(verdict check.Verdict, fs ...check.Finding) *check.Result {
+func result(verdict check.Verdict, fs ...problem.Finding) *check.Result {
 	r := &check.Result{
 		Verdict: verdict, ImageEndOffset: 0x150000, TotalClusters: 16384, AllocatedClusters: 32,
 		FragmentedClusters: 1, CompressedClusters: 4,
@@ -57,7 +58,7 @@ func result(verdict check.Verdict, fs ...check.Finding) *check.Result {
 	for _, f := range fs {
 		r.Findings = append(r.Findings, finding(f))
 	}
-	r.Totals = check.CountFindings(r.Findings)
+	r.Totals = problem.Count(r.Findings)
 	return r
 }
 
@@ -69,17 +70,17 @@ func ptr[T any](v T) *T { return &v }
 
 func corrupt() *check.Result {
 	r := result(check.VerdictCorrupt,
-		check.Finding{Code: check.HDR008, Message: "unknown autoclear bits 0x100 are set", Extent: extent(88, 8), Value: "0x100", Expected: "0x0"},
-		check.Finding{Code: check.MAP007, Message: "the data cluster lies past the end of the file", Path: "l1[3] → l2[17]",
+		problem.Finding{Code: problem.AutoclearUnknown, Message: "unknown autoclear bits 0x100 are set", Extent: extent(88, 8), Value: "0x100", Expected: "0x0"},
+		problem.Finding{Code: problem.L2PastEnd, Message: "the data cluster lies past the end of the file", Path: "l1[3] → l2[17]",
 			Extent: extent(0x40088, 8), GuestOffset: ptr(qcow2.GuestOffset(0x60110000)), Value: "0x8000000100000000"},
-		check.Finding{Code: check.MAP008, Message: "COPIED is set, but the refcount is 2", Path: "l1[0] → l2[1]", Snapshot: "",
+		problem.Finding{Code: problem.L2Copied, Message: "COPIED is set, but the refcount is 2", Path: "l1[0] → l2[1]", Snapshot: "",
 			Extent: extent(0x50008, 16), Count: 2},
-		check.Finding{Code: check.REF006, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
+		problem.Finding{Code: problem.RefcountTooHigh, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
 			Extent: extent(0x20024, 4), Cluster: ptr(qcow2.HostCluster(18)), Value: "1", Expected: "0", Count: 2},
-		check.Finding{Code: check.BMT003, Message: "bit 0 is set together with an offset", Bitmap: "b0", Path: "bitmap table[5]",
+		problem.Finding{Code: problem.BitmapEntryContradiction, Message: "bit 0 is set together with an offset", Bitmap: "b0", Path: "bitmap table[5]",
 			Extent: extent(0x70028, 8), Value: "0x80001"},
-		check.Finding{Code: check.BMD012, Message: "bitmap backup-7 is in use: it was not closed cleanly", Bitmap: "backup-7", Extent: extent(0x6002c, 4)},
-		check.Finding{Code: check.EXT007, Message: "unknown extension 0x12345678", Extent: extent(0x200, 16)},
+		problem.Finding{Code: problem.BitmapInUse, Message: "bitmap backup-7 is in use: it was not closed cleanly", Bitmap: "backup-7", Extent: extent(0x6002c, 4)},
+		problem.Finding{Code: problem.ExtensionUnknown, Message: "unknown extension 0x12345678", Extent: extent(0x200, 16)},
 	)
 	r.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenRefused, ReadWrite: check.OpenRefused,
 		Reasons: []string{"a bitmap table entry has bit 0 set together with an offset"}}
@@ -96,21 +97,21 @@ func corrupt() *check.Result {
 
 // flood has more findings of one code than a person wants to read.
 func flood() *check.Result {
-	var fs []check.Finding
+	var fs []problem.Finding
 	for i := range 30 {
-		fs = append(fs, check.Finding{Code: check.MAP007, Message: "the data cluster lies past the end of the file",
+		fs = append(fs, problem.Finding{Code: problem.L2PastEnd, Message: "the data cluster lies past the end of the file",
 			Extent: extent(0x40000+uint64(i)*16, 8), Count: 1})
 	}
 	fs = append(fs,
-		check.Finding{Code: check.MAP007, Rest: true, Count: 970, Message: "970 more of these are not listed"},
-		check.Finding{Code: check.REF006, Rest: true, Count: 5, Message: "5 more of these are not listed"})
+		problem.Finding{Code: problem.L2PastEnd, Rest: true, Count: 970, Message: "970 more of these are not listed"},
+		problem.Finding{Code: problem.RefcountTooHigh, Rest: true, Count: 5, Message: "5 more of these are not listed"})
 	return result(check.VerdictCorrupt, fs...)
 }
 
 // hostile has strings that would take over a terminal.
 func hostile() *check.Result {
 	const evil = "\x1b[2J\x1b]0;owned\x07\u009b31m\u202egnp.exe\r\n\xff"
-	r := result(check.VerdictCorrupt, check.Finding{Code: check.BMD014, Message: "name " + evil, Path: evil, Bitmap: evil,
+	r := result(check.VerdictCorrupt, problem.Finding{Code: problem.BitmapNameDangerous, Message: "name " + evil, Path: evil, Bitmap: evil,
 		Snapshot: evil, Value: evil, Expected: evil})
 	r.Bitmaps = []check.BitmapInfo{{Name: evil, GranularityBits: 200, State: check.BitmapUnusable, Why: evil, Flags: 0x80000008}}
 	r.Snapshots = []check.SnapshotInfo{{ID: evil, Name: evil}}

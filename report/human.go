@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -76,7 +77,7 @@ func (h *Human) Image(img Image) error {
 		}
 		return h.err
 	}
-	shown := slices.DeleteFunc(slices.Clone(check.Bounded(r.Findings, img.MaxFindings)), func(f check.Finding) bool { return !h.shows(r, &f) })
+	shown := slices.DeleteFunc(slices.Clone(problem.Bounded(r.Findings, img.MaxFindings)), func(f problem.Finding) bool { return !h.shows(r, &f) })
 	block := len(shown) > 0 || len(r.Unmet) > 0 || r.Verdict != check.VerdictClean || did
 	if h.images > 1 && (block || h.block) {
 		h.line("")
@@ -107,8 +108,8 @@ func (h *Human) Image(img Image) error {
 // shows tells whether a finding is worth a person's time. Notes are not, but
 // for the one that breaks the next backup: a bitmap that was not closed. While the
 // image is in use that is as it should be.
-func (h *Human) shows(r *check.Result, f *check.Finding) bool {
-	return f.Severity != check.Note || h.opts.Verbose || f.Code == check.BMD012 && !r.Provisional
+func (h *Human) shows(r *check.Result, f *problem.Finding) bool {
+	return f.Severity != problem.Note || h.opts.Verbose || f.Code == problem.BitmapInUse && !r.Provisional
 }
 
 func (h *Human) headline(img *Image) {
@@ -155,8 +156,8 @@ func (h *Human) headline(img *Image) {
 
 // apart takes out of the findings those of a version or a feature that is not
 // known, words the first of them, and counts the others.
-func apart(fs []check.Finding) (others check.Totals, messages []string) {
-	rest := slices.DeleteFunc(slices.Clone(fs), func(f check.Finding) bool {
+func apart(fs []problem.Finding) (others problem.Totals, messages []string) {
+	rest := slices.DeleteFunc(slices.Clone(fs), func(f problem.Finding) bool {
 		unknown := f.Code.Unsupported()
 		if unknown {
 			messages = append(messages, printable(f.Message))
@@ -166,12 +167,12 @@ func apart(fs []check.Finding) (others check.Totals, messages []string) {
 	if n := len(messages); n > 2 {
 		messages = append(messages[:1], fmt.Sprintf("and %d more like it", n-1))
 	}
-	return check.CountFindings(rest), messages
+	return problem.Count(rest), messages
 }
 
 // totals puts totals in words; what is zero is left out. Notes are not counted:
 // they are nothing to worry about.
-func totals(t check.Totals, clusterSize uint64) (parts []string) {
+func totals(t problem.Totals, clusterSize uint64) (parts []string) {
 	if t.Errors > 0 {
 		parts = append(parts, plural(t.Errors, "part could not be looked at", "parts could not be looked at"))
 	}
@@ -197,15 +198,15 @@ func totals(t check.Totals, clusterSize uint64) (parts []string) {
 }
 
 // settled counts in words what a repair has settled.
-func settled(fs []check.Finding, clusterSize uint64) string {
-	var fixed []check.Finding
+func settled(fs []problem.Finding, clusterSize uint64) string {
+	var fixed []problem.Finding
 	for _, f := range fs {
 		if f.Fixed {
 			f.Fixed = false
 			fixed = append(fixed, f)
 		}
 	}
-	t := check.CountFindings(fixed)
+	t := problem.Count(fixed)
 	parts := totals(t, clusterSize)
 	if len(parts) == 0 && t.Notes > 0 {
 		parts = append(parts, plural(t.Notes, "note", "notes"))
@@ -278,25 +279,25 @@ func openText(q *check.QEMUOpen) string {
 
 // findings writes the findings in groups by structure and returns the code of
 // the worst.
-func (h *Human) findings(fs []check.Finding) check.Code {
-	place := make(map[check.Structure]int)
-	for i, s := range check.Structures() {
+func (h *Human) findings(fs []problem.Finding) problem.Code {
+	place := make(map[problem.Structure]int)
+	for i, s := range problem.Structures() {
 		place[s] = i
 	}
-	row := make(map[check.Code]int)
-	for i, r := range check.Catalog() {
+	row := make(map[problem.Code]int)
+	for i, r := range problem.Catalog() {
 		row[r.Code] = i
 	}
 	// The passes' order is kept within a code: it is that of the file.
-	slices.SortStableFunc(fs, func(a, b check.Finding) int {
+	slices.SortStableFunc(fs, func(a, b problem.Finding) int {
 		return cmp.Or(
 			cmp.Compare(place[a.Structure], place[b.Structure]),
 			cmp.Compare(b.Severity, a.Severity),
 			cmp.Compare(row[a.Code], row[b.Code]),
 			cmp.Compare(fixedLast(&a), fixedLast(&b)))
 	})
-	var worst check.Severity
-	var code check.Code
+	var worst problem.Severity
+	var code problem.Code
 	for i := 0; i < len(fs); {
 		if i == 0 || fs[i].Structure != fs[i-1].Structure {
 			h.line("")
@@ -317,7 +318,7 @@ func (h *Human) findings(fs []check.Finding) check.Code {
 }
 
 // fixedLast puts what is settled behind what is left.
-func fixedLast(f *check.Finding) int {
+func fixedLast(f *problem.Finding) int {
 	if f.Fixed {
 		return 1
 	}
@@ -325,7 +326,7 @@ func fixedLast(f *check.Finding) int {
 }
 
 // sameCode writes findings of one code, and sums up those that are too many.
-func (h *Human) sameCode(fs []check.Finding) {
+func (h *Human) sameCode(fs []problem.Finding) {
 	var left, written uint64
 	for i := range fs {
 		if f := &fs[i]; f.Rest || !h.opts.Verbose && written >= listed {
@@ -345,20 +346,20 @@ func (h *Human) sameCode(fs []check.Finding) {
 	if fs[0].Fixed {
 		more += ", repaired"
 	}
-	r, _ := check.Lookup(fs[0].Code)
+	r, _ := problem.Lookup(fs[0].Code)
 	h.wrapped("  "+h.faint.Sprintf("%s %v:", fs[0].Code, fs[0].Severity)+" ",
 		len(fs[0].Code)+len(fs[0].Severity.String())+5, fmt.Sprintf("%d %s, not listed: %s", left, more, r.Title), 9)
 }
 
-var repairWords = map[check.Repair]string{
-	check.RepairNone:     "no repair",
-	check.RepairSafe:     "repair: safe",
-	check.RepairPolicy:   "repair: as the bitmap policy says",
-	check.RepairLossy:    "repair: loses data",
-	check.RepairReattach: "repair: by reattaching",
+var repairWords = map[problem.Repair]string{
+	problem.RepairNone:     "no repair",
+	problem.RepairSafe:     "repair: safe",
+	problem.RepairPolicy:   "repair: as the bitmap policy says",
+	problem.RepairLossy:    "repair: loses data",
+	problem.RepairReattach: "repair: by reattaching",
 }
 
-func (h *Human) finding(f *check.Finding) {
+func (h *Human) finding(f *problem.Finding) {
 	h.wrapped("  "+h.severity(f.Severity).Sprintf("%s %v:", f.Code, f.Severity)+" ",
 		len(f.Code)+len(f.Severity.String())+5, printable(f.Message), 9)
 
@@ -395,7 +396,7 @@ func (h *Human) finding(f *check.Finding) {
 	}
 	if f.Fixed {
 		parts = append(parts, "repaired")
-	} else if f.Severity > check.Note {
+	} else if f.Severity > problem.Note {
 		parts = append(parts, repairWords[f.Repair])
 	}
 	parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -126,18 +127,18 @@ func TestBitmapReadError(t *testing.T) {
 
 // Every row of the catalogue can be explained, and its paragraphs fit.
 func TestExplain(t *testing.T) {
-	for _, r := range check.Catalog() {
+	for _, r := range problem.Catalog() {
 		var human, js bytes.Buffer
 		require.NoError(t, Explain(&human, r, Options{Width: 70}))
 		for line := range bytes.Lines(human.Bytes()) {
 			assert.LessOrEqual(t, len([]rune(string(line))), 71, "%s", line)
 		}
 		require.NoError(t, ExplainJSON(&js, r))
-		var back struct{ Code check.Code }
+		var back struct{ Code problem.Code }
 		require.NoError(t, json.Unmarshal(js.Bytes(), &back))
 		assert.Equal(t, r.Code, back.Code)
 	}
-	r := check.Rule{Code: "XYZ001", Severity: check.Corruption, Structure: check.StructL1Table, Repair: check.RepairLossy,
+	r := problem.Rule{Code: "XYZ001", Severity: problem.Corruption, Structure: problem.StructL1Table, Repair: problem.RepairLossy,
 		Title: "a title that says what is wrong", Spec: "Some section",
 		Why: "The first sentence says what it means, at some length, so that it must be broken. The second one says more.",
 		Do:  "Restore it from a backup."}

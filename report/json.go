@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -52,7 +53,7 @@ type jsonFailed struct {
 	Filename    string        `json:"filename"`
 	Verdict     check.Verdict `json:"verdict"`
 	Error       string        `json:"error"`
-	Code        check.Code    `json:"code,omitempty"` // HDR001 where that is the reason
+	Code        problem.Code  `json:"code,omitempty"` // HDR001 where that is the reason
 	CheckErrors uint64        `json:"check-errors"`
 }
 
@@ -63,23 +64,23 @@ type jsonOpen struct {
 }
 
 type jsonFinding struct {
-	Code        check.Code      `json:"code"`
-	Severity    string          `json:"severity"`
-	Structure   check.Structure `json:"structure"`
-	Message     string          `json:"message"`
-	Path        string          `json:"path,omitempty"`
-	Offset      *uint64         `json:"offset,omitempty"`
-	Length      *uint64         `json:"length,omitempty"`
-	Cluster     *uint64         `json:"cluster,omitempty"`
-	Snapshot    string          `json:"snapshot,omitempty"`
-	Bitmap      string          `json:"bitmap,omitempty"`
-	GuestOffset *uint64         `json:"guest-offset,omitempty"`
-	Value       string          `json:"value,omitempty"`
-	Expected    string          `json:"expected,omitempty"`
-	Count       uint64          `json:"count"`
-	Repair      string          `json:"repair"`
-	Fixed       bool            `json:"fixed"`
-	Rest        bool            `json:"rest,omitempty"`
+	Code        problem.Code      `json:"code"`
+	Severity    string            `json:"severity"`
+	Structure   problem.Structure `json:"structure"`
+	Message     string            `json:"message"`
+	Path        string            `json:"path,omitempty"`
+	Offset      *uint64           `json:"offset,omitempty"`
+	Length      *uint64           `json:"length,omitempty"`
+	Cluster     *uint64           `json:"cluster,omitempty"`
+	Snapshot    string            `json:"snapshot,omitempty"`
+	Bitmap      string            `json:"bitmap,omitempty"`
+	GuestOffset *uint64           `json:"guest-offset,omitempty"`
+	Value       string            `json:"value,omitempty"`
+	Expected    string            `json:"expected,omitempty"`
+	Count       uint64            `json:"count"`
+	Repair      string            `json:"repair"`
+	Fixed       bool              `json:"fixed"`
+	Rest        bool              `json:"rest,omitempty"`
 }
 
 func u64[T ~uint64](p *T) *uint64 {
@@ -90,7 +91,7 @@ func u64[T ~uint64](p *T) *uint64 {
 	return &v
 }
 
-func toFinding(f *check.Finding) jsonFinding {
+func toFinding(f *problem.Finding) jsonFinding {
 	j := jsonFinding{
 		Code: f.Code, Severity: f.Severity.String(), Structure: f.Structure, Message: f.Message, Path: f.Path,
 		Cluster: u64(f.Cluster), Snapshot: check.Shorten(f.Snapshot), Bitmap: check.Shorten(f.Bitmap), GuestOffset: u64(f.GuestOffset),
@@ -113,7 +114,7 @@ func toJSON(img *Image) any {
 	if r == nil {
 		j := jsonFailed{Filename: name, Verdict: img.verdict(), Error: failure, CheckErrors: 1}
 		if errors.Is(img.Err, qcow2.ErrNotQcow2) {
-			j.Code = check.HDR001
+			j.Code = problem.NotQcow2
 		}
 		return j
 	}
@@ -131,14 +132,14 @@ func toJSON(img *Image) any {
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		switch {
-		case f.Fixed && f.Severity == check.Corruption:
+		case f.Fixed && f.Severity == problem.Corruption:
 			j.CorruptionsFixed += f.Count
-		case f.Fixed && (f.Severity == check.Leak || f.Severity == check.InDoubt && f.Code == check.REF009):
+		case f.Fixed && (f.Severity == problem.Leak || f.Severity == problem.InDoubt && f.Code == problem.OwnerUnknown):
 			j.LeaksFixed += f.Count
 		}
 	}
 	j.Chain, j.ChainBitmaps = toChain(img.Chain, img.MaxFindings)
-	listed := check.Bounded(r.Findings, img.MaxFindings)
+	listed := problem.Bounded(r.Findings, img.MaxFindings)
 	for i := range listed {
 		j.Findings = append(j.Findings, toFinding(&listed[i]))
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // The last line of a human report says what can be typed next, and what to keep in
@@ -59,11 +60,11 @@ const (
 
 // next gives the last line for an image, or "" where there is nothing to be
 // done. code is that of the worst finding shown that is not settled, "" for none.
-func next(img *Image, code check.Code) string {
+func next(img *Image, code problem.Code) string {
 	var parts []string
 	switch {
-	case img.verdict() == check.VerdictUnsupported && slices.ContainsFunc(img.Result.Findings, func(f check.Finding) bool {
-		return f.Code == check.HDR002 && (f.Value == "0" || f.Value == "1")
+	case img.verdict() == check.VerdictUnsupported && slices.ContainsFunc(img.Result.Findings, func(f problem.Finding) bool {
+		return f.Code == problem.VersionUnknown && (f.Value == "0" || f.Value == "1")
 	}):
 		parts = []string{versionAdvice}
 	case img.verdict() == check.VerdictUnsupported:
@@ -72,7 +73,7 @@ func next(img *Image, code check.Code) string {
 		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
-	case code == check.CHN006 && img.Chain != nil:
+	case code == problem.BackingUnsound && img.Chain != nil:
 		parts = []string{belowAdvice(img), caution(img.Result)}
 	case code != "":
 		parts = []string{way(img, code), caution(img.Result), explainAdvice}
@@ -95,12 +96,12 @@ func belowAdvice(img *Image) string {
 }
 
 // nextAfter is the last line after a repair, or after its plan.
-func nextAfter(img *Image, code check.Code) []string {
+func nextAfter(img *Image, code problem.Code) []string {
 	r, v := img.Repair, img.verdict()
 	switch {
 	case r.DryRun && r.changes():
 		return []string{r.command("-r", img.Name, "") + " does it"}
-	case code == check.BMD012 && v == check.VerdictClean:
+	case code == problem.BitmapInUse && v == check.VerdictClean:
 		return []string{adviceAllDirty}
 	case len(r.Left) > 0 && code != "":
 		return []string{r.command("-n", img.Name, r.Left[0].Option) + " shows what that would do", caution(img.Result)}

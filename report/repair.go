@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -21,7 +22,7 @@ type Repair struct {
 	Bytes uint64
 	Edits iter.Seq[Edit]
 	// MaxEdits is how many of them, and of the losses, are listed in JSON; 0 means
-	// [check.DefaultMaxFindings].
+	// [problem.DefaultMaxFindings].
 	MaxEdits int
 	// OldSize and NewSize are the file's length in bytes.
 	OldSize, NewSize int64
@@ -48,12 +49,12 @@ type Edit struct {
 	Reason   string
 	// Codes are those of the findings that it settles; none for a step that other edits
 	// bring with them.
-	Codes []check.Code
+	Codes []problem.Code
 }
 
 // Advice tells what option it takes to settle a code's findings.
 type Advice struct {
-	Code   check.Code
+	Code   problem.Code
 	Option string
 }
 
@@ -84,18 +85,18 @@ type jsonRepair struct {
 }
 
 type jsonAdvice struct {
-	Code   check.Code `json:"code"`
-	Option string     `json:"option"`
+	Code   problem.Code `json:"code"`
+	Option string       `json:"option"`
 }
 
 type jsonEdit struct {
-	Stage  string       `json:"stage"`
-	Offset uint64       `json:"offset"`
-	Length int          `json:"length"`
-	Old    string       `json:"old"`
-	New    string       `json:"new"`
-	Reason string       `json:"reason"`
-	Codes  []check.Code `json:"codes"`
+	Stage  string         `json:"stage"`
+	Offset uint64         `json:"offset"`
+	Length int            `json:"length"`
+	Old    string         `json:"old"`
+	New    string         `json:"new"`
+	Reason string         `json:"reason"`
+	Codes  []problem.Code `json:"codes"`
 }
 
 // jsonBytes is how many bytes of an edit are written in JSON.
@@ -117,7 +118,7 @@ func toRepair(r *Repair) *jsonRepair {
 	for e := range firstOf(r.Edits, r.mostEdits()) {
 		j.Plan = append(j.Plan, jsonEdit{
 			Stage: e.Stage, Offset: uint64(e.Offset), Length: len(e.New), Old: first(e.Old), New: first(e.New),
-			Reason: e.Reason, Codes: append([]check.Code{}, e.Codes...),
+			Reason: e.Reason, Codes: append([]problem.Code{}, e.Codes...),
 		})
 	}
 	return j
@@ -126,7 +127,7 @@ func toRepair(r *Repair) *jsonRepair {
 // mostEdits is how many edits are listed in JSON, and how many losses.
 func (r *Repair) mostEdits() int {
 	if r.MaxEdits <= 0 {
-		return check.DefaultMaxFindings
+		return problem.DefaultMaxFindings
 	}
 	return r.MaxEdits
 }

@@ -13,7 +13,7 @@
 // JSON's.
 //
 // Counts are never kept here: every total is the result's, and a result's totals
-// are counted from its findings (see [check.CountFindings]).
+// are counted from its findings (see [problem.Count]).
 package report
 
 import (
@@ -63,7 +63,7 @@ type Image struct {
 	// Err is what kept the check from its end, nil for a complete check.
 	Err error
 	// MaxFindings is how many findings of one code were asked for; 0 means
-	// [check.DefaultMaxFindings]. See [check.Bounded].
+	// [problem.DefaultMaxFindings]. See [problem.Bounded].
 	MaxFindings int
 	// Try finds out what repairs would make of the image, so that no advice is given that
 	// does not hold; it may give nil. It takes as long as a repair's plan, and is called

@@ -18,40 +18,41 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 func TestGolden(t *testing.T) {
 	clean := result(check.VerdictClean)
 	empty := &check.Result{Verdict: check.VerdictClean, QEMUOpen: clean.QEMUOpen}
-	inUse := result(check.VerdictClean, check.Finding{Code: check.BMD012, Bitmap: "b0",
+	inUse := result(check.VerdictClean, problem.Finding{Code: problem.BitmapInUse, Bitmap: "b0",
 		Message: "bitmap b0 is in use: it was not closed cleanly", Extent: extent(0x6000c, 4)})
-	leaks := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
+	leaks := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
 		Extent: extent(0x20024, 4), Count: 2})
-	warnings := result(check.VerdictWarnings, check.Finding{Code: check.HDR017, Message: "the header's padding is not zero", Extent: extent(105, 7)})
+	warnings := result(check.VerdictWarnings, problem.Finding{Code: problem.HeaderPaddingSet, Message: "the header's padding is not zero", Extent: extent(105, 7)})
 	warnings.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenDropsBitmaps, Reasons: []string{"first", "second"}}
 	writing := result(check.VerdictClean)
 	writing.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenRefused, Reasons: []string{"read-write: the corrupt bit is set"}}
 	opens := result(check.VerdictClean)
 	opens.QEMUOpen.Reasons = []string{"read-write: unknown autoclear features 0x100 are cleared"}
-	live := result(check.VerdictLeaks, check.Finding{Code: check.REF006, Message: "cluster 18 has refcount 1, but nothing refers to it"})
+	live := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: "cluster 18 has refcount 1, but nothing refers to it"})
 	live.Provisional = true
 	unmet := result(check.VerdictClean)
 	unmet.Unmet = []string{"there is no bitmap backup-8"}
-	unsupported := result(check.VerdictUnsupported, check.Finding{Code: check.HDR005, Message: "incompatible feature bit 17 is not known", Extent: extent(72, 8)})
-	incomplete := result(check.VerdictIncomplete, check.Finding{Code: check.IOE001, Message: "512 bytes cannot be read", Extent: extent(0x200, 512)})
-	mended := result(check.VerdictCorrupt, check.Finding{Code: check.REF006, Message: "2 clusters have refcount 1, but nothing refers to them",
-		Extent: extent(0x20024, 4), Count: 2, Fixed: true}, check.Finding{Code: check.MAP007, Message: "l2[5] points past the end of the file",
+	unsupported := result(check.VerdictUnsupported, problem.Finding{Code: problem.FeatureUnknown, Message: "incompatible feature bit 17 is not known", Extent: extent(72, 8)})
+	incomplete := result(check.VerdictIncomplete, problem.Finding{Code: problem.Unreadable, Message: "512 bytes cannot be read", Extent: extent(0x200, 512)})
+	mended := result(check.VerdictCorrupt, problem.Finding{Code: problem.RefcountTooHigh, Message: "2 clusters have refcount 1, but nothing refers to them",
+		Extent: extent(0x20024, 4), Count: 2, Fixed: true}, problem.Finding{Code: problem.L2PastEnd, Message: "l2[5] points past the end of the file",
 		Extent: extent(0x40028, 8), Value: "0x8000000000ff0000"})
-	sound := result(check.VerdictClean, check.Finding{Code: check.BMD012, Bitmap: "b0", Message: "bitmap b0 is in use: it was not closed cleanly",
+	sound := result(check.VerdictClean, problem.Finding{Code: problem.BitmapInUse, Bitmap: "b0", Message: "bitmap b0 is in use: it was not closed cleanly",
 		Extent: extent(0x6000c, 4), Fixed: true})
 	repair := func(change func(*Repair)) *Repair {
 		r := &Repair{OldSize: 0x150000, NewSize: 0x150000, Undo: "disk.qcow2.qcheck-undo", Count: 2, Bytes: 48, Edits: slices.Values([]Edit{
-			{Stage: "mend in place", Offset: 0x40020, Old: make([]byte, 40), New: append(make([]byte, 32), 1, 2, 3, 4, 5, 6, 7, 8), Reason: "a reason", Codes: []check.Code{check.MAP005, check.MAP007}},
-			{Stage: "release", Offset: 0x20020, Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []check.Code{check.REF006}}})}
+			{Stage: "mend in place", Offset: 0x40020, Old: make([]byte, 40), New: append(make([]byte, 32), 1, 2, 3, 4, 5, 6, 7, 8), Reason: "a reason", Codes: []problem.Code{problem.L2ReservedBits, problem.L2PastEnd}},
+			{Stage: "release", Offset: 0x20020, Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []problem.Code{problem.RefcountTooHigh}}})}
 		change(r)
 		return r
 	}
-	nothing := &Repair{OldSize: 0x150000, NewSize: 0x150000, Flags: []string{"--repair=bitmaps"}, Left: []Advice{{check.REF006, "--repair=all"}}}
+	nothing := &Repair{OldSize: 0x150000, NewSize: 0x150000, Flags: []string{"--repair=bitmaps"}, Left: []Advice{{problem.RefcountTooHigh, "--repair=all"}}}
 	cases := []struct {
 		name   string
 		opts   Options
@@ -62,15 +63,15 @@ func TestGolden(t *testing.T) {
 			r.Lost, r.Undo, r.UndoNamed = []string{"guest range 0x0 to 0x10000\x1b"}, "a b", true
 		})}}},
 		{"repaired", Options{}, []Image{{Name: "disk.qcow2", Result: mended, ClusterSize: 65536, Repair: repair(func(r *Repair) {
-			r.Recovered, r.Left, r.Lost = "rolled-back", []Advice{{check.MAP007, "--allow-data-loss"}}, slices.Repeat([]string{"something"}, 25)
+			r.Recovered, r.Left, r.Lost = "rolled-back", []Advice{{problem.L2PastEnd, "--allow-data-loss"}}, slices.Repeat([]string{"something"}, 25)
 		})}}},
 		{"repaired-verbose", Options{Verbose: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.UndoNamed, r.Undo = true, "u" })}}},
 		{"repaired-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.Undo = "" })},
 			{Name: "b.qcow2", Result: clean, Repair: nothing}}},
 		{"repaired-in-doubt", Options{}, []Image{{Name: "disk.qcow2", Repair: repair(func(*Repair) {}), Result: result(check.VerdictWarnings,
-			check.Finding{Code: check.REF009, Severity: check.InDoubt, Message: "clusters 8-10: no known owner", Fixed: true},
-			check.Finding{Code: check.HDR017, Message: "the header's padding is not zero", Extent: extent(105, 7)})}, {Name: "other.qcow2", Repair: nothing,
-			Result: result(check.VerdictInDoubt, check.Finding{Code: check.REF009, Severity: check.InDoubt, Message: "clusters 8-10: no known owner"})}}},
+			problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: "clusters 8-10: no known owner", Fixed: true},
+			problem.Finding{Code: problem.HeaderPaddingSet, Message: "the header's padding is not zero", Extent: extent(105, 7)})}, {Name: "other.qcow2", Repair: nothing,
+			Result: result(check.VerdictInDoubt, problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: "clusters 8-10: no known owner"})}}},
 		{"repaired-nothing", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, Repair: nothing}}},
 		{"clean", Options{}, []Image{{Name: "disk.qcow2", Result: clean}}},
 		{"empty", Options{}, []Image{{Name: "disk.qcow2", Result: empty}}},
@@ -90,8 +91,8 @@ func TestGolden(t *testing.T) {
 		{"corrupt-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
 		{"corrupt-color", Options{Color: true, Width: 60}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
 		{"flood", Options{}, []Image{{Name: "disk.qcow2", Result: flood()}}},
-		{"in-doubt", Options{}, []Image{{Name: "disk.qcow2", Result: result(check.VerdictInDoubt, check.Finding{
-			Code: check.REF009, Severity: check.InDoubt, Count: 3, Extent: extent(0x20010, 6), Path: "refcount table[0] → block[8]",
+		{"in-doubt", Options{}, []Image{{Name: "disk.qcow2", Result: result(check.VerdictInDoubt, problem.Finding{
+			Code: problem.OwnerUnknown, Severity: problem.InDoubt, Count: 3, Extent: extent(0x20010, 6), Path: "refcount table[0] → block[8]",
 			Message: "clusters 8-10: refcount 1, but no references each; not called a leak, since the L2 table at l1[0] may own them: it could not be read",
 		})}}},
 		{"hostile", Options{Verbose: true}, []Image{{Name: "\x1b[31mdisk\xff", Result: hostile()}}},
@@ -133,14 +134,14 @@ type counted struct {
 
 // randomResult has findings of every kind, in any order.
 func randomResult(r *rand.Rand) *check.Result {
-	rows := check.Catalog()
-	var fs []check.Finding
+	rows := problem.Catalog()
+	var fs []problem.Finding
 	for range r.IntN(200) {
-		code, severity := rows[r.IntN(len(rows))].Code, check.Severity(r.IntN(7))
-		if severity == check.InDoubt {
-			code = check.REF009 // whose units are clusters
+		code, severity := rows[r.IntN(len(rows))].Code, problem.Severity(r.IntN(7))
+		if severity == problem.InDoubt {
+			code = problem.OwnerUnknown // whose units are clusters
 		}
-		fs = append(fs, check.Finding{
+		fs = append(fs, problem.Finding{
 			Code: code, Severity: severity, Count: r.Uint64N(100),
 			Fixed: r.IntN(8) == 0, Rest: r.IntN(20) == 0, Message: "x", Extent: extent(r.Uint64N(1<<40), r.Uint64N(9)),
 		})
@@ -194,7 +195,7 @@ func TestHumanTotalsAgreeWithTheList(t *testing.T) {
 		for i := range res.Findings {
 			res.Findings[i].Fixed = false
 		}
-		res.Totals = check.CountFindings(res.Findings)
+		res.Totals = problem.Count(res.Findings)
 		for _, opts := range []Options{{}, {Verbose: true}} {
 			listed, said := map[string]uint64{}, map[string]uint64{}
 			var last string

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // named is how many images the last lines of a report name.
@@ -71,8 +72,8 @@ func (h *Human) oneLine(img *Image) string {
 
 // worstCode is the code of the worst finding that is left, "" where there is none but
 // notes.
-func worstCode(fs []check.Finding) (code check.Code) {
-	worst := check.Note
+func worstCode(fs []problem.Finding) (code problem.Code) {
+	worst := problem.Note
 	for i := range fs {
 		if f := &fs[i]; !f.Fixed && f.Severity > worst {
 			worst, code = f.Severity, f.Code

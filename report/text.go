@@ -12,6 +12,7 @@ import (
 	"github.com/fatih/color"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // style holds the colours. They are switched on or off for each reporter, never
@@ -39,11 +40,11 @@ func newStyle(on bool) style {
 	}
 }
 
-func (s style) severity(v check.Severity) *color.Color {
+func (s style) severity(v problem.Severity) *color.Color {
 	switch v {
-	case check.Corruption, check.Trouble:
+	case problem.Corruption, problem.Trouble:
 		return s.bad
-	case check.Leak, check.InDoubt, check.Warning:
+	case problem.Leak, problem.InDoubt, problem.Warning:
 		return s.mild
 	}
 	return s.faint
@@ -174,7 +175,7 @@ func (p *printer) wrapped(head string, headWidth int, text string, indent int) {
 }
 
 // structureTitle names a structure as headings do: "L1 table".
-func structureTitle(s check.Structure) string {
+func structureTitle(s problem.Structure) string {
 	t := strings.ReplaceAll(string(s), "-", " ")
 	if strings.HasPrefix(t, "l1") || strings.HasPrefix(t, "l2") {
 		t = "L" + t[1:]

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // Trial is what repairs would make of an image, found out by planning them.
@@ -25,36 +26,33 @@ func (i *Image) try() *Trial {
 	return i.Try()
 }
 
-// recounted are the codes of refcounts, and of flags that go by them.
-var recounted = []check.Code{check.REF005, check.REF006, check.REF008, check.MAP004, check.MAP008}
-
 // onlyRefcounts tells that nothing is wrong but refcounts, of which everything is known:
 // a repair settles that for certain.
 func onlyRefcounts(r *check.Result) bool {
-	some := slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return !f.Fixed && slices.Contains(recounted, f.Code) })
-	return some && !slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
-		return !f.Fixed && f.Severity > check.Note && f.Code != check.HDR006 && f.Code != check.BMD012 && !(slices.Contains(recounted, f.Code) && f.Repair == check.RepairSafe)
+	some := slices.ContainsFunc(r.Findings, func(f problem.Finding) bool { return !f.Fixed && f.Code.Is(problem.Recounted) })
+	return some && !slices.ContainsFunc(r.Findings, func(f problem.Finding) bool {
+		return !f.Fixed && f.Severity > problem.Note && f.Code != problem.MarkedDirty && f.Code != problem.BitmapInUse && !(f.Code.Is(problem.Recounted) && f.Repair == problem.RepairSafe)
 	})
 }
 
 // repairsItself tells that QEMU mends all that is wrong when it opens the image for
 // writing, as it does with one that has the dirty bit and lazy refcounts.
 func repairsItself(r *check.Result) bool {
-	dirty := slices.ContainsFunc(r.Findings, func(f check.Finding) bool { return f.Code == check.HDR006 && !f.Fixed })
+	dirty := slices.ContainsFunc(r.Findings, func(f problem.Finding) bool { return f.Code == problem.MarkedDirty && !f.Fixed })
 	return dirty && r.QEMUOpen.ReadWrite == check.OpenOK && onlyRefcounts(r)
 }
 
 // way says how findings can be settled. What is said of a repair has been tried, or is
 // certain.
-func way(img *Image, code check.Code) string {
+func way(img *Image, code problem.Code) string {
 	r := img.Result
 	if v := r.Verdict; v == check.VerdictIncomplete || v == check.VerdictUnsupported {
 		return ""
 	}
 	var bad, mendable bool
 	for i := range r.Findings {
-		if f := &r.Findings[i]; !f.Fixed && f.Severity > check.Note {
-			bad, mendable = true, mendable || f.Repair != check.RepairNone
+		if f := &r.Findings[i]; !f.Fixed && f.Severity > problem.Note {
+			bad, mendable = true, mendable || f.Repair != problem.RepairNone
 		}
 	}
 	if name := missingDataFile(r); name != "" {
@@ -83,7 +81,7 @@ func way(img *Image, code check.Code) string {
 		return advicePart
 	case len(t.Left) > 0 && t.Left[0].Option == "--allow-data-loss":
 		return adviceLossy
-	case code == check.BMD012:
+	case code == problem.BitmapInUse:
 		return adviceAllDirty
 	case r.Verdict == check.VerdictCorrupt:
 		return lastResort(r)
@@ -104,7 +102,7 @@ func lastResort(r *check.Result) string {
 func missingDataFile(r *check.Result) string {
 	for i := range r.Findings {
 		// One that is too short has an expected size.
-		if f := &r.Findings[i]; f.Code == check.DAT001 && f.Expected == "" && !f.Fixed {
+		if f := &r.Findings[i]; f.Code == problem.DataFileMissing && f.Expected == "" && !f.Fixed {
 			return f.Value
 		}
 	}
@@ -116,8 +114,8 @@ func missingDataFile(r *check.Result) string {
 func missingBacking(r *check.Result) (name string) {
 	for i := range r.Findings {
 		switch f := &r.Findings[i]; {
-		case f.Fixed || f.Severity <= check.Warning:
-		case f.Code == check.CHN001:
+		case f.Fixed || f.Severity <= problem.Warning:
+		case f.Code == problem.BackingUnreadable:
 			name = f.Value
 		default:
 			return ""

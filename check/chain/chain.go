@@ -16,6 +16,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -231,10 +232,10 @@ func (c *Chain) sumUp() {
 }
 
 // lengthFinding tells that a backing file is shorter or longer than the disk.
-func lengthFinding(above, l *Layer) check.Finding {
+func lengthFinding(above, l *Layer) problem.Finding {
 	h := &above.img.Header
-	f := check.Finding{
-		Code: check.CHN004, Extent: qcow2.Extent{Offset: h.BackingFileOffset, Length: uint64(h.BackingFileSize)},
+	f := problem.Finding{
+		Code: problem.BackingLength, Extent: qcow2.Extent{Offset: h.BackingFileOffset, Length: uint64(h.BackingFileSize)},
 		Value: fmt.Sprint(l.Size), Expected: fmt.Sprint(above.Size),
 	}
 	name := check.Excerpt(l.Given)

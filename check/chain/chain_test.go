@@ -12,6 +12,7 @@ import (
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/chain"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -64,14 +65,14 @@ func TestChainsThatDoNotEnd(t *testing.T) {
 	assert.Len(t, c.Layers, chain.MaxDepth+1)
 	assert.Equal(t, opened, closed)
 	assert.Equal(t, check.VerdictIncomplete, c.Layers[0].Result.Verdict)
-	assert.True(t, c.Layers[chain.MaxDepth].Result.Has(check.IOE001))
-	assert.True(t, c.Layers[0].Result.Has(check.CHN006))
+	assert.True(t, c.Layers[chain.MaxDepth].Result.Has(problem.Unreadable))
+	assert.True(t, c.Layers[0].Result.Has(problem.BackingUnsound))
 
 	for _, length := range []int{1, 2, 7} {
 		c, opened, closed := run(t, data, func(i int) int { return i % length })
 		assert.Len(t, c.Layers, length)
 		assert.Equal(t, opened, closed)
 		assert.Equal(t, check.VerdictCorrupt, c.Layers[0].Result.Verdict)
-		assert.True(t, c.Layers[length-1].Result.Has(check.CHN001))
+		assert.True(t, c.Layers[length-1].Result.Has(problem.BackingUnreadable))
 	}
 }

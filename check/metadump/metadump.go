@@ -23,6 +23,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -191,14 +192,14 @@ func zero(b []byte) bool { return !slices.ContainsFunc(b, func(c byte) bool { re
 // gives, in words, what only one of them has found. Names are not compared.
 func Differences(original, dump *check.Result) []string {
 	type key struct {
-		code   check.Code
+		code   problem.Code
 		extent qcow2.Extent
-		sev    check.Severity
+		sev    problem.Severity
 		count  uint64
 		rest   bool
 	}
 	count := make(map[key]int)
-	keyOf := func(f *check.Finding) key { return key{f.Code, f.Extent, f.Severity, f.Count, f.Rest} }
+	keyOf := func(f *problem.Finding) key { return key{f.Code, f.Extent, f.Severity, f.Count, f.Rest} }
 	for i := range original.Findings {
 		count[keyOf(&original.Findings[i])]++
 	}

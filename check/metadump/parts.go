@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -34,10 +35,10 @@ func partsOf(img *qcow2.Image, ev *check.Evidence, read []span) []part {
 	add(qcow2.Extent{Length: img.Geometry.ClusterSize()}, asIs, true)
 	for o := range ev.Metadata() {
 		switch s := o.Owner.Structure; {
-		case s == check.StructCryptoHeader:
+		case s == problem.StructCryptoHeader:
 			add(o.Extent, keyHeader, false)
 		case !o.Suspect:
-			add(o.Extent, asIs, s == check.StructSnapshotTable || s == check.StructBitmapDirectory)
+			add(o.Extent, asIs, s == problem.StructSnapshotTable || s == problem.StructBitmapDirectory)
 		}
 	}
 	g := img.Geometry

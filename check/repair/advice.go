@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // The options that a repair can be given on top of those that it has.
@@ -22,20 +23,20 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 	var wanted struct{ all, reattach, loss, dirty bool }
 	for i := range p.After.Findings {
 		switch f := &p.After.Findings[i]; {
-		case f.Code == check.BMD012:
+		case f.Code == problem.BitmapInUse:
 			wanted.dirty = opts.policy() == PolicyMark
-		case f.Severity == check.Note:
-		case f.Repair == check.RepairReattach, f.Code == check.REF009, f.Code == check.HDR012:
+		case f.Severity == problem.Note:
+		case f.Repair == problem.RepairReattach, f.Code == problem.OwnerUnknown, f.Code == problem.L1Misplaced:
 			wanted.reattach = true
-		case f.Repair == check.RepairLossy:
+		case f.Repair == problem.RepairLossy:
 			wanted.loss, wanted.reattach = true, true
-		case f.Repair == check.RepairSafe, f.Repair == check.RepairPolicy:
+		case f.Repair == problem.RepairSafe, f.Repair == problem.RepairPolicy:
 			wanted.all = true
 		}
 	}
 	var left []Advice
 	if wanted.dirty { // that is what this policy is for
-		left = append(left, Advice{Code: check.BMD012, Option: adviseAllDirty})
+		left = append(left, Advice{Code: problem.BitmapInUse, Option: adviseAllDirty})
 	}
 	try := func(option string, wanted bool, change func(o *Options)) error {
 		more := opts
@@ -52,7 +53,7 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 			return err
 		}
 		then := listedCounts(with.After)
-		said := make(map[check.Code]bool)
+		said := make(map[problem.Code]bool)
 		for _, a := range left {
 			said[a.Code] = true
 		}
@@ -88,8 +89,8 @@ func (o *Options) same(p *Options) bool {
 }
 
 // listedCounts counts the findings of each code.
-func listedCounts(r *check.Result) map[check.Code]uint64 {
-	n := make(map[check.Code]uint64)
+func listedCounts(r *check.Result) map[problem.Code]uint64 {
+	n := make(map[problem.Code]uint64)
 	for i := range r.Findings {
 		n[r.Findings[i].Code] += r.Findings[i].Count
 	}

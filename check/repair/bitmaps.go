@@ -5,9 +5,9 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -29,8 +29,8 @@ type bitmapFixer struct {
 	ext     qcow2.BitmapsExtension
 	stale   bool // autoclear bit 0 is clear
 	bitmaps []*bitmapFix
-	missing []*check.Finding // entries that could not be read
-	codes   []check.Code     // what is wrong besides single bitmaps
+	missing []*problem.Finding // entries that could not be read
+	codes   []problem.Code     // what is wrong besides single bitmaps
 	alloc   *allocator
 }
 
@@ -40,7 +40,7 @@ type bitmapFix struct {
 	raw []byte // the entry as it stands, nil where it does not end where it says
 	// bad are faults that leave the content open to doubt, name those of the
 	// name, and tidy those that are mended and nothing is lost.
-	bad, name, tidy []check.Code
+	bad, name, tidy []problem.Code
 	inUse           bool
 
 	// tableLost tells that nothing of the table can be taken over; badEntries
@@ -72,7 +72,7 @@ func (b *bitmapFix) label() string {
 }
 
 // faults are the codes of everything that is wrong with the bitmap.
-func (b *bitmapFix) faults() []check.Code { return slices.Concat(b.bad, b.name, b.tidy) }
+func (b *bitmapFix) faults() []problem.Code { return slices.Concat(b.bad, b.name, b.tidy) }
 
 // fixBitmaps does what the findings about bitmaps ask for.
 func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
@@ -81,18 +81,18 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	}
 	ext := s.img.Extension(qcow2.ExtBitmaps)
 	if ext == nil {
-		if s.res.Has(check.BMP008) && !s.o.bitmapsGone {
+		if s.res.Has(problem.BitmapsOrphaned) && !s.o.bitmapsGone {
 			if s.opts.policy() != PolicyRemove {
 				return false, nil // they are there, and the bit may vouch for them
 			}
 			s.lose("the bitmaps of a directory to which the header has no room to lead")
 			s.o.bitmapsGone = true
 		}
-		if !s.res.Has(check.BMP001) {
+		if !s.res.Has(problem.BitmapExtensionMissing) {
 			return false, nil
 		}
 		s.o.bitmapsGone = true
-		return true, s.setAutoclear(false, check.BMP001, "there are no bitmaps")
+		return true, s.setAutoclear(false, problem.BitmapExtensionMissing, "there are no bitmaps")
 	}
 	f := &bitmapFixer{session: s, at: ext}
 	if ext.Length != qcow2.BitmapsExtensionSize && !ext.Overruns() {
@@ -103,7 +103,7 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 	}
 	f.ext = qcow2.DecodeBitmapsExtension(ext.Data)
 	f.stale = s.staleBitmaps()
-	if s.unreadable(check.StructBitmapDirectory) {
+	if s.unreadable(problem.StructBitmapDirectory) {
 		return false, nil // it may be readable another time
 	}
 	if err := f.judge(ctx); err != nil {
@@ -132,24 +132,24 @@ func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
 func (s *session) staleBitmaps() bool { return !s.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) }
 
 // concernsBitmaps tells whether something can be done about a finding here.
-func concernsBitmaps(f check.Finding) bool {
-	if f.Code == check.BMP008 {
+func concernsBitmaps(f problem.Finding) bool {
+	if f.Code == problem.BitmapsOrphaned {
 		return true // they can be given up
 	}
-	return (f.Code.AboutBitmaps() || f.Code == check.HDR021 || f.Code == check.EXT003 || onBlock(&f)) &&
-		(f.Repair == check.RepairSafe || f.Repair == check.RepairPolicy)
+	return (f.Code.AboutBitmaps() || f.Code == problem.QEMUCrash || f.Code == problem.ExtensionLength || onBlock(&f)) &&
+		(f.Repair == problem.RepairSafe || f.Repair == problem.RepairPolicy)
 }
 
 // onBlock tells of a finding that a bitmap's table or data lies where a refcount block
 // is.
-func onBlock(f *check.Finding) bool {
-	return f.Code == check.REF004 && strings.HasPrefix(string(f.Structure), "bitmap-")
+func onBlock(f *problem.Finding) bool {
+	return f.Code == problem.RefcountBlockOverlap && f.Structure.OfBitmaps()
 }
 
 // unreadable tells whether something of a structure could not be read.
-func (s *session) unreadable(what check.Structure) bool {
-	return slices.ContainsFunc(s.res.Findings, func(f check.Finding) bool {
-		return f.Severity == check.Trouble && f.Structure == what
+func (s *session) unreadable(what problem.Structure) bool {
+	return slices.ContainsFunc(s.res.Findings, func(f problem.Finding) bool {
+		return f.Severity == problem.Trouble && f.Structure == what
 	})
 }
 
@@ -163,27 +163,27 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 	for i := range f.res.Findings {
 		finding := &f.res.Findings[i]
 		switch code := finding.Code; {
-		case code == check.BMX001 || code == check.BMX002 || finding.Rest && strings.HasPrefix(string(code), "BMX"):
+		case code == problem.BitmapTrailingBits || code == problem.BitmapDataUniform || finding.Rest && code.About() == problem.AboutBitmapData:
 			// See fixData.
-		case code == check.HDR021 || strings.HasPrefix(string(code), "BMD"):
+		case code == problem.QEMUCrash || code.About() == problem.AboutBitmap:
 			if b := f.entryAt(finding.Extent.Offset); b != nil {
 				b.take(finding)
-			} else if code == check.BMD001 {
+			} else if code == problem.BitmapEntryBroken {
 				f.missing = append(f.missing, finding)
 			}
-		case strings.HasPrefix(string(code), "BMP"):
+		case code.About() == problem.AboutBitmapExtension:
 			f.codes = append(f.codes, code)
 		case code.AboutBitmaps() || onBlock(finding):
 			tables = true
 		}
 	}
-	reserved := slices.Contains(f.codes, check.BMP004)
+	reserved := slices.Contains(f.codes, problem.BitmapExtensionReserved)
 	for _, b := range f.bitmaps {
 		if reserved { // what it says of the bitmaps nobody knows
-			b.bad = append(b.bad, check.BMP004)
+			b.bad = append(b.bad, problem.BitmapExtensionReserved)
 		}
 		if f.stale {
-			b.bad = append(b.bad, check.BMP002)
+			b.bad = append(b.bad, problem.BitmapsStale)
 			b.tableLost = true // what is there may be somebody else's by now
 		}
 		if b.mended() {
@@ -201,26 +201,26 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 }
 
 // mended tells that the entry is not as it stands in the file.
-func (b *bitmapFix) mended() bool { return slices.Contains(b.bad, check.BMD001) }
+func (b *bitmapFix) mended() bool { return slices.Contains(b.bad, problem.BitmapEntryBroken) }
 
 // take notes a finding about the bitmap's directory entry.
-func (b *bitmapFix) take(f *check.Finding) {
+func (b *bitmapFix) take(f *problem.Finding) {
 	switch f.Code {
-	case check.BMD005, check.BMD011:
+	case problem.BitmapFlagsReserved, problem.BitmapEntryPadding:
 		b.tidy = append(b.tidy, f.Code)
-	case check.BMD008, check.BMD009:
+	case problem.BitmapNameLength, problem.BitmapNameDuplicate:
 		b.name = append(b.name, f.Code)
-	case check.BMD010, check.BMD012, check.BMD015:
+	case problem.BitmapExtraData, problem.BitmapInUse, problem.BitmapTableElsewhere:
 		// Nothing is wrong with those, or nothing can be done here.
-	case check.BMD014:
-		if f.Repair == check.RepairPolicy { // a NUL, at which QEMU cuts the name
+	case problem.BitmapNameDangerous:
+		if f.Repair == problem.RepairPolicy { // a NUL, at which QEMU cuts the name
 			b.name = append(b.name, f.Code)
 		}
-	case check.BMD004:
-		if f.Severity != check.Note {
+	case problem.BitmapSizeMismatch:
+		if f.Severity != problem.Note {
 			b.bad, b.badEntries = append(b.bad, f.Code), true
 		}
-	case check.BMD002, check.BMD003:
+	case problem.BitmapTableMisplaced, problem.BitmapTableSize:
 		b.bad, b.tableLost = append(b.bad, f.Code), true
 	default:
 		b.bad = append(b.bad, f.Code)

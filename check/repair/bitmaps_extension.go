@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair/proof"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
@@ -21,7 +22,7 @@ func (s *session) leadToBitmaps(context.Context) (changed bool, err error) {
 		if s.shared(qcow2.Extent{Offset: m.At, Length: uint64(len(m.Put))}) {
 			continue
 		}
-		if err := s.o.write(m.At, m.Put, intent{reason: m.Why, codes: []check.Code{m.Code}}); err != nil {
+		if err := s.o.write(m.At, m.Put, intent{reason: m.Why, codes: []problem.Code{m.Code}}); err != nil {
 			return changed, err
 		}
 		changed = true
@@ -49,27 +50,27 @@ func (s *session) distrust(m *check.Mend) error {
 		return err
 	}
 	putHalf(raw, binary.BigEndian.Uint32(raw)|uint32(qcow2.BitmapInUse))
-	return s.o.write(m.Entry+qcow2.BitmapFieldFlags, raw, intent{reason: "mark the bitmap in use, since it may be out of date", codes: []check.Code{m.Code}})
+	return s.o.write(m.Entry+qcow2.BitmapFieldFlags, raw, intent{reason: "mark the bitmap in use, since it may be out of date", codes: []problem.Code{m.Code}})
 }
 
 // setAutoclear sets or clears autoclear bit 0: whether the bitmaps count.
-func (s *session) setAutoclear(on bool, code check.Code, reason string) error {
+func (s *session) setAutoclear(on bool, code problem.Code, reason string) error {
 	v := s.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps
 	if on {
 		v |= qcow2.AutoclearBitmaps
 	}
 	var b [8]byte
 	putWord(b[:], uint64(v))
-	return s.o.write(qcow2.FieldAutoclearFeatures, b[:], intent{reason: reason, codes: []check.Code{code}})
+	return s.o.write(qcow2.FieldAutoclearFeatures, b[:], intent{reason: reason, codes: []problem.Code{code}})
 }
 
 // removeExtension removes the bitmaps extension, and clears autoclear bit 0. The
 // extensions behind it move up, byte for byte.
-func (f *bitmapFixer) removeExtension(codes ...check.Code) error {
+func (f *bitmapFixer) removeExtension(codes ...problem.Code) error {
 	why := intent{reason: "remove the bitmaps extension", codes: codes}
 	f.o.bitmapsGone = true
 	if f.h.Version > 2 && f.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps) {
-		code := check.BMP001
+		code := problem.BitmapExtensionMissing
 		if len(codes) > 0 {
 			code = codes[0]
 		}
@@ -89,7 +90,7 @@ func (f *bitmapFixer) removeExtension(codes ...check.Code) error {
 // those of a sound one they stay, and the length becomes what it must be;
 // else nothing leads to the bitmaps, and it is removed.
 func (f *bitmapFixer) fixLength() (changed bool, err error) {
-	if f.res.Has(check.EXT002) {
+	if f.res.Has(problem.ExtensionDuplicate) {
 		return false, nil // first there must be one only
 	}
 	area := f.h.ExtensionArea(f.g)
@@ -105,7 +106,7 @@ func (f *bitmapFixer) fixLength() (changed bool, err error) {
 		return false, nil
 	}
 	f.lose("every bitmap: the bitmaps extension does not lead to the bitmap directory")
-	return true, f.removeExtension(check.EXT003)
+	return true, f.removeExtension(problem.ExtensionLength)
 }
 
 // leadsToDirectory tells whether an extension leads to something that has an entry
@@ -133,7 +134,7 @@ const maxEntriesTried = 16
 // setLength gives the extension at raw[at:] its length. What follows its data
 // are further extensions, if they read as such; else it is surplus.
 func (f *bitmapFixer) setLength(raw []byte, at uint64) (changed bool, err error) {
-	why := intent{reason: "give the bitmaps extension its length", codes: []check.Code{check.EXT003}}
+	why := intent{reason: "give the bitmaps extension its length", codes: []problem.Code{problem.ExtensionLength}}
 	base := f.h.ExtensionArea(f.g).Offset
 	raw = slices.Clone(raw)
 	putHalf(raw[at+4:], qcow2.BitmapsExtensionSize)

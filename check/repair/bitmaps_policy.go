@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -108,7 +109,7 @@ func (f *bitmapFixer) rename() {
 			base = "unnamed"
 		}
 		name := cutName(base, "")
-		if slices.Contains(b.name, check.BMD009) && !used[name] {
+		if slices.Contains(b.name, problem.BitmapNameDuplicate) && !used[name] {
 			// The one that had the name is removed.
 			used[name] = true
 			continue
@@ -147,20 +148,20 @@ func (f *bitmapFixer) decideEntry(b *bitmapFix) {
 		b.out = b.Encode()
 	default:
 		b.out = slices.Clone(b.raw)
-		if slices.Contains(b.tidy, check.BMD005) {
+		if slices.Contains(b.tidy, problem.BitmapFlagsReserved) {
 			putHalf(b.out[qcow2.BitmapFieldFlags:], uint32(b.Flags&qcow2.BitmapFlagsKnown))
 		}
-		if slices.Contains(b.tidy, check.BMD011) {
+		if slices.Contains(b.tidy, problem.BitmapEntryPadding) {
 			clear(b.out[len(b.out)-len(b.Padding):])
 		}
 	}
 }
 
 // settles are the codes of the findings that are settled by what is done.
-func (b *bitmapFix) settles() []check.Code {
+func (b *bitmapFix) settles() []problem.Code {
 	codes := b.faults()
 	if b.inUse && (b.drop != "" || b.table == tableOnes) {
-		codes = append(codes, check.BMD012)
+		codes = append(codes, problem.BitmapInUse)
 	}
 	return codes
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
@@ -76,13 +77,13 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 				if (strings.HasPrefix(c.Name, "overlap/") || takesMore(plan.Before)) && plan.After.Verdict != check.VerdictClean {
 					return // something else than the bitmaps was led astray
 				}
-				if plan.After.Has(check.BMP008) {
+				if plan.After.Has(problem.BitmapsOrphaned) {
 					require.Equal(t, PolicyMark, policy)
 					assert.NotEqual(t, check.ExitSound, plan.After.ExitCode())
 					return // the header has no room for the bitmaps that were found: they are kept, and not given up unasked
 				}
 				if plan.After.QEMUOpen.ReadWrite != check.OpenOK {
-					require.True(t, plan.After.Has(check.BMD010) || plan.After.Has(check.BMD014), "%v", plan.After.QEMUOpen)
+					require.True(t, plan.After.Has(problem.BitmapExtraData) || plan.After.Has(problem.BitmapNameDangerous), "%v", plan.After.QEMUOpen)
 					return
 				}
 				res := qemutest.Check(t, path)
@@ -105,9 +106,9 @@ func TestRepairedBitmapsInQEMU(t *testing.T) {
 					if k := slices.IndexFunc(plan.Before.Bitmaps, func(x check.BitmapInfo) bool { return x.Name == b.Name }); k >= 0 {
 						was := plan.Before.Bitmaps[k]
 						assert.Equal(t, was.Flags.Has(qcow2.BitmapAuto), info.Flags.Has(qcow2.BitmapAuto))
-						if policy == PolicyAllDirty && was.State != check.BitmapEnabled && was.State != check.BitmapDisabled && !plan.Before.Has(check.BMD009) &&
+						if policy == PolicyAllDirty && was.State != check.BitmapEnabled && was.State != check.BitmapDisabled && !plan.Before.Has(problem.BitmapNameDuplicate) &&
 							!strings.HasPrefix(c.Name, "lost-bitmaps/") && // which may be as good as before
-							!plan.Before.Has(check.BMD005) && !plan.Before.Has(check.BMT001) && !plan.Before.Has(check.BMT002) {
+							!plan.Before.Has(problem.BitmapFlagsReserved) && !plan.Before.Has(problem.BitmapLowReserved) && !plan.Before.Has(problem.BitmapHighReserved) {
 							assert.GreaterOrEqual(t, b.Count, int64(c.Spec.Size), "every bit is set")
 						}
 					}
@@ -175,12 +176,12 @@ func TestPoliciesLeaveNoLeaks(t *testing.T) {
 				// Where a part of a disk was in doubt, too, nothing that bitmaps do not own is freed.
 				img, err := c.Build()
 				require.NoError(t, err)
-				assert.False(t, plan.After.Has(check.REF006) && !doubted(t, img, ofDisk), "leaks are freed")
-				if len(plan.After.Snapshots) > 0 || takesMore(plan.Before) || plan.After.Has(check.BMP008) {
+				assert.False(t, plan.After.Has(problem.RefcountTooHigh) && !doubted(t, img, ofDisk), "leaks are freed")
+				if len(plan.After.Snapshots) > 0 || takesMore(plan.Before) || plan.After.Has(problem.BitmapsOrphaned) {
 					return
 				}
-				assert.False(t, plan.After.Has(check.REF009), "nothing of the bitmaps is left in doubt: %v", plan.After.Findings)
-				assert.False(t, plan.After.Has(check.MAP020))
+				assert.False(t, plan.After.Has(problem.OwnerUnknown), "nothing of the bitmaps is left in doubt: %v", plan.After.Findings)
+				assert.False(t, plan.After.Has(problem.OrphanL2Table))
 			})
 		}
 	}
@@ -206,7 +207,7 @@ func TestLostBitmapsAreFoundAgain(t *testing.T) {
 			for _, policy := range policies {
 				plan, err := Make(t.Context(), img, img.Size(), Options{BitmapPolicy: policy})
 				require.NoError(t, err)
-				if !plan.After.Has(check.BMD012) {
+				if !plan.After.Has(problem.BitmapInUse) {
 					assert.Equal(t, check.VerdictClean, plan.After.Verdict, "%v", plan.After.Findings)
 				}
 				o := after(t, img, plan)
@@ -217,7 +218,7 @@ func TestLostBitmapsAreFoundAgain(t *testing.T) {
 					assert.Empty(t, plan.Lost)
 				case policy == PolicyMark:
 					assert.Len(t, plan.After.Bitmaps, 2)
-					assert.True(t, plan.After.Has(check.BMD012))
+					assert.True(t, plan.After.Has(problem.BitmapInUse))
 					assert.Subset(t, want, got)
 				case policy == PolicyAllDirty:
 					assert.Len(t, got, 2)

@@ -5,7 +5,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -16,7 +16,7 @@ func (f *bitmapFixer) judgeTables(ctx context.Context) error {
 	f.judgeTablePlaces()
 	broken := make(map[qcow2.HostCluster]struct{})
 	for i := range f.res.Findings {
-		if x := &f.res.Findings[i]; x.Code == check.BMX003 && !x.Rest {
+		if x := &f.res.Findings[i]; x.Code == problem.BitmapDataUnreadable && !x.Rest {
 			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
 			for k := range qcow2.HostCluster(n) {
 				broken[first+k] = struct{}{}
@@ -71,7 +71,7 @@ func (f *bitmapFixer) judgeTablePlaces() {
 func (b *bitmapFix) tableIsLost() {
 	if !b.tableLost {
 		b.tableLost = true
-		b.bad = append(b.bad, check.BMT006)
+		b.bad = append(b.bad, problem.BitmapOverlap)
 	}
 }
 
@@ -86,35 +86,35 @@ const foreignEntries = 8
 
 func (f *bitmapFixer) judgeTable(b *bitmapFix, broken map[qcow2.HostCluster]struct{}) {
 	var stored, faulty uint64
-	var codes []check.Code
+	var codes []problem.Code
 	scan := qcow2.ScanTable[qcow2.BitmapTableEntry](f.img, b.TableOffset, uint64(b.TableSize))
 	for _, e := range scan.All() {
 		code := f.entryFault(e)
 		if code == "" {
 			if _, bad := broken[f.g.HostCluster(e.Offset())]; bad && e.Offset() != 0 && !b.inUse {
-				code = check.BMX003
+				code = problem.BitmapDataUnreadable
 			}
 		}
 		if code == "" && e.Offset() == 0 {
 			continue
 		}
 		stored++
-		cut := code == check.BMT005 && f.ev.WasInFile(e.Offset(), f.g.ClusterSize())
-		if code == "" || cut || !foreign(code) && code != check.BMT001 {
+		cut := code == problem.BitmapEntryPastEnd && f.ev.WasInFile(e.Offset(), f.g.ClusterSize())
+		if code == "" || cut || !code.Is(problem.NoEntry) && code != problem.BitmapLowReserved {
 			if code != "" {
 				codes = append(codes, code)
 			}
 			continue
 		}
 		faulty++
-		if code != check.BMT001 {
+		if code != problem.BitmapLowReserved {
 			codes = append(codes, code)
 		}
 	}
 	if faulty >= foreignEntries && faulty*2 > stored {
 		b.tableLost = true
 		if len(codes) == 0 {
-			codes = append(codes, check.BMT001)
+			codes = append(codes, problem.BitmapLowReserved)
 		}
 	}
 	if len(codes) > 0 {
@@ -124,26 +124,20 @@ func (f *bitmapFixer) judgeTable(b *bitmapFix, broken map[qcow2.HostCluster]stru
 	}
 }
 
-// foreign tells of a fault of a table entry that it makes one think of
-// something else than a table entry.
-func foreign(c check.Code) bool {
-	return c == check.BMT003 || c == check.BMT004 || c == check.BMT005
-}
-
 // entryFault gives the worst fault of a table entry, or "". Reserved bits are the
-// mildest: those are cleared where they are, see [words].
-func (f *bitmapFixer) entryFault(e qcow2.BitmapTableEntry) check.Code {
+// mildest: those are cleared where they are, see entryFixes.
+func (f *bitmapFixer) entryFault(e qcow2.BitmapTableEntry) problem.Code {
 	switch o := e.Offset(); {
 	case o != 0 && e.AllOnes():
-		return check.BMT003
+		return problem.BitmapEntryContradiction
 	case o != 0 && !f.g.Aligned(o):
-		return check.BMT004
+		return problem.BitmapEntryUnaligned
 	case o != 0 && f.g.PastEnd(o, f.g.ClusterSize(), f.img.Size()):
-		return check.BMT005
+		return problem.BitmapEntryPastEnd
 	case o != 0 && f.ev.Counts.Get(f.g.HostCluster(o)) > 1:
-		return check.BMT006
+		return problem.BitmapOverlap
 	case e.ReservedLow()|e.ReservedHigh() != 0:
-		return check.BMT001
+		return problem.BitmapLowReserved
 	}
 	return ""
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -19,13 +20,13 @@ import (
 var policies = []BitmapPolicy{PolicyMark, PolicyAllDirty, PolicyRemove}
 
 // repairable gives the codes that a repair of the bitmaps should have settled.
-func repairable(res *check.Result, policy BitmapPolicy) (codes []check.Code) {
+func repairable(res *check.Result, policy BitmapPolicy) (codes []problem.Code) {
 	for _, f := range res.Findings {
-		ours := f.Code.AboutBitmaps() || f.Code == check.HDR021 || f.Code == check.EXT003
-		if !ours || f.Repair == check.RepairNone || f.Repair == check.RepairLossy || f.Code == check.BMX002 {
+		ours := f.Code.AboutBitmaps() || f.Code == problem.QEMUCrash || f.Code == problem.ExtensionLength
+		if !ours || f.Repair == problem.RepairNone || f.Repair == problem.RepairLossy || f.Code == problem.BitmapDataUniform {
 			continue
 		}
-		if policy == PolicyMark && (f.Severity == check.Note || f.Code == check.BMD012) {
+		if policy == PolicyMark && (f.Severity == problem.Note || f.Code == problem.BitmapInUse) {
 			continue // in use it was and is
 		}
 		codes = append(codes, f.Code)
@@ -39,7 +40,7 @@ func bitmapCases() (cases []corpus.Case) {
 			continue
 		}
 		if slices.ContainsFunc(c.Want, func(w corpus.Want) bool {
-			return w.Code.AboutBitmaps() || w.Code == check.HDR021 || w.Code == check.EXT003 && strings.Contains(c.Name, "bitmap")
+			return w.Code.AboutBitmaps() || w.Code == problem.QEMUCrash || w.Code == problem.ExtensionLength && strings.Contains(c.Name, "bitmap")
 		}) {
 			cases = append(cases, c)
 		}
@@ -50,8 +51,8 @@ func bitmapCases() (cases []corpus.Case) {
 // takesMore tells whether there is something besides the bitmaps that no safe repair
 // settles.
 func takesMore(res *check.Result) bool {
-	return slices.ContainsFunc(res.Findings, func(f check.Finding) bool {
-		return f.Severity == check.Corruption && !f.Code.AboutBitmaps() && (f.Repair == check.RepairLossy || f.Repair == check.RepairNone)
+	return slices.ContainsFunc(res.Findings, func(f problem.Finding) bool {
+		return f.Severity == problem.Corruption && !f.Code.AboutBitmaps() && (f.Repair == problem.RepairLossy || f.Repair == problem.RepairNone)
 	})
 }
 
@@ -105,7 +106,7 @@ func TestBitmapCases(t *testing.T) {
 func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *overlay {
 	p, err := Make(t.Context(), r, r.Size(), opts)
 	require.NoError(t, err)
-	all := func(*check.Finding) bool { return true }
+	all := func(*problem.Finding) bool { return true }
 	t.Logf("%s → %s (%d edits, +%d) %q", listed(p.Before.Findings, all), listed(p.After.Findings, all), p.Edits.Len(), p.NewSize-p.OldSize, p.Lost)
 	for e := range p.Edits.All() {
 		t.Logf("%v %v+%d %s %v", e.Stage, e.Offset, len(e.New), e.Reason, e.Codes)
@@ -122,7 +123,7 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	// what is wrong besides and takes more than a safe repair.
 	// Bitmaps that were found, and that the header has no room for, are kept as they are,
 	// and so is what was in doubt.
-	if !res.Has(check.BMP008) && !res.Has(check.REF008) && !doubted(t, r, anyDoubt) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
+	if !res.Has(problem.BitmapsOrphaned) && !res.Has(problem.RefcountMissing) && !doubted(t, r, anyDoubt) && !strings.Contains(t.Name(), "/overlap/") && !takesMore(p.Before) {
 		assert.Zero(t, res.Totals.Corruptions+res.Totals.Leaks-res.Totals.InDoubt, "%v", res.Findings)
 	}
 
@@ -135,7 +136,7 @@ func testBitmapRepair(t *testing.T, r source, img *corpus.Image, opts Options) *
 	require.NoError(t, err)
 	was, err := check.Run(t.Context(), before, inspect)
 	require.NoError(t, err)
-	digest := !was.Has(check.BMX001) && !was.Has(check.BMX002)
+	digest := !was.Has(problem.BitmapTrailingBits) && !was.Has(problem.BitmapDataUniform)
 	now := sayings(t, opened, res, digest)
 	for name, content := range sayings(t, before, was, digest) {
 		assert.Equal(t, content, now[name], "bitmap %q", name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -20,7 +21,7 @@ func (f *bitmapFixer) write() (changed bool, err error) {
 	moved := f.stale
 	if f.directoryOverData() {
 		moved = true
-		codes = append(codes, check.BMT006)
+		codes = append(codes, problem.BitmapOverlap)
 	}
 	offset, size := f.ext.DirectoryOffset, uint64(0)
 	for _, b := range f.bitmaps {
@@ -73,7 +74,7 @@ func (f *bitmapFixer) write() (changed bool, err error) {
 		}
 	}
 	if f.stale {
-		return true, f.setAutoclear(true, check.BMP002, "say that the bitmaps are what their entries say")
+		return true, f.setAutoclear(true, problem.BitmapsStale, "say that the bitmaps are what their entries say")
 	}
 	return changed, nil
 }
@@ -108,12 +109,12 @@ func (f *bitmapFixer) directoryShared() bool {
 // the directory is: then the directory can go elsewhere, before a guest writes over it.
 func (f *bitmapFixer) directoryOverData() bool {
 	return f.directoryShared() && !f.stale && len(f.ev.Doubts) > 0 && !slices.ContainsFunc(f.ev.Doubts, func(d check.Doubt) bool {
-		return d.Owner.Structure != check.StructDataCluster
+		return d.Owner.Structure != problem.StructDataCluster
 	})
 }
 
 // newDirectory writes the new tables and the directory to fresh clusters.
-func (f *bitmapFixer) newDirectory(kept []*bitmapFix, codes []check.Code) (qcow2.HostOffset, error) {
+func (f *bitmapFixer) newDirectory(kept []*bitmapFix, codes []problem.Code) (qcow2.HostOffset, error) {
 	f.alloc = newAllocator(f.session)
 	size := uint64(0)
 	for _, b := range kept {

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair/proof"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -41,7 +42,7 @@ func MakeFrom(ctx context.Context, r io.ReaderAt, size int64, changes []Change, 
 		why := intent{reason: "as in the copy of the metadata"}
 		cl := img.Geometry.HostCluster(c.Offset)
 		switch owner, owned := ev.MetadataAt(cl); {
-		case owned && owner.Structure == check.StructRefcountBlock:
+		case owned && owner.Structure == problem.StructRefcountBlock:
 			why.refcounts = img.Geometry.RefcountBits()
 		case !owned && ev.Counts.Get(cl) == 0:
 			o.fresh[cl] = struct{}{}

@@ -3,7 +3,7 @@ package repair
 import (
 	"context"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -19,9 +19,9 @@ func (s *session) fixCompression(ctx context.Context) (bool, error) {
 	if !s.opts.everything() || s.headerShared() || s.h.Version < 3 {
 		return false, nil
 	}
-	var f *check.Finding
+	var f *problem.Finding
 	for i := range s.res.Findings {
-		if x := &s.res.Findings[i]; x.Code == check.HDR016 && x.Repair == check.RepairSafe {
+		if x := &s.res.Findings[i]; x.Code == problem.CompressionTypeContradiction && x.Repair == problem.RepairSafe {
 			f = x
 		}
 	}
@@ -32,7 +32,7 @@ func (s *session) fixCompression(ctx context.Context) (bool, error) {
 	if err != nil || !zlib && !zstd {
 		return false, err
 	}
-	codes := []check.Code{f.Code}
+	codes := []problem.Code{f.Code}
 	features, typ := s.h.IncompatibleFeatures&^qcow2.IncompatCompression, qcow2.CompressionZlib
 	if !zlib {
 		features |= qcow2.IncompatCompression

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -17,15 +17,15 @@ func (s *session) fixCopied(context.Context) (changed bool, err error) {
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		switch {
-		case f.Code != check.MAP004 && f.Code != check.MAP008, !s.inScope(f):
+		case f.Code != problem.L1Copied && f.Code != problem.L2Copied, !s.inScope(f, copiedFix):
 			continue
-		case f.Code == check.MAP008 && !s.h.HasDataFile():
+		case f.Code == problem.L2Copied && !s.h.HasDataFile():
 			tables = true // there can be millions that are not joined
 			continue
 		case f.Rest:
 			continue
 		}
-		did, err := s.rewrite(f, (*session).asReferenced, reasons[f.Code])
+		did, err := s.rewrite(f, copiedFix)
 		if err != nil {
 			return changed, err
 		}
@@ -40,9 +40,9 @@ func (s *session) fixCopied(context.Context) (changed bool, err error) {
 
 // asReferenced is an entry with COPIED as the references to what it names ask for. With an
 // external data file nothing is counted, and every cluster is the only one of its kind.
-func (s *session) asReferenced(f *check.Finding, e uint64) uint64 {
+func (s *session) asReferenced(f *problem.Finding, e uint64) uint64 {
 	off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
-	if s.h.HasDataFile() && f.Code == check.MAP008 || off != 0 && s.ev.ShouldBeCopied(s.g.HostCluster(off)) {
+	if s.h.HasDataFile() && f.Code == problem.L2Copied || off != 0 && s.ev.ShouldBeCopied(s.g.HostCluster(off)) {
 		return e | bitCopied
 	}
 	return e &^ bitCopied
@@ -67,7 +67,7 @@ func (s *session) fixCopiedL2() (changed bool, err error) {
 			binary.BigEndian.PutUint64(entry, binary.BigEndian.Uint64(entry)^bitCopied)
 		}
 		changed = true
-		return s.o.write(x.Offset, raw, intent{reason: reasons[check.MAP008], codes: []check.Code{check.MAP008}})
+		return s.o.write(x.Offset, raw, intent{reason: copiedFix.reason, codes: []problem.Code{problem.L2Copied}})
 	})
 	return changed, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -134,7 +135,7 @@ func onlyFrees(first, second *Plan) bool {
 			return false
 		}
 	}
-	return first.After.Has(check.REF006)
+	return first.After.Has(problem.RefcountTooHigh)
 }
 
 // doubted tells that something was in doubt in an image, of the kind that is meant.
@@ -150,7 +151,7 @@ func doubted(t testing.TB, img source, meant func(check.Doubt) bool) bool {
 func anyDoubt(check.Doubt) bool { return true }
 
 // l2Window is the part of a disk that the L1 entry of a finding is for.
-func l2Window(t testing.TB, img source, f *check.Finding) GuestRange {
+func l2Window(t testing.TB, img source, f *problem.Finding) GuestRange {
 	t.Helper()
 	opened, err := qcow2.Open(img, img.Size())
 	require.NoError(t, err)
@@ -161,7 +162,7 @@ func l2Window(t testing.TB, img source, f *check.Finding) GuestRange {
 	return GuestRange{Snapshot: f.Snapshot, Offset: index * n, Length: n}
 }
 
-func listed(fs []check.Finding, want func(*check.Finding) bool) (codes []string) {
+func listed(fs []problem.Finding, want func(*problem.Finding) bool) (codes []string) {
 	for i := range fs {
 		if want(&fs[i]) {
 			codes = append(codes, string(fs[i].Code))
@@ -187,22 +188,22 @@ func repairCases() (cases []corpus.Case) {
 var ways = []struct {
 	name  string
 	opts  Options
-	leave func(f *check.Finding) bool
+	leave func(f *problem.Finding) bool
 }{
-	{"safe", Options{}, func(f *check.Finding) bool {
-		return f.Repair != check.RepairSafe || strings.HasPrefix(string(f.Code), "BM")
+	{"safe", Options{}, func(f *problem.Finding) bool {
+		return f.Repair != problem.RepairSafe || strings.HasPrefix(string(f.Code), "BM")
 	}},
-	{"all-dirty", Options{BitmapPolicy: PolicyAllDirty}, func(f *check.Finding) bool {
-		return f.Repair != check.RepairSafe && f.Repair != check.RepairPolicy
+	{"all-dirty", Options{BitmapPolicy: PolicyAllDirty}, func(f *problem.Finding) bool {
+		return f.Repair != problem.RepairSafe && f.Repair != problem.RepairPolicy
 	}},
-	{"reattach", Options{Reattach: true, BitmapPolicy: PolicyRemove}, func(f *check.Finding) bool {
-		return f.Repair != check.RepairSafe && f.Repair != check.RepairPolicy
+	{"reattach", Options{Reattach: true, BitmapPolicy: PolicyRemove}, func(f *problem.Finding) bool {
+		return f.Repair != problem.RepairSafe && f.Repair != problem.RepairPolicy
 	}},
-	{"lossy", Options{AllowDataLoss: true, BitmapPolicy: PolicyAllDirty}, func(f *check.Finding) bool {
-		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach
+	{"lossy", Options{AllowDataLoss: true, BitmapPolicy: PolicyAllDirty}, func(f *problem.Finding) bool {
+		return f.Repair == problem.RepairNone || f.Repair == problem.RepairReattach
 	}},
-	{"lossy-reattach", Options{AllowDataLoss: true, Reattach: true}, func(f *check.Finding) bool {
-		return f.Repair == check.RepairNone || f.Repair == check.RepairReattach || f.Code == check.BMD012
+	{"lossy-reattach", Options{AllowDataLoss: true, Reattach: true}, func(f *problem.Finding) bool {
+		return f.Repair == problem.RepairNone || f.Repair == problem.RepairReattach || f.Code == problem.BitmapInUse
 	}},
 }
 
@@ -227,7 +228,7 @@ func TestRepairCorpus(t *testing.T) {
 }
 
 // testRepair repairs an image and says what is wrong with that.
-func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Finding) bool) {
+func testRepair(t *testing.T, img source, opts Options, leave func(f *problem.Finding) bool) {
 	t.Helper()
 	plan, err := Make(t.Context(), img, img.Size(), opts)
 	require.NoError(t, err)
@@ -240,8 +241,8 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Find
 	// Of what was given up the data is kept, in clusters that nothing refers to, and so is
 	// what was in doubt. The next repair cannot know.
 	kept := (len(plan.Lost) > 0 || plan.Before.Totals.InDoubt > 0) && !opts.FreeUnowned || doubted(t, img, anyDoubt)
-	assert.Empty(t, listed(plan.After.Findings, func(f *check.Finding) bool {
-		return f.Severity != check.Note && !leave(f) && !(kept && f.Code == check.REF006)
+	assert.Empty(t, listed(plan.After.Findings, func(f *problem.Finding) bool {
+		return f.Severity != problem.Note && !leave(f) && !(kept && f.Code == problem.RefcountTooHigh)
 	}), "what can be repaired is, and what was in doubt is not freed")
 	if !opts.AllowDataLoss {
 		assert.Empty(t, plan.LostGuest)
@@ -261,20 +262,20 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *check.Find
 			assert.True(t, name != "" && len(plan.Lost) > 0, "%q is gone", name)
 			continue
 		}
-		if opts.Reattach && name != "" && slices.ContainsFunc(plan.Before.Findings, func(f check.Finding) bool { return f.Snapshot == name }) {
+		if opts.Reattach && name != "" && slices.ContainsFunc(plan.Before.Findings, func(f problem.Finding) bool { return f.Snapshot == name }) {
 			continue // it may have been read from what is not its own
 		}
 		// Where metadata is read as an L2 table, data is whatever that happens to lead to.
 		spared := plan.LostGuest
 		for _, f := range plan.Before.Findings {
-			if f.Structure == check.StructL2Table && isOverlap(f.Code) && f.GuestOffset == nil {
+			if f.Structure == problem.StructL2Table && f.Code.Is(problem.Overlap) && f.GuestOffset == nil {
 				spared = append(spared, l2Window(t, img, &f))
 			}
 		}
-		found := plan.Before.Has(check.HDR011) || opts.Reattach
+		found := plan.Before.Has(problem.L1TooSmall) || opts.Reattach
 		assertSameGuest(t, name, was, d, found, spared...)
 	}
-	if plan.Before.Has(check.BMX001) || opts.Reattach && plan.Before.Has(check.HDR012) {
+	if plan.Before.Has(problem.BitmapTrailingBits) || opts.Reattach && plan.Before.Has(problem.L1Misplaced) {
 		// The digest covers bits that mean nothing, and that are cleared; and with a
 		// disk comes up what it has written over a bitmap.
 		return

@@ -5,7 +5,7 @@ import (
 	"iter"
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -16,7 +16,7 @@ type Edit struct {
 	Old    []byte // what stands there, zeros past the end of the file
 	New    []byte // of the same length
 	Reason string
-	Codes  []check.Code // of the findings that it settles
+	Codes  []problem.Code // of the findings that it settles
 }
 
 // Edits are the changes of a plan, in the order in which they are written: by stage,
@@ -32,7 +32,7 @@ type Edits struct {
 // cause says why something is changed.
 type cause struct {
 	reason string
-	codes  []check.Code
+	codes  []problem.Code
 }
 
 // editList holds the edits of a stage one after the other, each as: its offset, from
@@ -90,7 +90,7 @@ func (s *editList) room(n int) *[]byte {
 }
 
 // cause gives the number of a cause.
-func (l *Edits) cause(reason string, codes []check.Code) int {
+func (l *Edits) cause(reason string, codes []problem.Code) int {
 	for _, i := range l.byReason[reason] {
 		if slices.Equal(l.causes[i].codes, codes) {
 			return i

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -37,7 +37,7 @@ func TestEdits(t *testing.T) {
 	}
 	var l Edits
 	var want [stagesCount][]Edit
-	codes := [][]check.Code{{check.REF005}, {check.REF006}, {check.REF005, check.REF006}, nil}
+	codes := [][]problem.Code{{problem.RefcountTooLow}, {problem.RefcountTooHigh}, {problem.RefcountTooLow, problem.RefcountTooHigh}, nil}
 	total := uint64(0)
 	for i := range 1500 {
 		n := 1 + r.IntN(20)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -15,10 +15,10 @@ func (s *session) fixExtensions(context.Context) (bool, error) {
 		return false, nil
 	}
 	become := make(map[qcow2.HostOffset]uint64) // how many bytes of data are left, by extension
-	var codes []check.Code
+	var codes []problem.Code
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != check.RepairSafe {
+		if f.Rest || f.Repair != problem.RepairSafe {
 			continue
 		}
 		at := slices.IndexFunc(s.img.Extensions, func(e qcow2.Extension) bool {
@@ -28,9 +28,9 @@ func (s *session) fixExtensions(context.Context) (bool, error) {
 			continue
 		}
 		switch e := &s.img.Extensions[at]; {
-		case f.Code == check.EXT005:
+		case f.Code == problem.ExtensionUnused:
 			become[e.Offset] = 0
-		case f.Code == check.EXT003 && e.Type == qcow2.ExtFeatureNames:
+		case f.Code == problem.ExtensionLength && e.Type == qcow2.ExtFeatureNames:
 			become[e.Offset] = uint64(e.Length) / qcow2.FeatureNameSize * qcow2.FeatureNameSize
 		default:
 			continue

@@ -3,7 +3,7 @@ package repair
 import (
 	"context"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -21,7 +21,7 @@ func (s *session) completeTables(context.Context) (changed bool, err error) {
 		// The entry in which the file ends leads to what is somebody else's.
 		if n := size - int64(from); n > 0 && from >= t.Extent.Offset && !changed {
 			b := make([]byte, n)
-			if err := s.o.write(from, b, intent{reason: "clear the entry in which the file ends", codes: []check.Code{t.Code}}); err != nil {
+			if err := s.o.write(from, b, intent{reason: "clear the entry in which the file ends", codes: []problem.Code{t.Code}}); err != nil {
 				return false, err
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -14,19 +15,26 @@ import (
 // clusters are given back, so this is only done when it was asked for; and never
 // to an entry to which a lost table may belong.
 
-// lostEntry tells how an entry at fault is given up: what stands there afterwards.
-type lostEntry func(e uint64) uint64
+// lostEntry tells how an entry at fault is given up.
+type lostEntry struct {
+	become func(e uint64) uint64 // what stands there afterwards
+	// data: the entry should lead to data. Otherwise all that it covers is lost.
+	data bool
+}
 
-var unallocated lostEntry = func(uint64) uint64 { return 0 }
+func unallocated(uint64) uint64 { return 0 }
 
-// lostL2 are faults of single L2 entries.
-var lostL2 = map[check.Code]lostEntry{
-	check.MAP006: unallocated, check.MAP007: unallocated, check.MAP010: unallocated,
-	check.MAP011: unallocated, check.MAP014: unallocated,
+var lostData = lostEntry{unallocated, true}
+
+// lostEntries are faults of single entries.
+var lostEntries = map[problem.Code]lostEntry{
+	problem.L1Unaligned: {become: unallocated}, problem.L1PastEnd: {become: unallocated},
+	problem.L2Unaligned: lostData, problem.L2PastEnd: lostData, problem.CompressedMisplaced: lostData,
+	problem.CompressedWithDataFile: lostData, problem.L2ToHeader: lostData,
 	// Of subclusters without a place only those are lost.
-	check.MAP013: func(e uint64) uint64 {
+	problem.SubclusterUnplaced: {become: func(e uint64) uint64 {
 		return uint64(qcow2.NewSubclusterBitmap(0, qcow2.SubclusterBitmap(e).Zeros()))
-	},
+	}},
 }
 
 // giveUpMappings gives up entries of L1 and L2 tables.
@@ -34,27 +42,28 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 	if !s.losing() {
 		return false, nil
 	}
-	tables := make(map[qcow2.HostOffset]*check.Finding) // that are none
-	twice := make(map[qcow2.HostOffset]*check.Finding)  // that have two places
+	tables := make(map[qcow2.HostOffset]*problem.Finding) // that are none
+	twice := make(map[qcow2.HostOffset]*problem.Finding)  // that have two places
 	waiting := s.slotsOfLostTables()
 	if err := s.findSharers(ctx); err != nil {
 		return false, err
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != check.RepairLossy {
+		if f.Rest || f.Repair != problem.RepairLossy {
 			continue
 		}
 		did := false
-		switch culprit := f.Cluster != nil && (f.Structure == check.StructL2Table || f.Code == check.MAP018); {
-		case f.Code == check.MAP002, f.Code == check.MAP003:
-			did, err = s.giveUp(f, unallocated, s.g.L2Coverage(), waiting)
-		case f.Code == check.MAP018 && culprit:
+		lost, isEntry := lostEntries[f.Code]
+		switch culprit := f.Cluster != nil && (f.Structure == problem.StructL2Table || f.Code == problem.L2TableShared); {
+		case isEntry && f.Code.About() == problem.AboutL1Entry:
+			did, err = s.giveUp(f, lost, s.g.L2Coverage(), waiting)
+		case f.Code == problem.L2TableShared && culprit:
 			twice[s.g.HostOffset(*f.Cluster)] = f
-		case f.Code == check.MAP021, culprit && isOverlap(f.Code):
+		case f.Code == problem.NotAnL2Table, culprit && f.Code.Is(problem.Overlap):
 			tables[s.g.HostOffset(*f.Cluster)] = f
-		case lostL2[f.Code] != nil:
-			did, err = s.giveUp(f, lostL2[f.Code], s.g.ClusterSize(), nil)
+		case isEntry:
+			did, err = s.giveUp(f, lost, s.g.ClusterSize(), nil)
 		}
 		if err != nil {
 			return changed, err
@@ -69,11 +78,6 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 
 // losing tells whether lossy repairs were asked for.
 func (s *session) losing() bool { return s.opts.AllowDataLoss && s.opts.everything() }
-
-// isOverlap tells of a code that says that two structures lie in one place.
-func isOverlap(c check.Code) bool {
-	return c == check.MAP016 || c == check.REF004 || c == check.BMT006
-}
 
 // slotsOfLostTables gives the places of L1 entries that a lost table may belong to.
 func (s *session) slotsOfLostTables() map[qcow2.HostOffset]bool {
@@ -91,14 +95,14 @@ func (s *session) slotsOfLostTables() map[qcow2.HostOffset]bool {
 
 // giveUp makes something else of each entry of a finding, which covers so many bytes
 // of the disk, but for those that are spared.
-func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
+func (s *session) giveUp(f *problem.Finding, entry lostEntry, covers uint64, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
 	// What is being given up may be what lies in the wrong place.
-	if s.shared(f.Extent, check.StructL2Table) {
+	if s.shared(f.Extent, problem.StructL2Table) {
 		return false, nil
 	}
 	x := f.Extent
 	step := 8
-	whole := s.g.ExtendedL2 && f.Structure != check.StructL1Table && f.Code != check.MAP013
+	whole := s.g.ExtendedL2 && f.Structure != problem.StructL1Table && f.Code != problem.SubclusterUnplaced
 	if whole {
 		step = 16
 		x.Length = (x.Length + 15) &^ 15
@@ -110,14 +114,14 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 	var lost ranges // of what the finding is about
 	for at := 0; at+step <= len(raw); at += step {
 		e := binary.BigEndian.Uint64(raw[at:])
-		will := become(e)
+		will := entry.become(e)
 		if spared[x.Offset+qcow2.HostOffset(at)] || will == e {
 			continue
 		}
 		changed = true
 		putWord(raw[at:], will)
 		behind := uint64(at/step) * covers
-		if !readsL2(f.Code) {
+		if !entry.data {
 			s.loseGuest(f, behind, covers)
 			continue
 		}
@@ -140,26 +144,21 @@ func (s *session) giveUp(f *check.Finding, become lostEntry, covers uint64, spar
 		return false, nil
 	}
 	reason := "give up what cannot be found: " + reasonFor(f)
-	if f.Repair == check.RepairSafe {
-		reason = reasons[f.Code]
+	if f.Repair == problem.RepairSafe {
+		reason = "drop the place of a cluster that nobody reads"
 	}
-	return true, s.o.write(x.Offset, raw, intent{reason: reason, codes: []check.Code{f.Code}})
-}
-
-// readsL2 tells of the codes of L2 entries that lead to no data, although they should.
-func readsL2(c check.Code) bool {
-	return c == check.MAP006 || c == check.MAP007 || c == check.MAP010 || c == check.MAP011 || c == check.MAP014
+	return true, s.o.write(x.Offset, raw, intent{reason: reason, codes: []problem.Code{f.Code}})
 }
 
 // reasonFor words what is wrong with an entry.
-func reasonFor(f *check.Finding) string {
-	r, _ := check.Lookup(f.Code)
+func reasonFor(f *problem.Finding) string {
+	r, _ := problem.Lookup(f.Code)
 	return r.Title
 }
 
 // loseGuest notes that a part of a disk is lost, behind so many bytes of where the
 // finding begins.
-func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
+func (s *session) loseGuest(f *problem.Finding, behind, length uint64) {
 	if f.GuestOffset == nil {
 		s.lose("%s: %s", f.Path, reasonFor(f))
 		return
@@ -171,7 +170,7 @@ func (s *session) loseGuest(f *check.Finding, behind, length uint64) {
 const maxTurns = 128
 
 // loseRange notes that a part of a disk is lost.
-func (s *session) loseRange(snapshot string, of check.SnapshotRef, from, length uint64, why string) {
+func (s *session) loseRange(snapshot string, of problem.SnapshotRef, from, length uint64, why string) {
 	if of == 0 { // what lies past the end of the disk is no part of it
 		if from >= s.h.Size {
 			return
@@ -191,10 +190,10 @@ func (s *session) loseRange(snapshot string, of check.SnapshotRef, from, length 
 
 // giveUpTables clears every L1 entry that names one of the tables, or, of those that
 // have two places, all but the entries for the first one.
-func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.HostOffset]*check.Finding, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
+func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.HostOffset]*problem.Finding, spared map[qcow2.HostOffset]bool) (changed bool, err error) {
 	place := make(map[qcow2.HostOffset]uint64) // of those that have two
 	for l := range s.l1Tables() {
-		if s.shared(qcow2.Extent{Offset: l.offset, Length: l.entries * 8}, check.StructL2Table) {
+		if s.shared(qcow2.Extent{Offset: l.offset, Length: l.entries * 8}, problem.StructL2Table) {
 			continue
 		}
 		w := clearing{session: s}
@@ -232,10 +231,10 @@ func (s *session) giveUpTables(ctx context.Context, tables, twice map[qcow2.Host
 type clearing struct {
 	*session
 	x    qcow2.Extent
-	code check.Code
+	code problem.Code
 }
 
-func (w *clearing) clear(at qcow2.HostOffset, f *check.Finding) error {
+func (w *clearing) clear(at qcow2.HostOffset, f *problem.Finding) error {
 	if w.x.Length > 0 && (w.x.Offset+qcow2.HostOffset(w.x.Length) != at || w.code != f.Code) {
 		if err := w.flush(); err != nil {
 			return err
@@ -254,14 +253,14 @@ func (w *clearing) flush() error {
 	if n == 0 {
 		return nil
 	}
-	r, _ := check.Lookup(w.code)
-	return w.o.write(w.x.Offset, make([]byte, n), intent{reason: "give up: " + r.Title, codes: []check.Code{w.code}})
+	r, _ := problem.Lookup(w.code)
+	return w.o.write(w.x.Offset, make([]byte, n), intent{reason: "give up: " + r.Title, codes: []problem.Code{w.code}})
 }
 
 // l1 is an L1 table that is read.
 type l1 struct {
 	snapshot string // as findings name it; empty for the active disk
-	of       check.SnapshotRef
+	of       problem.SnapshotRef
 	offset   qcow2.HostOffset
 	entries  uint64
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -12,7 +13,7 @@ import (
 // l1Slot is an entry of an L1 table.
 type l1Slot struct {
 	snapshot string // as findings name it; empty for the active disk
-	of       check.SnapshotRef
+	of       problem.SnapshotRef
 	index    uint64
 }
 
@@ -20,7 +21,7 @@ type l1Slot struct {
 func (s *session) findSharers(ctx context.Context) error {
 	s.sharers = make(map[qcow2.HostOffset][]l1Slot)
 	for i := range s.res.Findings {
-		if f := &s.res.Findings[i]; !f.Rest && f.Repair == check.RepairLossy && readsL2(f.Code) {
+		if f := &s.res.Findings[i]; !f.Rest && f.Repair == problem.RepairLossy && lostEntries[f.Code].data {
 			s.sharers[s.tableOf(f)] = nil
 		}
 	}
@@ -41,7 +42,7 @@ func (s *session) findSharers(ctx context.Context) error {
 }
 
 // tableOf is the place of the L2 table that a finding is about an entry of.
-func (s *session) tableOf(f *check.Finding) qcow2.HostOffset {
+func (s *session) tableOf(f *problem.Finding) qcow2.HostOffset {
 	return f.Extent.Offset &^ qcow2.HostOffset(s.g.ClusterSize()-1)
 }
 
@@ -58,7 +59,7 @@ func (r *ranges) add(from, length uint64) {
 
 // loseFrom notes what is lost with entries of an L2 table, for everybody who has it. Parts
 // are given by where they begin behind the first entry of the finding.
-func (s *session) loseFrom(f *check.Finding, lost ranges) {
+func (s *session) loseFrom(f *problem.Finding, lost ranges) {
 	if len(lost) == 0 {
 		return
 	}

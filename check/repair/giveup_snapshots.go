@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -18,29 +19,29 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	if !s.losing() || s.headerShared() || s.snapshotsToFind() {
 		return false, nil
 	}
-	gone := make(map[int]*check.Finding) // by entry
-	broken := s.res.Has(check.SNP001) || s.res.Has(check.SNP004)
+	gone := make(map[int]*problem.Finding) // by entry
+	broken := s.res.Has(problem.SnapshotTableShort) || s.res.Has(problem.SnapshotEntryOversized)
 	mended := -1
-	var clash *check.Finding
-	var codes []check.Code
+	var clash *problem.Finding
+	var codes []problem.Code
 	all := false
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != check.RepairLossy {
+		if f.Rest || f.Repair != problem.RepairLossy {
 			continue
 		}
 		entry := s.snapshotAt(f.Extent.Offset)
 		switch {
-		case f.Code == check.HDR014, isOverlap(f.Code) && f.Structure == check.StructSnapshotTable:
+		case f.Code == problem.SnapshotTableMisplaced, f.Code.Is(problem.Overlap) && f.Structure == problem.StructSnapshotTable:
 			all = true
-		case f.Code == check.SNP004 && entry >= 0:
+		case f.Code == problem.SnapshotEntryOversized && entry >= 0:
 			mended = entry
-		case f.Code == check.SNP003 && broken && entry >= 0 && len(s.ev.Snapshots[entry].ID) == 0:
+		case f.Code == problem.SnapshotFieldsMissing && broken && entry >= 0 && len(s.ev.Snapshots[entry].ID) == 0:
 			gone[entry] = f // what stands there is no entry
-		case f.Code == check.SNP001, f.Code == check.SNP004:
-		case entry >= 0 && f.Code == check.SNP002:
+		case f.Code == problem.SnapshotTableShort, f.Code == problem.SnapshotEntryOversized:
+		case entry >= 0 && f.Code == problem.SnapshotL1Misplaced:
 			gone[entry] = f
-		case entry >= 0 && isOverlap(f.Code) && f.Structure == check.StructL1Table:
+		case entry >= 0 && f.Code.Is(problem.Overlap) && f.Structure == problem.StructL1Table:
 			gone[entry], clash = f, f
 		default:
 			continue
@@ -91,17 +92,17 @@ func (s *session) snapshotsToFind() bool { return s.ev.LostSnapshots != nil && !
 // dropEntries notes that the snapshot table has lost entries, so that others have another
 // number from now on.
 func (s *session) dropEntries(gone func(i int) bool) {
-	var origin []check.SnapshotRef
+	var origin []problem.SnapshotRef
 	for i := range s.ev.Snapshots {
 		if !gone(i) {
-			origin = append(origin, s.original(check.SnapshotEntry(i)))
+			origin = append(origin, s.original(problem.SnapshotEntry(i)))
 		}
 	}
 	*s.origin = append(origin, 0)[:len(origin)] // not nil, even where none is left
 }
 
 // original gives what entry of the snapshot table, as it was before the repair, is meant.
-func (s *session) original(of check.SnapshotRef) check.SnapshotRef {
+func (s *session) original(of problem.SnapshotRef) problem.SnapshotRef {
 	i, ok := of.Entry()
 	if !ok || *s.origin == nil || i >= len(*s.origin) {
 		return of
@@ -126,7 +127,7 @@ func (s *session) snapshotAt(o qcow2.HostOffset) int {
 
 // entryBefore gives the place that entry i of the snapshot table had before the repair.
 func (s *session) entryBefore(i int) qcow2.HostOffset {
-	if k, ok := s.original(check.SnapshotEntry(i)).Entry(); ok && k < len(s.first.Snapshots) {
+	if k, ok := s.original(problem.SnapshotEntry(i)).Entry(); ok && k < len(s.first.Snapshots) {
 		return s.first.Snapshots[k].EntryOffset
 	}
 	return s.ev.Snapshots[i].EntryOffset
@@ -160,7 +161,7 @@ func (s *session) nameMended(kept []qcow2.Snapshot, entry qcow2.HostOffset) {
 }
 
 // writeSnapshots writes a new snapshot table and makes the header name it.
-func (s *session) writeSnapshots(all []qcow2.Snapshot, codes []check.Code) error {
+func (s *session) writeSnapshots(all []qcow2.Snapshot, codes []problem.Code) error {
 	var table []byte
 	for i := range all {
 		snap := all[i]

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -15,7 +15,7 @@ func (s *session) fixHeader(context.Context) (changed bool, err error) {
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != check.RepairSafe {
+		if f.Rest || f.Repair != problem.RepairSafe {
 			continue
 		}
 		did, err := s.fixHeaderField(f)
@@ -27,38 +27,38 @@ func (s *session) fixHeader(context.Context) (changed bool, err error) {
 	return changed, nil
 }
 
-func (s *session) fixHeaderField(f *check.Finding) (bool, error) {
+func (s *session) fixHeaderField(f *problem.Finding) (bool, error) {
 	switch f.Code {
-	case check.HDR008:
+	case problem.AutoclearUnknown:
 		return true, s.setField64(qcow2.FieldAutoclearFeatures, uint64(s.h.AutoclearFeatures&qcow2.AutoclearKnown), f, "clear autoclear features that nobody knows")
-	case check.HDR011:
+	case problem.L1TooSmall:
 		return s.growL1(f)
-	case check.HDR014: // safe only without snapshots: the place means nothing
+	case problem.SnapshotTableMisplaced: // safe only without snapshots: the place means nothing
 		return true, s.setField64(qcow2.FieldSnapshotsOffset, 0, f, "there is no snapshot table")
-	case check.HDR017:
+	case problem.HeaderPaddingSet:
 		return true, s.zero(f, "clear the header's padding")
-	case check.HDR018: // safe only without a data file
+	case problem.RawExternalMisused: // safe only without a data file
 		return true, s.setField64(qcow2.FieldAutoclearFeatures, uint64(s.h.AutoclearFeatures&^qcow2.AutoclearRawData), f, "there is no data file that could be raw")
 	}
 	return false, nil
 }
 
 // setField64 writes a header field of 8 bytes.
-func (s *session) setField64(field qcow2.HostOffset, v uint64, f *check.Finding, reason string) error {
+func (s *session) setField64(field qcow2.HostOffset, v uint64, f *problem.Finding, reason string) error {
 	var b [8]byte
 	binary.BigEndian.PutUint64(b[:], v)
-	return s.o.write(field, b[:], intent{reason: reason, codes: []check.Code{f.Code}})
+	return s.o.write(field, b[:], intent{reason: reason, codes: []problem.Code{f.Code}})
 }
 
 // zero clears the bytes at fault.
-func (s *session) zero(f *check.Finding, reason string) error {
-	return s.o.write(f.Extent.Offset, make([]byte, f.Extent.Length), intent{reason: reason, codes: []check.Code{f.Code}})
+func (s *session) zero(f *problem.Finding, reason string) error {
+	return s.o.write(f.Extent.Offset, make([]byte, f.Extent.Length), intent{reason: reason, codes: []problem.Code{f.Code}})
 }
 
 // growL1 makes the L1 table long enough for the disk, where the clusters that it
 // has hold the missing entries. What stands there is either zero, and so
 // unallocated, or the entries that a wrong l1_size had cut off.
-func (s *session) growL1(f *check.Finding) (bool, error) {
+func (s *session) growL1(f *problem.Finding) (bool, error) {
 	needed := s.h.L1Needed(s.g)
 	have := s.g.Clusters(uint64(s.h.L1Size)*8) * s.g.ClusterSize() / 8
 	if needed > qcow2.MaxL1Entries || !s.ev.Complete {
@@ -69,7 +69,7 @@ func (s *session) growL1(f *check.Finding) (bool, error) {
 	}
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(needed))
-	return true, s.o.write(qcow2.FieldL1Size, b[:], intent{reason: "count the L1 entries that the disk takes", codes: []check.Code{f.Code}})
+	return true, s.o.write(qcow2.FieldL1Size, b[:], intent{reason: "count the L1 entries that the disk takes", codes: []problem.Code{f.Code}})
 }
 
 // ownsMore tells whether the clusters behind those of the L1 table, up to so many
@@ -96,7 +96,7 @@ func (s *session) ownsMore(have, needed uint64) bool {
 
 // moveL1 writes the L1 table to clusters where there is room for all entries. Those
 // that are added are unallocated.
-func (s *session) moveL1(f *check.Finding, needed uint64) (bool, error) {
+func (s *session) moveL1(f *problem.Finding, needed uint64) (bool, error) {
 	table := make([]byte, s.g.Clusters(needed*8)*s.g.ClusterSize())
 	if s.h.L1Size > 0 {
 		old := qcow2.Extent{Offset: s.h.L1TableOffset, Length: uint64(s.h.L1Size) * 8}
@@ -113,7 +113,7 @@ func (s *session) moveL1(f *check.Finding, needed uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	codes := []check.Code{f.Code}
+	codes := []problem.Code{f.Code}
 	if err := s.o.write(off, table, intent{reason: "an L1 table with all entries that the disk takes", codes: codes}); err != nil {
 		return false, err
 	}
@@ -133,30 +133,30 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 	stale, corrupt := false, s.res.Totals.Errors > 0
 	for i := range s.res.Findings {
 		switch f := &s.res.Findings[i]; f.Code {
-		case check.HDR006, check.HDR007:
-		case check.REF005, check.REF007, check.REF008:
+		case problem.MarkedDirty, problem.MarkedCorrupt:
+		case problem.RefcountTooLow, problem.RefcountOverflow, problem.RefcountMissing:
 			stale, corrupt = true, true
-		case check.MAP022:
+		case problem.TableWiped:
 			// As with a lost table.
-			stale = stale || f.Severity == check.InDoubt
-			corrupt = corrupt || f.Severity == check.Corruption
-		case check.MAP020:
+			stale = stale || f.Severity == problem.InDoubt
+			corrupt = corrupt || f.Severity == problem.Corruption
+		case problem.OrphanL2Table:
 			// While the image is dirty the table may be what an operation has left
 			// behind; what tells so must not go before that is settled.
-			stale = stale || f.Severity == check.InDoubt && s.h.NbSnapshots == 0
-			corrupt = corrupt || f.Severity == check.Corruption
+			stale = stale || f.Severity == problem.InDoubt && s.h.NbSnapshots == 0
+			corrupt = corrupt || f.Severity == problem.Corruption
 		default:
-			corrupt = corrupt || f.Severity == check.Corruption
+			corrupt = corrupt || f.Severity == problem.Corruption
 		}
 	}
-	var codes []check.Code
+	var codes []problem.Code
 	if !stale && !corrupt && features.Has(qcow2.IncompatDirty) {
 		features &^= qcow2.IncompatDirty
-		codes = append(codes, check.HDR006)
+		codes = append(codes, problem.MarkedDirty)
 	}
 	if !corrupt && features.Has(qcow2.IncompatCorrupt) {
 		features &^= qcow2.IncompatCorrupt
-		codes = append(codes, check.HDR007)
+		codes = append(codes, problem.MarkedCorrupt)
 	}
 	if len(codes) == 0 {
 		return false, nil

@@ -58,7 +58,7 @@ type Options struct {
 	MemoryLimit int64
 	// MaxFindings is how many findings of one code the plan's results have one by
 	// one at least, in words, where there are so many. The default is
-	// [check.DefaultMaxFindings].
+	// [problem.DefaultMaxFindings].
 	MaxFindings int
 	// Progress is told how far each of the checks has come. The default is nil.
 	Progress func(check.Progress)

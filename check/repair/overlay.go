@@ -7,7 +7,7 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -44,7 +44,7 @@ type overlay struct {
 type intent struct {
 	offset, length int64
 	reason         string
-	codes          []check.Code
+	codes          []problem.Code
 	refcounts      uint // the width of refcounts in bits, where these are refcounts in place
 }
 

@@ -2,6 +2,7 @@ package repair
 
 import (
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // Stage says when an edit is written. Between two stages everything is flushed.
@@ -52,15 +53,15 @@ type Plan struct {
 
 // Advice tells what option a finding's repair takes.
 type Advice struct {
-	Code   check.Code
+	Code   problem.Code
 	Option string // "--allow-data-loss", "--reattach", …
 }
 
 // GuestRange is a part of a disk.
 type GuestRange struct {
-	Snapshot       string            // its ID, escaped, for a reader; empty for the active disk
-	Of             check.SnapshotRef // in the table as it was before
-	Offset, Length uint64            // bytes
+	Snapshot       string              // its ID, escaped, for a reader; empty for the active disk
+	Of             problem.SnapshotRef // in the table as it was before
+	Offset, Length uint64              // bytes
 }
 
 // Empty tells that there is nothing to do.

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair/proof"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -28,7 +29,7 @@ type session struct {
 	sharers map[qcow2.HostOffset][]l1Slot
 	// origin gives, by entry of the snapshot table as it will be, which one it is of the
 	// table as it was; nil where both are the same.
-	origin *[]check.SnapshotRef
+	origin *[]problem.SnapshotRef
 	// said is what the plan declares, for its proof.
 	said *proof.Declared
 	// first is the evidence of the first round, before anything was decided.
@@ -74,9 +75,9 @@ var errGrown = errors.New("the file would grow over a damaged table that is said
 // grown tells whether a table of the header that ran past the end of the file before
 // lies within it only because the file is longer.
 func grown(before, now *check.Result, was, is *qcow2.Header) bool {
-	mended := func(code check.Code) bool { return before.Has(code) && !now.Has(code) }
-	return mended(check.HDR013) && was.RefcountTableOffset == is.RefcountTableOffset && was.RefcountTableClusters == is.RefcountTableClusters ||
-		mended(check.HDR012) && !before.Has(check.FIL001) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
+	mended := func(code problem.Code) bool { return before.Has(code) && !now.Has(code) }
+	return mended(problem.RefcountTableMisplaced) && was.RefcountTableOffset == is.RefcountTableOffset && was.RefcountTableClusters == is.RefcountTableClusters ||
+		mended(problem.L1Misplaced) && !before.Has(problem.FileTruncated) && was.L1TableOffset == is.L1TableOffset && was.L1Size == is.L1Size
 }
 
 // Make works out what a repair of an image of size bytes would do. Nothing is
@@ -99,7 +100,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var first *check.Evidence
 	var header qcow2.Header // of the first round
 	var lost []lostThing
-	var origin []check.SnapshotRef
+	var origin []problem.SnapshotRef
 	var said proof.Declared
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
@@ -143,7 +144,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
-	if !s.img.GeometryOK || s.res.Has(check.HDR002) || s.res.Has(check.HDR005) || s.res.Has(check.HDR020) {
+	if !s.img.GeometryOK || s.res.Has(problem.VersionUnknown) || s.res.Has(problem.FeatureUnknown) || s.res.Has(problem.HeaderCut) {
 		return false, nil
 	}
 	for _, group := range fixers {
@@ -163,12 +164,12 @@ func (s *session) fix(ctx context.Context) (changed bool, err error) {
 
 // shared tells whether two structures lie where an extent is, so that nothing may be
 // written there. Those that are about to be led away, or given up, are named besides.
-func (s *session) shared(x qcow2.Extent, besides ...check.Structure) bool {
+func (s *session) shared(x qcow2.Extent, besides ...problem.Structure) bool {
 	return s.ev.Contested(x, besides...)
 }
 
 // headerShared tells whether something else is said to lie in the header.
-func (s *session) headerShared(besides ...check.Structure) bool {
+func (s *session) headerShared(besides ...problem.Structure) bool {
 	return s.shared(qcow2.Extent{Length: s.g.ClusterSize()}, besides...)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 )
@@ -81,7 +82,7 @@ func testWithQEMU(t *testing.T, img *corpus.Image, opts Options, small bool) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	require.NoError(t, err)
 	readable := qemutest.Run(t, qemutest.QemuImg, "info", path).RC == 0
-	sameData := small && readable && len(plan.Lost) == 0 && !opts.Reattach && !plan.Before.Has(check.HDR011) && !misread(plan.Before)
+	sameData := small && readable && len(plan.Lost) == 0 && !opts.Reattach && !plan.Before.Has(problem.L1TooSmall) && !misread(plan.Before)
 	was := map[string][sha256.Size]byte{}
 	if sameData {
 		was[""] = hashOf(t, path, "")
@@ -120,8 +121,8 @@ func testWithQEMU(t *testing.T, img *corpus.Image, opts Options, small bool) {
 // misread tells of a disk that QEMU refuses to read, or that shows it metadata as
 // data, before the repair.
 func misread(r *check.Result) bool {
-	return slices.ContainsFunc(r.Findings, func(f check.Finding) bool {
-		return f.Code == check.MAP005 || f.Code == check.MAP006 || f.Code == check.MAP012 || f.Code == check.MAP013 || f.Code == check.MAP001 ||
-			f.Structure == check.StructL2Table && isOverlap(f.Code)
+	return slices.ContainsFunc(r.Findings, func(f problem.Finding) bool {
+		return f.Code == problem.L2ReservedBits || f.Code == problem.L2Unaligned || f.Code == problem.SubclusterConflict || f.Code == problem.SubclusterUnplaced || f.Code == problem.L1ReservedBits ||
+			f.Structure == problem.StructL2Table && f.Code.Is(problem.Overlap)
 	})
 }

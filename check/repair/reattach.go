@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -41,7 +41,7 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		claims[t.Slot.Offset]++
 	}
 	for _, t := range s.ev.LostTables {
-		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, check.StructL2Table) {
+		if t.Slot.Length != 8 || claims[t.Slot.Offset] > 1 || s.shared(t.Slot, problem.StructL2Table) {
 			continue
 		}
 		if s.first.Counts.Get(s.g.HostCluster(t.Offset)) > 0 {
@@ -49,7 +49,7 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 		}
 		var e [8]byte
 		putWord(e[:], uint64(qcow2.NewL1Entry(t.Offset, false))) // COPIED follows from the references
-		why := intent{reason: fmt.Sprintf("hang the lost L2 table at %v back: %s", t.Offset, t.Why), codes: []check.Code{check.MAP020}}
+		why := intent{reason: fmt.Sprintf("hang the lost L2 table at %v back: %s", t.Offset, t.Why), codes: []problem.Code{problem.OrphanL2Table}}
 		s.said.Reattached = append(s.said.Reattached, t.Slot.Offset)
 		if err := s.o.write(t.Slot.Offset, e[:], why); err != nil {
 			return changed, err
@@ -63,13 +63,13 @@ func (s *session) reattach(ctx context.Context) (changed bool, err error) {
 func (s *session) reattachSnapshots() (changed bool, err error) {
 	l := s.ev.LostSnapshots
 	field := qcow2.Extent{Offset: qcow2.FieldNbSnapshots, Length: 12}
-	if l == nil || s.headerShared(check.StructSnapshotTable, check.StructL1Table) {
+	if l == nil || s.headerShared(problem.StructSnapshotTable, problem.StructL1Table) {
 		return false, nil
 	}
 	var b [12]byte
 	putHalf(b[:], l.Count)
 	putWord(b[4:], uint64(l.Table))
-	why := intent{reason: fmt.Sprintf("lead the header back to the snapshot table at %v with its %d entries, whose L1 tables nothing else refers to", l.Table, l.Count), codes: []check.Code{check.SNP008}}
+	why := intent{reason: fmt.Sprintf("lead the header back to the snapshot table at %v with its %d entries, whose L1 tables nothing else refers to", l.Table, l.Count), codes: []problem.Code{problem.SnapshotsOrphaned}}
 	return true, s.o.write(field.Offset, b[:], why)
 }
 
@@ -82,7 +82,7 @@ type pointer struct {
 	field   qcow2.Extent
 	offset  qcow2.HostOffset
 	entries uint64
-	codes   []check.Code
+	codes   []problem.Code
 }
 
 // reattachL1s leads pointers to L1 tables back to their tables.
@@ -100,7 +100,7 @@ func (s *session) reattachL1s(ctx context.Context) (changed bool, err error) {
 				found = append(found, off)
 			}
 		}
-		if len(found) != 1 || s.shared(p.field, check.StructL1Table) {
+		if len(found) != 1 || s.shared(p.field, problem.StructL1Table) {
 			continue
 		}
 		var b [8]byte
@@ -140,11 +140,10 @@ func (s *session) strayPointers() (all []pointer) {
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != check.HDR012 && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
+		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != problem.L1Misplaced && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
 			continue
 		}
-		switch f.Code {
-		case check.HDR012, check.SNP002, check.MAP001, check.MAP002, check.MAP003, check.MAP016, check.MAP018, check.MAP021, check.REF004, check.BMT006:
+		if f.Code.Is(problem.ThroughL1 | problem.LeadsToL1) {
 			pointers[f.Of].codes = append(pointers[f.Of].codes, f.Code)
 		}
 	}
@@ -158,7 +157,7 @@ func (s *session) strayPointers() (all []pointer) {
 			if tried++; tried > maxStrayPointers || !misread[i] && !s.emptyL1(p) {
 				continue
 			}
-			p.codes = append(p.codes, check.REF009)
+			p.codes = append(p.codes, problem.OwnerUnknown)
 		}
 		slices.Sort(p.codes)
 		p.codes = slices.Compact(p.codes)

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -80,7 +81,7 @@ func TestLostTables(t *testing.T) {
 				require.GreaterOrEqual(t, has, min(had, 1), "cluster %d is not freed", cl)
 			}
 			if tt.back {
-				assert.Contains(t, plan.Left, Advice{Code: check.REF009, Option: "--reattach"})
+				assert.Contains(t, plan.Left, Advice{Code: problem.OwnerUnknown, Option: "--reattach"})
 			}
 
 			with, err := Make(t.Context(), img, img.Size(), Options{Reattach: true})
@@ -119,7 +120,7 @@ func TestReattachNeverGuesses(t *testing.T) {
 		plan, err := Make(t.Context(), img, img.Size(), Options{Reattach: true})
 		require.NoError(t, err)
 		assert.True(t, plan.Empty(), "%v", editsOf(plan))
-		assert.True(t, plan.After.Has(check.MAP020))
+		assert.True(t, plan.After.Has(problem.OrphanL2Table))
 		assert.Empty(t, plan.Left)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -50,7 +51,7 @@ func raiseAndRelease(out *Edits, e Edit, width uint) error {
 	return out.Add(release)
 }
 
-var codesRaise, codesRelease = []check.Code{check.REF005}, []check.Code{check.REF006}
+var codesRaise, codesRelease = []problem.Code{problem.RefcountTooLow}, []problem.Code{problem.RefcountTooHigh}
 
 // refcounter makes the refcounts what the references are.
 type refcounter struct {
@@ -96,7 +97,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 	}
 	table := qcow2.Extent{Offset: s.h.RefcountTableOffset, Length: uint64(s.h.RefcountTableClusters) * s.g.ClusterSize()}
 	r.moving = s.shared(table)
-	r.stuck = s.shared(table, check.StructRefcountBlock) || s.headerShared()
+	r.stuck = s.shared(table, problem.StructRefcountBlock) || s.headerShared()
 	return r.mend(ctx)
 }
 
@@ -120,7 +121,7 @@ func (r *refcounter) dropLeftOfBitmaps() {
 // anew.
 func (s *session) inDoubt() bool {
 	return slices.ContainsFunc(s.ev.Doubts, func(d check.Doubt) bool {
-		return d.Owner.Structure != check.StructRefcountTable && d.Owner.Structure != check.StructRefcountBlock
+		return d.Owner.Structure != problem.StructRefcountTable && d.Owner.Structure != problem.StructRefcountBlock
 	})
 }
 
@@ -130,16 +131,16 @@ func (s *session) inDoubt() bool {
 func (s *session) stillDoubted() bool {
 	return slices.ContainsFunc(s.first.Doubts, func(d check.Doubt) bool {
 		switch o := &d.Owner; o.Structure {
-		case check.StructL1Table, check.StructL2Table, check.StructDataCluster:
-			if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
+		case problem.StructL1Table, problem.StructL2Table, problem.StructDataCluster:
+			if o.Structure == problem.StructDataCluster && o.Ref.Length == 0 {
 				return !s.losing() || !slices.ContainsFunc(*s.lost, func(l lostThing) bool { return l.guest != nil && l.guest.Snapshot == o.Snapshot })
 			}
 			return !s.losing() || len(*s.lost) == 0 || !s.o.wrote(o.Ref)
-		case check.StructSnapshotTable:
+		case problem.StructSnapshotTable:
 			return !s.losing() || len(*s.lost) == 0
-		case check.StructBitmapDirectory, check.StructBitmapExtension:
+		case problem.StructBitmapDirectory, problem.StructBitmapExtension:
 			return s.opts.policy() == PolicyMark
-		case check.StructRefcountTable, check.StructRefcountBlock, check.StructBitmapTable, check.StructBitmapData:
+		case problem.StructRefcountTable, problem.StructRefcountBlock, problem.StructBitmapTable, problem.StructBitmapData:
 			return false
 		}
 		return true
@@ -224,7 +225,7 @@ func (r *refcounter) sortOut(unusable []uint64, bad map[uint64]bool) error {
 			continue // the new table does not have it
 		}
 		if err := r.o.write(r.h.RefcountTableOffset+qcow2.HostOffset(i*8), make([]byte, 8), intent{
-			reason: "no refcount block is needed here", codes: []check.Code{check.REF002, check.REF003, check.REF004}}); err != nil {
+			reason: "no refcount block is needed here", codes: []problem.Code{problem.RefcountEntryUnaligned, problem.RefcountEntryPastEnd, problem.RefcountBlockOverlap}}); err != nil {
 			return err
 		}
 	}
@@ -333,7 +334,7 @@ func (r *refcounter) flush() error {
 		return nil
 	}
 	return r.o.write(r.blocks[b.index], b.raw, intent{
-		reason: "set refcounts to the number of references", codes: []check.Code{check.REF005, check.REF006}, refcounts: r.g.RefcountBits(),
+		reason: "set refcounts to the number of references", codes: []problem.Code{problem.RefcountTooLow, problem.RefcountTooHigh}, refcounts: r.g.RefcountBits(),
 	})
 }
 
@@ -379,7 +380,7 @@ func (r *refcounter) makeBlocks(bad map[uint64]bool) error {
 		var e [8]byte
 		binary.BigEndian.PutUint64(e[:], uint64(r.blocks[i]))
 		err := r.o.write(r.h.RefcountTableOffset+qcow2.HostOffset(i*8), e[:], intent{
-			reason: "name the new refcount block", codes: []check.Code{check.REF001, check.REF002, check.REF003, check.REF004, check.REF008}})
+			reason: "name the new refcount block", codes: []problem.Code{problem.RefcountEntryReserved, problem.RefcountEntryUnaligned, problem.RefcountEntryPastEnd, problem.RefcountBlockOverlap, problem.RefcountMissing}})
 		if err != nil {
 			return err
 		}
@@ -405,7 +406,7 @@ func (r *refcounter) writeBlock(index uint64) error {
 		}
 		b.Set(i, refs)
 	}
-	return r.o.write(r.blocks[index], raw, intent{reason: "a new refcount block", codes: []check.Code{check.REF008}})
+	return r.o.write(r.blocks[index], raw, intent{reason: "a new refcount block", codes: []problem.Code{problem.RefcountMissing}})
 }
 
 // keep tells that a cluster without a reference must count as used in a new
@@ -474,12 +475,12 @@ func (r *refcounter) writeTable() error {
 				return err
 			}
 		}
-		if err := r.o.write(off, raw, intent{reason: "a new refcount table", codes: []check.Code{check.HDR013, check.REF008}}); err != nil {
+		if err := r.o.write(off, raw, intent{reason: "a new refcount table", codes: []problem.Code{problem.RefcountTableMisplaced, problem.RefcountMissing}}); err != nil {
 			return err
 		}
 		var fields [12]byte
 		binary.BigEndian.PutUint64(fields[:], uint64(off))
 		binary.BigEndian.PutUint32(fields[8:], uint32(n))
-		return r.o.write(qcow2.FieldRefcountTableOffset, fields[:], intent{reason: "use the new refcount table", codes: []check.Code{check.HDR013, check.REF008}})
+		return r.o.write(qcow2.FieldRefcountTableOffset, fields[:], intent{reason: "use the new refcount table", codes: []problem.Code{problem.RefcountTableMisplaced, problem.RefcountMissing}})
 	}
 }

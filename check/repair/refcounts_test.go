@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 )
 
@@ -27,16 +28,16 @@ func TestManyRefcounts(t *testing.T) {
 	plan, err := Make(t.Context(), img, img.Size(), Options{Jobs: 4})
 	require.NoError(t, err)
 	assert.EqualValues(t, n, plan.Before.Totals.Corruptions+plan.Before.Totals.Leaks-n/2)
-	assert.EqualValues(t, n/2, listedCounts(plan.Before)[check.MAP008], "COPIED contradicts a refcount of 2")
+	assert.EqualValues(t, n/2, listedCounts(plan.Before)[problem.L2Copied], "COPIED contradicts a refcount of 2")
 	assert.Equal(t, check.VerdictClean, plan.After.Verdict)
 	blocks := 0
 	for e := range plan.Edits.All() {
-		want := check.REF005
+		want := problem.RefcountTooLow
 		if e.Stage == StageRelease {
-			want = check.REF006
+			want = problem.RefcountTooHigh
 			blocks++
 		}
-		require.Equal(t, []check.Code{want}, e.Codes)
+		require.Equal(t, []problem.Code{want}, e.Codes)
 	}
 	assert.Greater(t, blocks, 100)
 	assert.Less(t, plan.Edits.Len(), n/2)
@@ -48,5 +49,5 @@ func TestManyRefcounts(t *testing.T) {
 	require.NoError(t, err)
 	assert.Zero(t, leaks.After.Totals.Leaks)
 	assert.EqualValues(t, n/2, leaks.After.Totals.Corruptions, "what is too low, and nothing else")
-	assert.Equal(t, []Advice{{Code: check.REF005, Option: "--repair=all"}}, leaks.Left)
+	assert.Equal(t, []Advice{{Code: problem.RefcountTooLow, Option: "--repair=all"}}, leaks.Left)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 )
 
@@ -36,7 +37,7 @@ func TestRepairInSmallRoundsCompacts(t *testing.T) {
 		Dirty: []corpus.Range{{Offset: 0, Length: 2 * mib}, {Offset: 2*mib + 512, Length: 512}, {Offset: 4 * mib, Length: 2 * mib}, {Offset: 6*mib + 512, Length: 512}, {Offset: 8 * mib, Length: 2 * mib}}}}})
 	require.NoError(t, err)
 	plan := testSmallRounds(t, img, Options{})
-	assert.Equal(t, uint64(3), listedCounts(plan.Before)[check.BMX002])
+	assert.Equal(t, uint64(3), listedCounts(plan.Before)[problem.BitmapDataUniform])
 }
 
 // testSmallRounds makes the plan with small rounds and gives the other one.
@@ -71,11 +72,11 @@ func TestRepairTakesFewRounds(t *testing.T) {
 		name string
 		c    corpus.Case
 		opts Options
-		code check.Code
+		code problem.Code
 		n    uint64
 	}{
-		{"COPIED", flags, Options{MaxFindings: 1, perRound: 2}, check.MAP008, 64},
-		{"L1 entries", wild, Options{AllowDataLoss: true}, check.MAP002, 2 << 19},
+		{"COPIED", flags, Options{MaxFindings: 1, perRound: 2}, problem.L2Copied, 64},
+		{"L1 entries", wild, Options{AllowDataLoss: true}, problem.L1Unaligned, 2 << 19},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if testing.Short() && tt.c.QEMUSlow {
@@ -93,7 +94,7 @@ func TestRepairTakesFewRounds(t *testing.T) {
 			plan, err := work(t.Context(), img, img.Size(), tt.opts)
 			require.NoError(t, err)
 			assert.GreaterOrEqual(t, listedCounts(plan.Before)[tt.code], tt.n)
-			if tt.code == check.MAP002 {
+			if tt.code == problem.L1Unaligned {
 				// The table is said to reach over guest data: nothing is written there.
 				assert.Empty(t, plan.LostGuest)
 			} else {

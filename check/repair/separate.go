@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -18,7 +18,7 @@ func (s *session) separateData(context.Context) (changed bool, err error) {
 	alloc := newAllocator(s)
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
-		if f.Code != check.MAP016 || f.Rest || f.Structure != check.StructDataCluster || f.Repair != check.RepairLossy || f.Extent.Length != 8 {
+		if f.Code != problem.MetadataOverlap || f.Rest || f.Structure != problem.StructDataCluster || f.Repair != problem.RepairLossy || f.Extent.Length != 8 {
 			continue
 		}
 		did, err := s.separate(f, alloc)
@@ -31,8 +31,8 @@ func (s *session) separateData(context.Context) (changed bool, err error) {
 }
 
 // separate makes the L2 entry of a finding name a copy of what it names.
-func (s *session) separate(f *check.Finding, alloc *allocator) (bool, error) {
-	if s.shared(f.Extent, check.StructDataCluster) {
+func (s *session) separate(f *problem.Finding, alloc *allocator) (bool, error) {
+	if s.shared(f.Extent, problem.StructDataCluster) {
 		return false, nil
 	}
 	raw, err := s.bytes(f.Extent)
@@ -56,7 +56,7 @@ func (s *session) separate(f *check.Finding, alloc *allocator) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	codes := []check.Code{f.Code}
+	codes := []problem.Code{f.Code}
 	if err := s.o.write(to, data, intent{reason: "a copy of guest data that lies where metadata is", codes: codes}); err != nil {
 		return false, err
 	}

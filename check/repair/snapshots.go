@@ -3,24 +3,24 @@ package repair
 import (
 	"context"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 // fixSnapshots completes the extra data that snapshots of a version 3 image must
 // have. The table becomes longer by it, so it is written anew, and the header
 // switched to it.
 func (s *session) fixSnapshots(context.Context) (bool, error) {
-	if !s.opts.everything() || !s.res.Has(check.SNP003) || len(s.ev.Snapshots) != int(s.h.NbSnapshots) || s.headerShared() {
+	if !s.opts.everything() || !s.res.Has(problem.SnapshotFieldsMissing) || len(s.ev.Snapshots) != int(s.h.NbSnapshots) || s.headerShared() {
 		return false, nil
 	}
 	for i := range s.res.Findings {
 		f := &s.res.Findings[i]
 		switch {
-		case f.Code == check.SNP001, f.Code == check.SNP004:
+		case f.Code == problem.SnapshotTableShort, f.Code == problem.SnapshotEntryOversized:
 			return false, nil // an entry is not known whole, so the table cannot be written anew
-		case f.Code == check.SNP003 && f.Repair != check.RepairSafe:
+		case f.Code == problem.SnapshotFieldsMissing && f.Repair != problem.RepairSafe:
 			return false, nil // something else lies there
 		}
 	}
-	return true, s.writeSnapshots(s.ev.Snapshots, []check.Code{check.SNP003})
+	return true, s.writeSnapshots(s.ev.Snapshots, []problem.Code{problem.SnapshotFieldsMissing})
 }

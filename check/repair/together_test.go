@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -90,7 +91,7 @@ var faults = []corpus.Damage{
 // reads otherwise but for what is said to be lost, sound bitmaps keep their bits, and
 // a second repair finds nothing to do.
 func TestFaultsTogether(t *testing.T) {
-	all := func(*check.Finding) bool { return true }
+	all := func(*problem.Finding) bool { return true }
 	for i := range 1200 / stride(6, 24) {
 		r := rand.New(rand.NewPCG(uint64(i), 31))
 		way := ways[i%len(ways)]
@@ -143,7 +144,7 @@ func TestTenFaults(t *testing.T) {
 	}
 	plan, err := Make(t.Context(), img, img.Size(), Options{})
 	require.NoError(t, err)
-	assert.GreaterOrEqual(t, len(listed(plan.Before.Findings, func(f *check.Finding) bool { return f.Severity > check.Note })), 8)
+	assert.GreaterOrEqual(t, len(listed(plan.Before.Findings, func(f *problem.Finding) bool { return f.Severity > problem.Note })), 8)
 	assert.Equal(t, check.VerdictLeaks, plan.After.Verdict, "%v", plan.After.Findings)
 	assert.EqualValues(t, 1, plan.After.Totals.Leaks)
 	assert.Empty(t, plan.Lost)

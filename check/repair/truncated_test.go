@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/corpus/qemutest"
 	"github.com/qcheck/qcheck/qcow2"
@@ -126,7 +127,7 @@ func testTruncated(t *testing.T, whole map[string]*qcow2.Disk, cut source, askQE
 		return
 	}
 	for _, opts := range []Options{{}, {AllowDataLoss: true, BitmapPolicy: PolicyAllDirty}} {
-		testRepair(t, cut, opts, func(f *check.Finding) bool { return true })
+		testRepair(t, cut, opts, func(f *problem.Finding) bool { return true })
 	}
 	opts := Options{AllowDataLoss: true, BitmapPolicy: PolicyAllDirty}
 	plan, err := Make(t.Context(), cut, cut.Size(), opts)
@@ -134,11 +135,11 @@ func testTruncated(t *testing.T, whole map[string]*qcow2.Disk, cut source, askQE
 	o := after(t, cut, plan)
 	checkDiagnosis(t, plan, whole, cut)
 
-	hasL1 := !slices.ContainsFunc(plan.Before.Findings, func(f check.Finding) bool { return f.Code == check.HDR012 && f.Repair == check.RepairNone })
+	hasL1 := !slices.ContainsFunc(plan.Before.Findings, func(f problem.Finding) bool { return f.Code == problem.L1Misplaced && f.Repair == problem.RepairNone })
 	if !hasL1 {
 		return // there is no way to the disk
 	}
-	assert.False(t, plan.After.Has(check.FIL001), "it is repaired")
+	assert.False(t, plan.After.Has(problem.FileTruncated), "it is repaired")
 	is := disks(t, o, o.size)
 	for name, was := range whole {
 		if d := is[name]; d != nil {
@@ -166,7 +167,7 @@ func testTruncated(t *testing.T, whole map[string]*qcow2.Disk, cut source, askQE
 // checkDiagnosis compares what is said to be gone, and to be there, with the whole image.
 func checkDiagnosis(t *testing.T, plan *Plan, whole map[string]*qcow2.Disk, cut source) {
 	tr := plan.Before.Truncation
-	assert.Equal(t, tr != nil, plan.Before.Has(check.FIL001))
+	assert.Equal(t, tr != nil, plan.Before.Has(problem.FileTruncated))
 	var there, gone, unmapped uint64
 	disk := whole[""]
 	cs := disk.Image().Geometry.ClusterSize()

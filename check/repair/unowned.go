@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
 )
@@ -39,7 +40,7 @@ func (r *refcounter) spared(cl qcow2.HostCluster, d refcount.Diff) bool {
 // ofDisk tells whether a doubt is about what maps a disk.
 func ofDisk(d check.Doubt) bool {
 	switch d.Owner.Structure {
-	case check.StructL1Table, check.StructL2Table, check.StructDataCluster, check.StructSnapshotTable:
+	case problem.StructL1Table, problem.StructL2Table, problem.StructDataCluster, problem.StructSnapshotTable:
 		return true
 	}
 	return false

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -128,7 +129,7 @@ func TestLostSnapshots(t *testing.T) {
 			for _, opts := range everyWay() {
 				plan, err := Make(t.Context(), img, img.Size(), opts)
 				require.NoError(t, err)
-				assert.True(t, plan.Before.Has(check.SNP008), "%v", plan.Before.Findings)
+				assert.True(t, plan.Before.Has(problem.SnapshotsOrphaned), "%v", plan.Before.Findings)
 				o := after(t, img, plan)
 				switch {
 				case opts.Reattach:

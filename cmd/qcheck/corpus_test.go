@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
 	"github.com/qcheck/qcheck/corpus"
 )
@@ -22,21 +23,21 @@ import (
 func codeWanted(c *corpus.Case) exitCode {
 	code := exitSound
 	for _, w := range c.Want {
-		r, _ := check.Lookup(w.Code)
+		r, _ := problem.Lookup(w.Code)
 		severity := r.Severity
 		if w.Severity != 0 {
 			severity = w.Severity
 		}
 		switch {
-		case w.Code == check.HDR001:
+		case w.Code == problem.NotQcow2:
 			return exitNotQcow2
-		case w.Code.Unknown(), severity == check.Trouble:
+		case w.Code.Is(problem.UnknownFormat), severity == problem.Trouble:
 			return exitTrouble
 		case w.Code.Unsupported() && code != exitCorrupt && c.QEMU.ReadOnly != check.OpenOK:
 			code = exitTrouble
-		case severity == check.Corruption:
+		case severity == problem.Corruption:
 			code = exitCorrupt
-		case (severity == check.Leak || severity == check.InDoubt) && code == exitSound:
+		case (severity == problem.Leak || severity == problem.InDoubt) && code == exitSound:
 			code = exitLeaks
 		}
 	}
@@ -100,7 +101,7 @@ func TestCorpus(t *testing.T) {
 			var object struct {
 				Verdict  string `json:"verdict"`
 				Findings []struct {
-					Code check.Code `json:"code"`
+					Code problem.Code `json:"code"`
 				} `json:"findings"`
 			}
 			require.NoError(t, json.Unmarshal([]byte(out), &object))

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/report"
 )
 
@@ -21,13 +21,13 @@ func (c *ExplainCmd) Examples() string {
 
 // Run explains each code.
 func (c *ExplainCmd) Run(g *Globals, s *streams) error {
-	var rules []check.Rule
+	var rules []problem.Rule
 	for _, code := range c.Codes {
 		if code == "all" {
-			rules = append(rules, check.Catalog()...)
+			rules = append(rules, problem.Catalog()...)
 			continue
 		}
-		r, ok := check.Lookup(check.Code(strings.ToUpper(code)))
+		r, ok := problem.Lookup(problem.Code(strings.ToUpper(code)))
 		if !ok {
 			return &usageError{text: fmt.Sprintf("there is no finding with the code %q", code), hint: "`qcheck explain all` shows every one"}
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/fuzz"
 )
 
@@ -142,7 +143,7 @@ func fuzzLine(s *fuzz.Summary) string {
 		failures = fmt.Sprintf("%d failures", s.Failed)
 	}
 	return fmt.Sprintf("%d runs, %.0f/s, %s, %d of %d codes of findings met",
-		s.Runs, float64(s.Runs)/max(s.Took.Seconds(), 0.001), failures, len(s.Codes), len(check.Catalog()))
+		s.Runs, float64(s.Runs)/max(s.Took.Seconds(), 0.001), failures, len(s.Codes), len(problem.Catalog()))
 }
 
 // printKnown lists the differences that are meant to be.

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
 	"github.com/qcheck/qcheck/qcow2"
@@ -142,17 +143,17 @@ func verify(ctx context.Context, o *opened, r io.ReaderAt, size int64, plan *rep
 // asPlanned holds the check of a repaired image against that of its plan. Options of
 // the user's can make it find more in the data of bitmaps.
 func asPlanned(plan *repair.Plan, after *check.Result) error {
-	counts := func(r *check.Result) map[check.Code]uint64 {
-		m := make(map[check.Code]uint64)
+	counts := func(r *check.Result) map[problem.Code]uint64 {
+		m := make(map[problem.Code]uint64)
 		for i := range r.Findings {
-			if f := &r.Findings[i]; f.Code != check.BMX002 && f.Code != check.BMX003 {
+			if f := &r.Findings[i]; f.Code != problem.BitmapDataUniform && f.Code != problem.BitmapDataUnreadable {
 				m[f.Code] += f.Count
 			}
 		}
 		return m
 	}
 	want, got := counts(plan.After), counts(after)
-	for _, rule := range check.Catalog() {
+	for _, rule := range problem.Catalog() {
 		if want[rule.Code] != got[rule.Code] {
 			return fmt.Errorf("%s counts %d, not %d", rule.Code, got[rule.Code], want[rule.Code])
 		}
@@ -226,13 +227,13 @@ func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 // about, as when a new table takes a cluster, and mean nothing to who has the report of
 // the check.
 func toldEdits(plan *repair.Plan) iter.Seq[report.Edit] {
-	found := make(map[check.Code]bool)
+	found := make(map[problem.Code]bool)
 	for i := range plan.Before.Findings {
 		found[plan.Before.Findings[i].Code] = true
 	}
 	return func(yield func(report.Edit) bool) {
 		for e := range plan.Edits.All() {
-			codes := slices.DeleteFunc(slices.Clone(e.Codes), func(c check.Code) bool { return !found[c] })
+			codes := slices.DeleteFunc(slices.Clone(e.Codes), func(c problem.Code) bool { return !found[c] })
 			if !yield(report.Edit{Stage: e.Stage.String(), Offset: e.Offset, Old: e.Old, New: e.New, Reason: e.Reason, Codes: codes}) {
 				return
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
 	"github.com/qcheck/qcheck/corpus"
@@ -170,10 +171,10 @@ func names(files map[string]fileState) []string { return slices.Sorted(maps.Keys
 // user's own flags make it look at; and a sound image must not have become corrupt.
 func TestAsPlanned(t *testing.T) {
 	t.Parallel()
-	result := func(v check.Verdict, fs ...check.Finding) *check.Result {
+	result := func(v check.Verdict, fs ...problem.Finding) *check.Result {
 		return &check.Result{Verdict: v, Findings: fs}
 	}
-	leak := func(n uint64) check.Finding { return check.Finding{Code: check.REF006, Count: n} }
+	leak := func(n uint64) problem.Finding { return problem.Finding{Code: problem.RefcountTooHigh, Count: n} }
 	for _, tt := range []struct {
 		name                 string
 		before, after, found *check.Result
@@ -184,8 +185,8 @@ func TestAsPlanned(t *testing.T) {
 		{"more", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(3)), result(check.VerdictLeaks, leak(4)), false},
 		{"less", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(3)), result(check.VerdictClean), false},
 		{"something else", result(check.VerdictCorrupt), result(check.VerdictLeaks, leak(1)),
-			result(check.VerdictCorrupt, check.Finding{Code: check.MAP003, Count: 1}), false},
-		{"bitmap data", result(check.VerdictCorrupt), result(check.VerdictClean), result(check.VerdictClean, check.Finding{Code: check.BMX002, Count: 9}), true},
+			result(check.VerdictCorrupt, problem.Finding{Code: problem.L1PastEnd, Count: 1}), false},
+		{"bitmap data", result(check.VerdictCorrupt), result(check.VerdictClean), result(check.VerdictClean, problem.Finding{Code: problem.BitmapDataUniform, Count: 9}), true},
 		{"worse than before", result(check.VerdictLeaks), result(check.VerdictCorrupt), result(check.VerdictCorrupt), false},
 	} {
 		err := asPlanned(&repair.Plan{Before: tt.before, After: tt.after}, tt.found)

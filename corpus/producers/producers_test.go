@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -17,12 +18,12 @@ func TestProducers(t *testing.T) {
 	for folder, x := range map[string]struct {
 		images  int
 		verdict check.Verdict
-		codes   []check.Code
+		codes   []problem.Code
 	}{
 		"qemu-7.2":      {images: 21, verdict: check.VerdictClean},
 		"qemu-10.0":     {images: 21, verdict: check.VerdictClean},
 		"xen-orchestra": {images: 8, verdict: check.VerdictClean},
-		"e2image":       {images: 2, verdict: check.VerdictLeaks, codes: []check.Code{check.REF006}},
+		"e2image":       {images: 2, verdict: check.VerdictLeaks, codes: []problem.Code{problem.RefcountTooHigh}},
 	} {
 		paths, err := filepath.Glob(filepath.Join(folder, "*.qcow2"))
 		require.NoError(t, err)

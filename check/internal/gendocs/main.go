@@ -8,7 +8,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 func main() {
@@ -16,7 +16,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: gendocs FILE")
 		os.Exit(1)
 	}
-	if err := os.WriteFile(os.Args[1], findings(check.Catalog()), 0o644); err != nil {
+	if err := os.WriteFile(os.Args[1], findings(problem.Catalog()), 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, "gendocs:", err)
 		os.Exit(1)
 	}
@@ -58,7 +58,7 @@ var groups = map[string]string{
 }
 
 // findings gives the page: an overview, then a section for each code.
-func findings(rules []check.Rule) []byte {
+func findings(rules []problem.Rule) []byte {
 	var b bytes.Buffer
 	b.WriteString(intro)
 	b.WriteString("\n| code | severity | repair | finding |\n|---|---|---|---|\n")

@@ -7,11 +7,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 )
 
 func TestGroupsHaveTitles(t *testing.T) {
-	for _, r := range check.Catalog() {
+	for _, r := range problem.Catalog() {
 		assert.NotEmpty(t, groups[string(r.Code[:3])], r.Code)
 	}
 }
@@ -19,5 +19,5 @@ func TestGroupsHaveTitles(t *testing.T) {
 func TestDocsAreUpToDate(t *testing.T) {
 	have, err := os.ReadFile("../../../docs/findings.md")
 	require.NoError(t, err)
-	assert.Equal(t, string(findings(check.Catalog())), string(have), "run go generate ./...")
+	assert.Equal(t, string(findings(problem.Catalog())), string(have), "run go generate ./...")
 }

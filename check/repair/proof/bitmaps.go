@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -136,12 +137,12 @@ func (p *prover) sound(b *bitmap) bool {
 	name := check.Escape(b.Name)
 	for i := range p.before.Result.Findings {
 		f := &p.before.Result.Findings[i]
-		if f.Severity == check.Note {
+		if f.Severity == problem.Note {
 			continue
 		}
-		directory := f.Structure == check.StructBitmapDirectory || f.Structure == check.StructBitmapExtension
+		directory := f.Structure == problem.StructBitmapDirectory || f.Structure == problem.StructBitmapExtension
 		within := f.Extent.Offset >= b.EntryOffset && f.Extent.Offset < b.EntryOffset+qcow2.HostOffset(b.EntrySize())
-		overlap := f.Code == check.REF004 || f.Code == check.MAP016 || f.Code == check.BMT006
+		overlap := f.Code.Is(problem.Overlap)
 		if within || overlap || f.Bitmap == name || f.Code.AboutBitmaps() && (f.Rest || directory && f.Bitmap == "") {
 			return false
 		}
@@ -205,8 +206,8 @@ func (p *prover) granularityMeant(a, b *bitmap) bool {
 			meant = meant || g == b.GranularityBits
 		}
 	}
-	return near == 1 && meant && slices.ContainsFunc(p.before.Result.Findings, func(f check.Finding) bool {
-		return f.Extent.Offset == a.EntryOffset+qcow2.BitmapFieldGranularityBits && f.Extent.Length == 1 && f.Repair == check.RepairSafe
+	return near == 1 && meant && slices.ContainsFunc(p.before.Result.Findings, func(f problem.Finding) bool {
+		return f.Extent.Offset == a.EntryOffset+qcow2.BitmapFieldGranularityBits && f.Extent.Length == 1 && f.Repair == problem.RepairSafe
 	})
 }
 

@@ -7,13 +7,14 @@ import (
 	"sort"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
 // disk is the active disk or that of a snapshot, before and after.
 type disk struct {
-	of       check.SnapshotRef // in the table as it was before
-	name     string            // for a reader
+	of       problem.SnapshotRef // in the table as it was before
+	name     string              // for a reader
 	size     uint64
 	l1, then l1
 	// found tells that the L1 table is hung back, so that all of the disk comes up.
@@ -41,7 +42,7 @@ func (p *prover) disks() error {
 		name: "the disk", size: a.Size, l1: l1{a.L1TableOffset, uint64(a.L1Size)}, then: l1{b.L1TableOffset, uint64(b.L1Size)},
 		found: p.reattached[qcow2.FieldL1TableOffset],
 	}
-	if p.before.Result.Has(check.HDR011) && a.L1TableOffset == b.L1TableOffset {
+	if p.before.Result.Has(problem.L1TooSmall) && a.L1TableOffset == b.L1TableOffset {
 		// It was cut off: the entries behind l1_size are evidence, too.
 		active.l1.entries = max(active.l1.entries, active.then.entries)
 	}
@@ -137,7 +138,7 @@ func (p *prover) snapshots(m *mapping) (found []qcow2.Snapshot, err error) {
 // snapshotDisk is the disk of entry i of the snapshot table.
 func (p *prover) snapshotDisk(i int, s *qcow2.Snapshot) disk {
 	l := l1{s.L1TableOffset, uint64(s.L1Size)}
-	d := disk{of: check.SnapshotEntry(i), name: "snapshot " + check.Shorten(check.Escape(s.ID)), size: p.was.Header.Size, l1: l, then: l}
+	d := disk{of: problem.SnapshotEntry(i), name: "snapshot " + check.Shorten(check.Escape(s.ID)), size: p.was.Header.Size, l1: l, then: l}
 	if n, ok := s.DiskSize(); ok {
 		d.size = n
 	}
@@ -154,7 +155,7 @@ func (p *prover) foundSnapshots(found []qcow2.Snapshot) error {
 	if len(p.plan.Snapshots) > 0 && slices.ContainsFunc(p.before.Snapshots, known) {
 		return refuse(found[0].EntryOffset, "snapshot %s is declared lost and is kept", check.Escape(found[0].ID))
 	}
-	if !p.allowed.Reattach || !p.before.Result.Has(check.SNP008) {
+	if !p.allowed.Reattach || !p.before.Result.Has(problem.SnapshotsOrphaned) {
 		return refuse(found[0].EntryOffset, "snapshot %s appears", check.Escape(found[0].ID))
 	}
 	p.owned.freeze()
@@ -201,7 +202,7 @@ func (p *prover) sameSnapshot(a, b *qcow2.Snapshot) bool {
 }
 
 // declared tells whether a part of a disk is declared lost.
-func (p *prover) declared(of check.SnapshotRef, off, length uint64) bool {
+func (p *prover) declared(of problem.SnapshotRef, off, length uint64) bool {
 	if !p.allowed.DataLoss {
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -27,7 +28,7 @@ func (p *prover) watch() error {
 			add(qcow2.Extent{Offset: qcow2.L1Entry(binary.BigEndian.Uint64(b[:])).Offset(), Length: p.g.ClusterSize()})
 		}
 	}
-	if p.is.Header.NbSnapshots > 0 && p.before.Result.Has(check.SNP008) {
+	if p.is.Header.NbSnapshots > 0 && p.before.Result.Has(problem.SnapshotsOrphaned) {
 		for _, s := range qcow2.ReadSnapshotTable(p.is).Snapshots {
 			add(qcow2.Extent{Offset: s.EntryOffset, Length: s.EntrySize})
 			add(qcow2.Extent{Offset: s.L1TableOffset, Length: min(uint64(s.L1Size)*8, qcow2.MaxL1Size)})
@@ -85,8 +86,8 @@ func (p *prover) bitmapsBefore() ([]bitmap, error) {
 		sure, said := false, false
 		for i := range p.before.Result.Findings {
 			f := &p.before.Result.Findings[i]
-			if f.Code == check.BMP008 && f.Cluster != nil && *f.Cluster == p.g.HostCluster(d.DirectoryOffset) {
-				said, sure = true, f.Repair == check.RepairSafe
+			if f.Code == problem.BitmapsOrphaned && f.Cluster != nil && *f.Cluster == p.g.HostCluster(d.DirectoryOffset) {
+				said, sure = true, f.Repair == problem.RepairSafe
 			}
 		}
 		read := qcow2.ReadBitmapDirectory(p.was, d)
@@ -132,7 +133,7 @@ func (p *prover) bitmapsBefore() ([]bitmap, error) {
 // elsewhere.
 func (p *prover) saysLost(b *bitmap) bool {
 	for i := range p.before.Result.Findings {
-		if f := &p.before.Result.Findings[i]; f.Code == check.BMD015 && f.Extent.Offset == b.EntryOffset+qcow2.BitmapFieldTableOffset {
+		if f := &p.before.Result.Findings[i]; f.Code == problem.BitmapTableElsewhere && f.Extent.Offset == b.EntryOffset+qcow2.BitmapFieldTableOffset {
 			return true
 		}
 	}

@@ -3,7 +3,7 @@ package proof
 import (
 	"bytes"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -75,7 +75,7 @@ func (p *prover) extensions() error {
 			case qcow2.ExtFeatureNames, qcow2.ExtBitmaps:
 			default:
 				// Where the length of one is wrong, what follows is none.
-				keep = !p.before.Result.Has(check.EXT003)
+				keep = !p.before.Result.Has(problem.ExtensionLength)
 				if d := p.plan.Directory; d.DirectoryOffset != 0 && bytes.Equal(e.Data, d.Encode()) {
 					keep = false // a bitmaps extension whose type is damaged
 				}

@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -224,7 +224,7 @@ func (m *mapping) window(d *disk, i uint64, a, b qcow2.HostOffset, behind bool) 
 		a = 0
 	}
 	if a == 0 && i >= d.l1.entries {
-		hung = hung || p.before.Result.Has(check.HDR011) // it was cut off
+		hung = hung || p.before.Result.Has(problem.L1TooSmall) // it was cut off
 	}
 	if b != 0 && !m.isTable(p.is, b) {
 		return true, refuse(slot, "l1[%d] of %s is changed and leads to no L2 table", i, d)

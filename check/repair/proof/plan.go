@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -63,8 +64,8 @@ type Pointer struct {
 
 // Range is a part of a disk.
 type Range struct {
-	Of             check.SnapshotRef // in the snapshot table as it was before
-	Offset, Length uint64            // bytes
+	Of             problem.SnapshotRef // in the snapshot table as it was before
+	Offset, Length uint64              // bytes
 }
 
 // Bit is a single bit of the file.

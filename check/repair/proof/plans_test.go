@@ -1,7 +1,7 @@
 package proof
 
 import (
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -28,7 +28,7 @@ func leaked() damages {
 // wrong are plans that would do harm, each in one way.
 func wrong(s *corpus.Spec) []plan {
 	cs := uint64(1) << s.ClusterBits
-	lost := func(of check.SnapshotRef, off, n uint64) Declared { return Declared{Lost: []Range{{of, off, n}}} }
+	lost := func(of problem.SnapshotRef, off, n uint64) Declared { return Declared{Lost: []Range{{of, off, n}}} }
 	clear := corpus.Wipe
 	return []plan{
 		// The mapping.

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -22,10 +23,10 @@ type prover struct {
 	before  Before
 	v       *view
 	was, is *qcow2.Image
-	g       qcow2.Geometry                // of both
-	lost    map[check.SnapshotRef][]Range // in order, those that adjoin joined
+	g       qcow2.Geometry                  // of both
+	lost    map[problem.SnapshotRef][]Range // in order, those that adjoin joined
 
-	back map[check.SnapshotRef]bool // snapshots that nothing led to, and that are back
+	back map[problem.SnapshotRef]bool // snapshots that nothing led to, and that are back
 
 	reattached, renamed map[qcow2.HostOffset]bool // of the plan
 
@@ -37,7 +38,7 @@ type prover struct {
 	// its own, as the check before the repair has found.
 	strange map[qcow2.HostCluster]bool
 	// bad are the disks whose L1 table lies where something else is.
-	bad map[check.SnapshotRef]bool
+	bad map[problem.SnapshotRef]bool
 
 	mu      sync.Mutex
 	known   *set // clusters with an edit that were metadata before
@@ -90,23 +91,23 @@ func Prove(ctx context.Context, r io.ReaderAt, size int64, plan *Plan, allowed A
 // note takes from the check before the repair what is not what it seems to be, and
 // sorts what is declared.
 func (p *prover) note() {
-	p.strange, p.bad = make(map[qcow2.HostCluster]bool), make(map[check.SnapshotRef]bool)
+	p.strange, p.bad = make(map[qcow2.HostCluster]bool), make(map[problem.SnapshotRef]bool)
 	for i := range p.before.Result.Findings {
 		f := &p.before.Result.Findings[i]
-		overlap := f.Code == check.MAP016 || f.Code == check.REF004 || f.Code == check.BMT006
-		if f.Code == check.SNP008 && p.allowed.Reattach && f.Extent.Offset == qcow2.FieldSnapshotsOffset && f.Expected == p.is.Header.SnapshotsOffset.String() {
+		overlap := f.Code.Is(problem.Overlap)
+		if f.Code == problem.SnapshotsOrphaned && p.allowed.Reattach && f.Extent.Offset == qcow2.FieldSnapshotsOffset && f.Expected == p.is.Header.SnapshotsOffset.String() {
 			p.before.Snapshots = nil // the header led elsewhere
 		}
 		switch {
-		case f.Cluster != nil && (f.Code == check.MAP021 || overlap && f.Structure == check.StructL2Table):
+		case f.Cluster != nil && (f.Code == problem.NotAnL2Table || overlap && f.Structure == problem.StructL2Table):
 			p.strange[*f.Cluster] = true
-		case overlap && f.Structure == check.StructL1Table:
+		case overlap && f.Structure == problem.StructL1Table:
 			p.bad[f.Of] = true
 		}
 	}
-	p.back = make(map[check.SnapshotRef]bool)
+	p.back = make(map[problem.SnapshotRef]bool)
 	p.reattached, p.renamed = setOf(p.plan.Reattached), setOf(p.plan.Renamed)
-	p.lost = make(map[check.SnapshotRef][]Range)
+	p.lost = make(map[problem.SnapshotRef][]Range)
 	for _, r := range p.plan.Lost {
 		r.Length = min(r.Length, 1<<63-min(r.Offset, 1<<63))
 		p.lost[r.Of] = append(p.lost[r.Of], r)
@@ -264,7 +265,7 @@ func (p *prover) releases() error {
 	}
 	// With refcounts that are not to be believed, or with doubts, nothing is called a leak.
 	has := p.before.Result.Has
-	called := len(p.before.Doubts) > 0 || has(check.REF006) || has(check.REF002) || has(check.REF003) || has(check.REF004) || has(check.HDR013)
+	called := len(p.before.Doubts) > 0 || has(problem.RefcountTooHigh) || has(problem.RefcountEntryUnaligned) || has(problem.RefcountEntryPastEnd) || has(problem.RefcountBlockOverlap) || has(problem.RefcountTableMisplaced)
 	if called && doubt == nil {
 		return nil
 	}
@@ -291,24 +292,24 @@ func (p *prover) releases() error {
 // never do, and what the plan gives up does not any more.
 func (p *prover) settled(d *check.Doubt) bool {
 	lost := &p.plan.Declared
-	if d.Owner.Structure == check.StructL1Table && p.back[d.Owner.Of] && d.Owner.Ref.Length == 0 {
+	if d.Owner.Structure == problem.StructL1Table && p.back[d.Owner.Of] && d.Owner.Ref.Length == 0 {
 		return true // it was lost, and is not any more
 	}
 	switch o := &d.Owner; o.Structure {
-	case check.StructRefcountTable, check.StructRefcountBlock:
+	case problem.StructRefcountTable, problem.StructRefcountBlock:
 		return true
-	case check.StructL1Table, check.StructL2Table, check.StructDataCluster, check.StructSnapshotTable:
+	case problem.StructL1Table, problem.StructL2Table, problem.StructDataCluster, problem.StructSnapshotTable:
 		if !p.allowed.DataLoss {
 			return false
 		}
-		if o.Structure == check.StructDataCluster && o.Ref.Length == 0 {
+		if o.Structure == problem.StructDataCluster && o.Ref.Length == 0 {
 			return len(p.lost[o.Of]) > 0
 		}
 		pointer := o.Ref.Length > 0 && p.v.touches(o.Ref)
-		return pointer && len(lost.Lost)+len(lost.Snapshots) > 0 || o.Structure == check.StructSnapshotTable && (lost.SnapshotTable || len(lost.Snapshots)+len(lost.Renamed) > 0)
-	case check.StructBitmapTable, check.StructBitmapData:
+		return pointer && len(lost.Lost)+len(lost.Snapshots) > 0 || o.Structure == problem.StructSnapshotTable && (lost.SnapshotTable || len(lost.Snapshots)+len(lost.Renamed) > 0)
+	case problem.StructBitmapTable, problem.StructBitmapData:
 		return o.Bitmap != "" && p.givenUp(o.Bitmap)
-	case check.StructBitmapDirectory, check.StructBitmapExtension:
+	case problem.StructBitmapDirectory, problem.StructBitmapExtension:
 		return p.allowed.Bitmaps
 	}
 	return false

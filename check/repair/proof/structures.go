@@ -1,7 +1,7 @@
 package proof
 
 import (
-	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -9,7 +9,7 @@ import (
 // there afterwards is freed.
 func (p *prover) structures() error {
 	known := p.before.Bitmaps
-	if len(known) == 0 && p.before.Result.Has(check.EXT003) {
+	if len(known) == 0 && p.before.Result.Has(problem.ExtensionLength) {
 		// The check could not go by an extension whose length is wrong.
 		for _, b := range list(p.was) {
 			known = append(known, b.BitmapEntry)

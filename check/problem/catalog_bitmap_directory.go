@@ -1,14 +1,14 @@
-package check
+package problem
 
 // bitmapDirectoryRules is the part of the catalogue about the bitmaps extension and the bitmap directory.
 var bitmapDirectoryRules = []Rule{
-	{Code: BMP001, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
+	{Code: BitmapExtensionMissing, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe, About: AboutBitmapExtension,
 		Title: "the header claims bitmaps, but there is no bitmaps extension",
 		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension",
 		Why: "Bit 0 of the autoclear features says that the bitmaps extension is up to date, but the header has none. " +
 			"The extension was lost, or the bit was set by damage. There are no bitmaps that anybody could find.",
 		Do: "`qcheck -r` can clear the bit. If the disk had bitmaps, the next backup must be a full one."},
-	{Code: BMP002, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BitmapsStale, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy, About: AboutBitmapExtension, Facts: HidesBitmap | WhileStale,
 		Title: "all bitmaps are stale: the image was written to without them",
 		Spec:  "Header, autoclear_features, bit 0; Bitmaps extension; QEMU: qcow2_read_extensions",
 		Why: "Software that does not know bitmaps clears this bit before it writes. What it wrote is not in the " +
@@ -16,7 +16,7 @@ var bitmapDirectoryRules = []Rule{
 			"it opens the image for writing. The clusters of the bitmaps count as leaked.",
 		Do: "Make a full backup and start the chain anew. Do not set the bit again by hand: the bitmaps do not " +
 			"show what was written meanwhile. `qcheck -r` can keep, drop or fill them, as `--bitmap-policy` says."},
-	{Code: BMP003, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
+	{Code: BitmapCountWrong, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe, About: AboutBitmapExtension,
 		Title: "the number of bitmaps is wrong",
 		Spec:  "Bitmaps extension, nb_bitmaps; QEMU: qcow2_read_extensions, bitmap_list_load",
 		Why: "The extension says how many entries the bitmap directory has: at least one, at most 65,535 for QEMU. " +
@@ -25,7 +25,7 @@ var bitmapDirectoryRules = []Rule{
 			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
 			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
 			"the next backup must be a full one."},
-	{Code: BMP004, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BitmapExtensionReserved, Severity: Warning, Structure: StructBitmapExtension, Repair: RepairPolicy, About: AboutBitmapExtension, Facts: ReservedFormat | HidesBitmap,
 		Title: "the reserved field of the bitmaps extension is not zero",
 		Spec:  "Bitmaps extension; QEMU: qcow2_read_extensions",
 		Why: "Bytes 4 to 7 of the extension are kept for later versions of the format and must be zero today. QEMU " +
@@ -35,7 +35,7 @@ var bitmapDirectoryRules = []Rule{
 			"`--bitmap-policy` says, since what they mean is not known. When the VM must start now and its bitmaps can be given up, take " +
 			"a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be " +
 			"a full one."},
-	{Code: BMP005, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BitmapDirectoryMisplaced, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy, About: AboutBitmapExtension,
 		Title: "the bitmap directory is misplaced or has an impossible size",
 		Spec: "Bitmaps extension, bitmap_directory_offset and bitmap_directory_size; QEMU: qcow2_read_extensions, " +
 			"bitmap_list_load",
@@ -46,7 +46,7 @@ var bitmapDirectoryRules = []Rule{
 			"says; the disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
 			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup " +
 			"must be a full one."},
-	{Code: BMP006, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe,
+	{Code: BitmapDirectorySize, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairSafe, About: AboutBitmapExtension,
 		Title: "the size of the bitmap directory does not match its entries",
 		Spec:  "Bitmaps extension, bitmap_directory_size; QEMU: bitmap_list_load",
 		Why: "The directory's size must be the sum of its entries. Here bytes are left over at its end, or an entry " +
@@ -55,14 +55,14 @@ var bitmapDirectoryRules = []Rule{
 			"`--bitmap-policy` says. The disk itself is not affected. When the VM must start now and its bitmaps " +
 			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
 			"the next backup must be a full one."},
-	{Code: BMP007, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BitmapsInVersion2, Severity: Leak, Structure: StructBitmapExtension, Repair: RepairPolicy, About: AboutBitmapExtension, Facts: WhileStale,
 		Title: "a version 2 image has a bitmaps extension",
 		Spec:  "Bitmaps extension; Header, autoclear_features",
 		Why: "Version 2 has no autoclear features, so nothing says whether the bitmaps are up to date. They must " +
 			"count as stale, and QEMU ignores them.",
 		Do: "Make a full backup. To use bitmaps, turn the image into version 3 with `qemu-img amend -o " +
 			"compat=1.1`, and add new ones. `qcheck -r` can drop the old ones, as `--bitmap-policy` says."},
-	{Code: BMP008, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy,
+	{Code: BitmapsOrphaned, Severity: Corruption, Structure: StructBitmapExtension, Repair: RepairPolicy, About: AboutBitmapExtension,
 		Title: "nothing leads to a bitmap directory that is there",
 		Spec:  "Bitmaps extension; Bitmap directory",
 		Why: "The bitmaps extension is gone, damaged, or leads elsewhere. Among the clusters that have no owner there " +
@@ -73,7 +73,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "Do not run `qemu-img check -r`. `qcheck -r` leads the extension back to the directory. Bitmaps that " +
 			"nothing vouches for come back in use, or as `--bitmap-policy` says. Where the header has no room for " +
 			"the extension the finding says so: give the bitmaps up with `--bitmap-policy=remove`."},
-	{Code: BMD001, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapEntryBroken, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap,
 		Title: "an entry of the bitmap directory does not end where it says, or is wiped",
 		Spec:  "Bitmap directory; QEMU: bitmap_list_load",
 		Why: "The sizes of name and extra data in the entry add up to more than is left of the directory. The entry " +
@@ -84,7 +84,7 @@ var bitmapDirectoryRules = []Rule{
 			"says. The disk itself is not affected. When the VM must start now and its bitmaps can be given up, " +
 			"take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup " +
 			"must be a full one."},
-	{Code: BMD002, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapTableMisplaced, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "the table of a bitmap is misplaced",
 		Spec:  "Bitmap directory, bitmap_table_offset; QEMU: check_dir_entry",
 		Why: "The table must start at a multiple of the cluster size, not at 0, and lie within the file. The content " +
@@ -94,7 +94,7 @@ var bitmapDirectoryRules = []Rule{
 			"the disk itself is not affected. When the VM must start now and its bitmaps can be given up, take a " +
 			"copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a " +
 			"full one."},
-	{Code: BMD003, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapTableSize, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "the table of a bitmap is empty or too large",
 		Spec:  "Bitmap directory, bitmap_table_size; QEMU: check_dir_entry",
 		Why: "QEMU takes between one entry and 2^27 entries, and no more than 512 MiB of bitmap data. The entry is " +
@@ -102,7 +102,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
 			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
 			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD004, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapSizeMismatch, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "the size of a bitmap does not match the virtual disk",
 		Spec:  "Bitmap directory, bitmap_table_size and granularity_bits; QEMU: bitmap_list_load",
 		Why: "Size of the disk, granularity and size of the table belong together. The disk was resized by software " +
@@ -112,7 +112,7 @@ var bitmapDirectoryRules = []Rule{
 			"think. `qcheck -r` can do what `--bitmap-policy` says. When the VM must start now and its bitmaps " +
 			"can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and " +
 			"the next backup must be a full one."},
-	{Code: BMD005, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe,
+	{Code: BitmapFlagsReserved, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe, About: AboutBitmap,
 		Title: "reserved flags of a bitmap are set",
 		Spec:  "Bitmap directory, flags; QEMU: check_dir_entry",
 		Why: "Flags 3 to 31 must be zero. QEMU refuses to open the image, whatever the other bitmaps are like. Newer " +
@@ -120,7 +120,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "`qcheck -r` can clear them. When the VM must start now and its bitmaps can be given up, take a copy " +
 			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
 			"one."},
-	{Code: BMD006, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapTypeUnknown, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "the type of a bitmap is not one that exists",
 		Spec:  "Bitmap directory, type; QEMU: check_dir_entry",
 		Why: "There is one type: 1, dirty tracking. QEMU refuses to open the image. Newer software made the bitmap, " +
@@ -128,7 +128,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
 			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
 			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD007, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapGranularity, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "the granularity of a bitmap is out of range",
 		Spec:  "Bitmap directory, granularity_bits; QEMU: check_dir_entry",
 		Why: "One bit of the bitmap stands for 2 to the power of granularity_bits bytes. The format allows 0 to 63; " +
@@ -137,7 +137,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "If the bitmap comes from other software, use that software. `qcheck -r` can do with it what " +
 			"`--bitmap-policy` says. When the VM must start now and its bitmaps can be given up, take a copy and " +
 			"clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD008, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapNameLength, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap,
 		Title: "the name of a bitmap is empty or too long",
 		Spec:  "Bitmap directory, name_size; QEMU: check_dir_entry",
 		Why: "A name must not be empty, and QEMU takes no more than 1,023 bytes. QEMU opens an image with an empty " +
@@ -147,7 +147,7 @@ var bitmapDirectoryRules = []Rule{
 			"If QEMU refuses the image: when the VM must start now and its bitmaps can be given up, take a copy " +
 			"and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next backup must be a full " +
 			"one."},
-	{Code: BMD009, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapNameDuplicate, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap,
 		Title: "two bitmaps have the same name",
 		Spec:  "Bitmap directory, name; QEMU: qcow2_load_dirty_bitmaps",
 		Why: "Names are how bitmaps are found, so a backup cannot tell which of the two it uses. QEMU refuses to open " +
@@ -156,7 +156,7 @@ var bitmapDirectoryRules = []Rule{
 			"bitmaps are never merged without a word. When the VM must start now and its bitmaps can be given " +
 			"up, take a copy and clear bit 0 of byte 95 in it: QEMU then ignores all bitmaps, and the next " +
 			"backup must be a full one."},
-	{Code: BMD010, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone,
+	{Code: BitmapExtraData, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairNone, About: AboutBitmap, Facts: ReservedFormat,
 		Title: "a bitmap has extra data, made for later versions of the format",
 		Spec:  "Bitmap directory, extra_data_size and flag extra_data_compatible; QEMU: bitmap_list_load",
 		Why: "No extra data is defined today. With the flag extra_data_compatible such a bitmap may be used, without " +
@@ -165,13 +165,13 @@ var bitmapDirectoryRules = []Rule{
 		Do: "Use the software that made the bitmap. `qcheck -r` keeps it byte for byte. When the VM must start " +
 			"now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 in it: QEMU then " +
 			"ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD011, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairSafe,
+	{Code: BitmapEntryPadding, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairSafe, About: AboutBitmap,
 		Title: "the padding of an entry of the bitmap directory is not zero",
 		Spec:  "Bitmap directory, padding",
 		Why: "Entries are filled up to a multiple of 8 bytes, with zeros. Something else stands there. Nothing reads " +
 			"it today; it is a sign of faulty software or of damage nearby.",
 		Do: "`qcheck -r` can set it to zero. Nothing needs to be done today."},
-	{Code: BMD012, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapInUse, Severity: Warning, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap,
 		Title: "a bitmap was not closed cleanly and must not be used",
 		Spec:  "Bitmap directory, flag in_use; QEMU: qcow2_load_dirty_bitmaps",
 		Why: "While an image is open for writing its bitmaps live in memory, and are marked in use on the disk. The " +
@@ -181,7 +181,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "An incremental backup by this bitmap is not possible: make a full one. `qemu-img bitmap --remove " +
 			"IMAGE NAME` takes it away, once no VM uses the image. `qcheck -r --bitmap-policy=all-dirty` fills " +
 			"it instead, so that the next incremental backup copies everything and the chain goes on."},
-	{Code: BMD013, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapAutoOnOther, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap, Facts: HidesBitmap,
 		Title: "a bitmap that does not track writes is marked to record them",
 		Spec:  "Bitmap directory, flag auto and type",
 		Why: "The flag auto makes a bitmap record every write, which only the type \"dirty tracking\" can do. The " +
@@ -189,7 +189,7 @@ var bitmapDirectoryRules = []Rule{
 		Do: "`qcheck -r` can do with this bitmap what `--bitmap-policy` says; the disk itself is not affected. " +
 			"When the VM must start now and its bitmaps can be given up, take a copy and clear bit 0 of byte 95 " +
 			"in it: QEMU then ignores all bitmaps, and the next backup must be a full one."},
-	{Code: BMD014, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy,
+	{Code: BitmapNameDangerous, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairPolicy, About: AboutBitmap,
 		Title: "the name of a bitmap cannot be typed, or is dangerous for QEMU",
 		Spec:  "Bitmap directory, name; QEMU: update_ext_header_and_dir_in_place",
 		Why: "The name is not UTF-8, or has control characters in it. With a NUL in the name QEMU loses every bitmap " +
@@ -198,7 +198,7 @@ var bitmapDirectoryRules = []Rule{
 			"escaped here.",
 		Do: "With a NUL in the name do not open the image for writing: `qcheck -r` can cut the name at the NUL, as QEMU " +
 			"reads it. Otherwise nothing needs to be done, if your backup software can deal with the name."},
-	{Code: BMD015, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe,
+	{Code: BitmapTableElsewhere, Severity: Corruption, Structure: StructBitmapDirectory, Repair: RepairSafe, About: AboutBitmap,
 		Title: "the table of a bitmap is not where its entry says, but elsewhere",
 		Spec:  "Bitmap directory, bitmap_table_offset",
 		Why: "The entry leads to what is no table, to nothing at all, or to another bitmap's table. A table of the " +

@@ -1,4 +1,4 @@
-package check
+package problem
 
 import (
 	"testing"
@@ -16,11 +16,11 @@ func TestBounded(t *testing.T) {
 			fs = append(fs, Finding{Code: code, Severity: severity, Count: 2, Fixed: fixed})
 		}
 	}
-	add(MAP001, Corruption, 100, false)
-	add(MAP001, Corruption, 40, true)
-	add(REF006, Leak, 3, false)
-	add(BMD012, Note, 90, false)
-	fs = append(fs, Finding{Code: MAP001, Severity: Corruption, Count: 1000, Rest: true})
+	add(L1ReservedBits, Corruption, 100, false)
+	add(L1ReservedBits, Corruption, 40, true)
+	add(RefcountTooHigh, Leak, 3, false)
+	add(BitmapInUse, Note, 90, false)
+	fs = append(fs, Finding{Code: L1ReservedBits, Severity: Corruption, Count: 1000, Rest: true})
 	assert.Equal(t, fs, bounded(fs, 500), "there is room for all")
 	for _, most := range []int{1, 3, 10, 30} {
 		got := bounded(fs, 5*most)
@@ -35,9 +35,9 @@ func TestBounded(t *testing.T) {
 			}
 		}
 		assert.LessOrEqual(t, len(got)-rests, 5*most)
-		assert.Equal(t, CountFindings(fs), CountFindings(got))
+		assert.Equal(t, Count(fs), Count(got))
 		if most >= 3 {
-			assert.Equal(t, 3, byCode[REF006])
+			assert.Equal(t, 3, byCode[RefcountTooHigh])
 		}
 		if most == 30 {
 			assert.Equal(t, 2, rests, "MAP001 and BMD012")

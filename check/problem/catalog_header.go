@@ -1,8 +1,8 @@
-package check
+package problem
 
 // headerRules is the part of the catalogue about the file header (qcow2 specification, "Header").
 var headerRules = []Rule{
-	{Code: HDR001, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: NotQcow2, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the file does not start as a qcow2 image does",
 		Spec:  "Header, magic",
 		Why: "Every qcow2 image starts with the four bytes \"QFI\\xfb\"; this file does not. It is of another format " +
@@ -11,7 +11,7 @@ var headerRules = []Rule{
 		Do: "Look at what it is with `qemu-img info` or `file`. If it was a qcow2 image once, write nothing to it: " +
 			"all but the first cluster may still be there, and a backup of the header or the parameters with which " +
 			"the image was created can bring it back."},
-	{Code: HDR002, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: VersionUnknown, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader, Facts: UnknownFormat,
 		Title: "the version is not 2 or 3",
 		Spec:  "Header, version; QEMU: qcow2_do_open",
 		Why: "There are versions 2 and 3 of the format. Another number means an image from software that is newer " +
@@ -19,7 +19,7 @@ var headerRules = []Rule{
 			"version 3 is checked all the same, and the verdict is \"unsupported\".",
 		Do: "If the image comes from newer software, use that software. If it was an ordinary image before, the " +
 			"header is damaged: restore its first cluster from a backup. The version is in bytes 4 to 7."},
-	{Code: HDR003, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: ClusterSizeInvalid, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the cluster size is not one that can be used",
 		Spec:  "Header, cluster_bits; Extended L2 Entries; QEMU: qcow2_do_open",
 		Why: "Clusters are the unit of everything in the image. Their size is 2 to the power of cluster_bits, which " +
@@ -28,7 +28,7 @@ var headerRules = []Rule{
 		Do: "Restore the first cluster from a backup. If you know the image's cluster size (64 KiB, that is 16, " +
 			"unless another one was asked for when it was created), cluster_bits can be set right in a copy of the " +
 			"image: it is bytes 20 to 23."},
-	{Code: HDR004, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: HeaderLengthInvalid, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the header length is not a valid one",
 		Spec:  "Header, header_length; QEMU: qcow2_do_open",
 		Why: "A version 3 header says how long it is: at least 104 bytes, a multiple of 8, and no more than a " +
@@ -37,7 +37,7 @@ var headerRules = []Rule{
 			"open the image.",
 		Do: "Restore the first cluster from a backup. QEMU writes 112 here (104 before version 5.1); in a copy of the " +
 			"image bytes 100 to 103 can be set to what fits: the header extensions must follow at that offset."},
-	{Code: HDR005, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: FeatureUnknown, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader, Facts: UnknownFormat,
 		Title: "an incompatible feature bit is set that qcheck does not know",
 		Spec:  "Header, incompatible_features",
 		Why: "An incompatible feature changes the format so that software that does not know it must not open the " +
@@ -46,7 +46,7 @@ var headerRules = []Rule{
 			"\"unsupported\".",
 		Do: "Find out which software made the image and use that, or a later version of qcheck. Never clear the bit " +
 			"by hand unless you know that it was set by damage."},
-	{Code: HDR006, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,
+	{Code: MarkedDirty, Severity: Warning, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the image is marked dirty: its refcounts may be stale",
 		Spec:  "Header, incompatible_features, bit 0",
 		Why: "With lazy refcounts QEMU puts off updating refcounts while the image is open, and says so with this " +
@@ -56,7 +56,7 @@ var headerRules = []Rule{
 		Do: "`qcheck -r` can bring the refcounts in line and clear the bit. If nothing but this and wrong " +
 			"refcounts is reported, starting the VM does the same. If there are other corruptions, copy the " +
 			"image first."},
-	{Code: HDR007, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
+	{Code: MarkedCorrupt, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the image is marked corrupt",
 		Spec:  "Header, incompatible_features, bit 1; QEMU: qcow2_signal_corruption",
 		Why: "QEMU sets this bit when it meets an inconsistency while the image is in use, to stop further damage. " +
@@ -67,28 +67,28 @@ var headerRules = []Rule{
 			"Else settle the other corruptions first. `qcheck -r` can clear the bit once nothing corrupt is left. " +
 			"Until then the data can be read, for example by `qemu-img convert` into a new image; compare that " +
 			"with a backup."},
-	{Code: HDR008, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,
+	{Code: AutoclearUnknown, Severity: Warning, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "an autoclear feature bit is set that qcheck does not know",
 		Spec:  "Header, autoclear_features",
 		Why: "Such a bit says that some additional data in the image is up to date. Software that does not know it " +
 			"must clear it before writing, so that the data counts as stale from then on. It was set by newer " +
 			"software, or by damage. QEMU clears it when it next opens the image for writing.",
 		Do: "`qcheck -r` can clear it. Nothing needs to be done, unless you use the software that set it."},
-	{Code: HDR009, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: RefcountWidthInvalid, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the refcount width is not one that exists",
 		Spec:  "Header, refcount_order; QEMU: qcow2_do_open",
 		Why: "Refcounts are 2 to the power of refcount_order bits wide: 1 to 64 bits, so the field goes from 0 to 6. " +
 			"With another value no refcount can be read, and QEMU refuses to open the image. The header is damaged.",
 		Do: "Restore the first cluster from a backup. QEMU's default is 16 bits, that is 4; in a copy of the image " +
 			"bytes 96 to 99 can be set to it, and qcheck then says whether the refcounts make sense."},
-	{Code: HDR010, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: CryptMethodUnknown, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the encryption method is not one that exists",
 		Spec:  "Header, crypt_method; QEMU: qcow2_do_open",
 		Why: "The methods are 0 (none), 1 (AES, obsolete) and 2 (LUKS). Another value means a damaged header; QEMU " +
 			"refuses to open the image.",
 		Do: "Restore the first cluster from a backup. If you know that the image was never encrypted, bytes 32 to 35 " +
 			"can be set to 0 in a copy of it."},
-	{Code: HDR011, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
+	{Code: L1TooSmall, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the L1 table is too small for the virtual disk",
 		Spec:  "Header, l1_size and size; QEMU: qcow2_do_open",
 		Why: "Each L1 entry covers a fixed part of the virtual disk, and the table must cover all of it. Here it does " +
@@ -97,7 +97,7 @@ var headerRules = []Rule{
 		Do: "`qcheck -r` can add the missing entries as unallocated where there is room for them. First find out " +
 			"which of the two numbers is wrong: if the disk had another size before, the size in the header " +
 			"(bytes 24 to 31) is."},
-	{Code: HDR012, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
+	{Code: L1Misplaced, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy, About: AboutHeader, Facts: LeadsToL1,
 		Title: "the L1 table is misplaced or too large",
 		Spec:  "Header, l1_table_offset and l1_size; QEMU: qcow2_do_open",
 		Why: "The active L1 table is the root of all guest data. Its offset must be a multiple of the cluster size, " +
@@ -108,7 +108,7 @@ var headerRules = []Rule{
 			"an L1 table of its own and can still be read. Write nothing to the image: its data is still in it. " +
 			"`qcheck -r --allow-data-loss` can shorten a table that is only too long; " +
 			"it never starts from an empty one."},
-	{Code: HDR013, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
+	{Code: RefcountTableMisplaced, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the refcount table is misplaced, missing or too large",
 		Spec:  "Header, refcount_table_offset and refcount_table_clusters; QEMU: qcow2_do_open",
 		Why: "The refcount table says which clusters are free. Its offset must be a multiple of the cluster size, it " +
@@ -117,7 +117,7 @@ var headerRules = []Rule{
 			"refuses to open the image.",
 		Do: "`qcheck -r` can build all refcounts again from what refers to the clusters; no data is lost. Until " +
 			"then restore the first cluster from a backup, if that is where the damage is."},
-	{Code: HDR014, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
+	{Code: SnapshotTableMisplaced, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy, About: AboutHeader,
 		Title: "the snapshot table is misplaced, or there are too many snapshots",
 		Spec:  "Header, nb_snapshots and snapshots_offset; QEMU: qcow2_do_open",
 		Why: "The table of internal snapshots must start at a multiple of the cluster size and lie within the file, " +
@@ -127,7 +127,7 @@ var headerRules = []Rule{
 		Do: "Restore the first cluster from a backup if only the header is damaged. `qcheck -r " +
 			"--allow-data-loss` can give up the snapshots, and with them their data. The active disk does not " +
 			"depend on them."},
-	{Code: HDR015, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy,
+	{Code: BackingNameMisplaced, Severity: Corruption, Structure: StructHeader, Repair: RepairLossy, About: AboutHeader,
 		Title: "the backing file's name is misplaced or too long",
 		Spec:  "Header, backing_file_offset and backing_file_size; QEMU: qcow2_do_open",
 		Why: "The name of the backing file has at most 1,023 bytes and lies in the first cluster. Here it does not, " +
@@ -135,7 +135,7 @@ var headerRules = []Rule{
 			"itself would be read from that file.",
 		Do: "If you know the backing file, restore the header from a backup. Never go on without it: the guest would " +
 			"see zeros in place of its data."},
-	{Code: HDR016, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
+	{Code: CompressionTypeContradiction, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the compression type contradicts the compression feature bit",
 		Spec:  "Header, compression_type and incompatible_features, bit 3",
 		Why: "The bit says that compressed clusters use something other than zlib, and the field says what. One " +
@@ -144,14 +144,14 @@ var headerRules = []Rule{
 		Do: "`qcheck -r` can set the bit or the field where only one reading is possible. By hand, in a copy: " +
 			"zlib is type 0 (byte 104) with bit 3 of byte 79 clear, zstd is type 1 with the bit set. Which of " +
 			"the two it is shows when the compressed clusters decompress."},
-	{Code: HDR017, Severity: Warning, Structure: StructHeader, Repair: RepairSafe,
+	{Code: HeaderPaddingSet, Severity: Warning, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the padding of the header is not zero",
 		Spec:  "Header padding",
 		Why: "What is left of the header after its last field must be zero, so that later versions of the format can " +
 			"give it a meaning. Software that writes something else there is at fault. Nothing reads these bytes " +
 			"today.",
 		Do: "`qcheck -r` can set them to zero. Nothing needs to be done today."},
-	{Code: HDR018, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe,
+	{Code: RawExternalMisused, Severity: Corruption, Structure: StructHeader, Repair: RepairSafe, About: AboutHeader,
 		Title: "the raw external data bit is set where it must not be",
 		Spec:  "Header, autoclear_features, bit 1; backing_file_offset",
 		Why: "The bit says that the external data file is a raw disk image by itself. It has no meaning without an " +
@@ -159,7 +159,7 @@ var headerRules = []Rule{
 			"open the image, or treats the data file as what it is not.",
 		Do: "Without an external data file `qcheck -r` can clear the bit. With a backing file somebody must " +
 			"decide: the disk is either in the data file alone or on top of the backing file."},
-	{Code: HDR019, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: HeaderCombination, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the header combines values that QEMU refuses together",
 		Spec:  "Header; QEMU: qcow2_do_open",
 		Why: "Each field is valid for itself, but QEMU does not open an image with all of them: for example a virtual " +
@@ -168,13 +168,13 @@ var headerRules = []Rule{
 			"own are reported under that.",
 		Do: "If the virtual size (bytes 24 to 31) is not what it was, restore the header from a backup. Otherwise use " +
 			"the software that made the image, and copy the disk into one with larger clusters."},
-	{Code: HDR020, Severity: Corruption, Structure: StructHeader, Repair: RepairNone,
+	{Code: HeaderCut, Severity: Corruption, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "the file is shorter than its own header",
 		Spec:  "Header",
 		Why: "The file ends before the header does. It was cut off while it was being copied, created or downloaded. " +
 			"There is no guest data in it.",
 		Do: "Copy or download it again, and compare the size."},
-	{Code: HDR021, Severity: Corruption, Structure: StructHeader, Repair: RepairPolicy,
+	{Code: QEMUCrash, Severity: Corruption, Structure: StructHeader, Repair: RepairPolicy, About: AboutHeader, Facts: HidesBitmap,
 		Title: "QEMU crashes when it opens this image",
 		Spec:  "QEMU: hbitmap_alloc (util/hbitmap.c), called by bitmap_list_load",
 		Why: "QEMU makes a bitmap in memory for every bitmap that it finds, also for one that is in use. More than " +
@@ -183,7 +183,7 @@ var headerRules = []Rule{
 		Do: "Do not open the image with QEMU. If the virtual size (bytes 24 to 31) is not what it was, restore " +
 			"the header from a backup. `qcheck -r` can take the bitmap away or keep it, as `--bitmap-policy` " +
 			"says; the disk itself is not affected."},
-	{Code: HDR022, Severity: Warning, Structure: StructHeader, Repair: RepairNone,
+	{Code: ExtensionsIgnored, Severity: Warning, Structure: StructHeader, Repair: RepairNone, About: AboutHeader,
 		Title: "header extensions are ignored because the backing file's name starts within the header",
 		Spec:  "Header extensions; backing_file_offset; QEMU: qcow2_do_open",
 		Why: "Header extensions lie between the header and the name of the backing file. If that name starts before " +

@@ -1,8 +1,8 @@
-package check
+package problem
 
 // mappingRules is the part of the catalogue about the mapping from guest to host: L1 tables, L2 tables and what they point to.
 var mappingRules = []Rule{
-	{Code: MAP001, Severity: Corruption, Structure: StructL1Table, Repair: RepairSafe,
+	{Code: L1ReservedBits, Severity: Corruption, Structure: StructL1Table, Repair: RepairSafe, About: AboutL1Entry, Facts: Joins | ThroughL1,
 		Title: "reserved bits are set in an L1 entry",
 		Spec:  "Cluster mapping, L1 table entry",
 		Why: "Bits 0 to 8 and 56 to 62 of an L1 entry must be zero. QEMU masks them out in places and not in others. " +
@@ -10,7 +10,7 @@ var mappingRules = []Rule{
 			"that wrote it, and the rest of the entry may be damaged too.",
 		Do: "`qcheck -r` can clear the bits when the rest of the entry makes sense. Until then do not let QEMU " +
 			"write to the image; copy the data out with `qemu-img convert` and compare it with a backup."},
-	{Code: MAP002, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy,
+	{Code: L1Unaligned, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy, About: AboutL1Entry, Facts: Joins | ThroughL1,
 		Title: "an L1 entry points to an L2 table that is not at the start of a cluster",
 		Spec:  "Cluster mapping, L1 table entry; QEMU: check_refcounts_l1",
 		Why: "L2 tables are clusters, so their offset is a multiple of the cluster size. This one is not; the entry " +
@@ -19,7 +19,7 @@ var mappingRules = []Rule{
 		Do: "Restore the image from a backup, or read what is left of it with `qemu-img convert`. Do not run " +
 			"`qemu-img check -r`: it frees the clusters of the lost table. `qcheck -r --allow-data-loss` can " +
 			"clear the entry, which loses this part of the disk."},
-	{Code: MAP003, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy,
+	{Code: L1PastEnd, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy, About: AboutL1Entry, Facts: Joins | LeadsPastEnd | ThroughL1,
 		Title: "an L1 entry points to an L2 table past the end of the file",
 		Spec:  "Cluster mapping, L1 table entry; QEMU: check_refcounts_l1",
 		Why: "The file was cut off, or the entry is damaged. Past the end of the file everything reads as zeros, so " +
@@ -28,7 +28,7 @@ var mappingRules = []Rule{
 		Do: "If the file was cut off (by an incomplete copy, for example), copy it again. Otherwise restore it from a " +
 			"backup. Do not run `qemu-img check -r`: it frees what belongs to the lost table, and can make the file " +
 			"as long as the wrong offset says."},
-	{Code: MAP004, Severity: Corruption, Structure: StructL1Table, Repair: RepairSafe,
+	{Code: L1Copied, Severity: Corruption, Structure: StructL1Table, Repair: RepairSafe, About: AboutL1Entry, Facts: Joins | ThroughL1 | Recounted,
 		Title: "the COPIED flag of an L1 entry contradicts the refcount of its L2 table",
 		Spec:  "Cluster mapping, L1 table entry, bit 63; QEMU: check_oflag_copied",
 		Why: "The flag says that the L2 table belongs to the active disk alone and may be written in place. If it is " +
@@ -36,7 +36,7 @@ var mappingRules = []Rule{
 			"not shared, QEMU makes a needless copy.",
 		Do: "`qcheck -r` can set the flag as the refcount says. Until then do not start a VM from the image if " +
 			"it has snapshots that you need."},
-	{Code: MAP005, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
+	{Code: L2ReservedBits, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe, About: AboutL2Entry, Facts: Joins,
 		Title: "reserved bits are set in an L2 entry",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; Extended L2 Entries",
 		Why: "Bits 1 to 8 and 56 to 61 must be zero, and bit 0 as well in version 2 images and with extended L2 " +
@@ -44,7 +44,7 @@ var mappingRules = []Rule{
 			"marks the image corrupt when it reads the cluster, and `qemu-img check` does not see it.",
 		Do: "`qcheck -r` can clear the bits. If a VM wrote the image, look for damage to the host's memory or " +
 			"disk as well. Copy the data out with `qemu-img convert` and compare it with a backup."},
-	{Code: MAP006, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: L2Unaligned, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins,
 		Title: "an L2 entry points into the middle of a cluster",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; QEMU: check_refcounts_l2",
 		Why: "Data clusters start at a multiple of the cluster size. The entry is damaged, and what the guest had in " +
@@ -53,7 +53,7 @@ var mappingRules = []Rule{
 		Do: "Restore this part of the disk from a backup. `qcheck -r --allow-data-loss` can clear the entry: " +
 			"without loss where the cluster reads as zeros, otherwise the guest sees zeros or the backing file " +
 			"there."},
-	{Code: MAP007, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: L2PastEnd, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins | LeadsPastEnd,
 		Title: "an L2 entry points past the end of the file",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor; QEMU: qcow2_inc_refcounts_imrt",
 		Why: "The file was cut off, or the entry is damaged. The guest reads zeros from this cluster; a write there " +
@@ -63,7 +63,7 @@ var mappingRules = []Rule{
 		Do: "If the file was cut off (by an incomplete copy, a full file system), copy it again or restore it. " +
 			"`qcheck -r --allow-data-loss` can clear the entry, so that the guest sees zeros or the backing file " +
 			"there. Where nobody reads it `qcheck -r` is enough."},
-	{Code: MAP008, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
+	{Code: L2Copied, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe, About: AboutL2Entry, Facts: Joins | Recounted,
 		Title: "the COPIED flag of an L2 entry contradicts the refcount of its cluster",
 		Spec:  "Cluster mapping, L2 table entry, bit 63; QEMU: check_oflag_copied",
 		Why: "The flag says that the cluster belongs to the active disk alone and may be written in place. If it is " +
@@ -71,13 +71,13 @@ var mappingRules = []Rule{
 			"that is not shared, QEMU makes a needless copy.",
 		Do: "`qcheck -r` can set the flag as the refcount says. Until then do not start a VM from the image if " +
 			"it has snapshots that you need. If the refcount is reported as wrong too, that is the cause."},
-	{Code: MAP009, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
+	{Code: CompressedCopied, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe, About: AboutL2Entry, Facts: Joins,
 		Title: "a compressed cluster has the COPIED flag",
 		Spec:  "Cluster mapping, L2 table entry, bit 63; QEMU: check_refcounts_l2",
 		Why: "Compressed clusters are never written in place, so the flag must not be set. Reading is not affected. " +
 			"The entry was written by faulty software or damaged.",
 		Do: "`qcheck -r` can clear the flag; no data is lost."},
-	{Code: MAP010, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: CompressedMisplaced, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins | LeadsPastEnd,
 		Title: "a compressed cluster lies outside the file or where it cannot lie",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_parse_compressed_l2_entry",
 		Why: "The entry of a compressed cluster says where its data starts and how many sectors it has. This one " +
@@ -85,7 +85,7 @@ var mappingRules = []Rule{
 			"gets an I/O error when it reads the cluster.",
 		Do: "Restore this part of the disk from a backup. If the file was cut off, copy it again. `qcheck -r " +
 			"--allow-data-loss` can clear the entry, so that the guest sees zeros or the backing file there."},
-	{Code: MAP011, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: CompressedWithDataFile, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins,
 		Title: "there is a compressed cluster in an image with an external data file",
 		Spec:  "Header, incompatible_features, bit 2; QEMU: qcow2_get_host_offset",
 		Why: "With an external data file guest data lies there, at its own offset, and cannot be compressed. QEMU " +
@@ -93,7 +93,7 @@ var mappingRules = []Rule{
 			"is.",
 		Do: "If the image never had an external data file, restore the header from a backup. Otherwise restore " +
 			"this part of the disk. `qcheck -r --allow-data-loss` can clear the entry."},
-	{Code: MAP012, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe,
+	{Code: SubclusterConflict, Severity: Corruption, Structure: StructL2Table, Repair: RepairSafe, About: AboutL2Entry, Facts: Joins,
 		Title: "a subcluster is called both allocated and zero",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
 		Why: "With extended L2 entries each of the 32 parts of a cluster has a bit for \"allocated\" and one for " +
@@ -103,7 +103,7 @@ var mappingRules = []Rule{
 		Do: "`qcheck -r` makes the whole cluster readable again: a part that holds data is kept as data, one that " +
 			"holds nothing but zeros reads as zeros. Which of the two bits is wrong cannot be told for certain: " +
 			"compare this part of the disk with a backup."},
-	{Code: MAP013, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: SubclusterUnplaced, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins,
 		Title: "subclusters are allocated without a place, or a compressed cluster has subclusters",
 		Spec:  "Extended L2 Entries, Subcluster Allocation Bitmap; QEMU: qcow2_get_subcluster_type",
 		Why: "A subcluster that is allocated needs a host cluster, and this entry has none; or the entry is of a " +
@@ -111,7 +111,7 @@ var mappingRules = []Rule{
 			"guest's data cannot be found, and QEMU marks the image corrupt.",
 		Do: "Restore this part of the disk from a backup. The bitmap of a compressed cluster can be cleared " +
 			"without loss; allocated subclusters without a place can only be given up."},
-	{Code: MAP014, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: L2ToHeader, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins,
 		Title: "an L2 entry points to the image's header",
 		Spec:  "Cluster mapping, Standard Cluster Descriptor",
 		Why: "Offset 0 together with the COPIED flag means the first cluster of the file, and that is the header. " +
@@ -120,7 +120,7 @@ var mappingRules = []Rule{
 		Do: "Do not start a VM from this image. If it used to have an external data file, restore the header " +
 			"from a backup. `qcheck -r --allow-data-loss` can clear the entry, which gives up what the guest had " +
 			"there."},
-	{Code: MAP015, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone,
+	{Code: DataFileOffset, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone, About: AboutL2Entry, Facts: Joins,
 		Title: "an image with an external data file maps a guest cluster to another offset",
 		Spec:  "Header, incompatible_features, bit 2; QEMU: qcow2_get_host_offset",
 		Why: "In an external data file each guest cluster lies at its own guest offset. An entry that names another " +
@@ -128,7 +128,7 @@ var mappingRules = []Rule{
 			"it.",
 		Do: "If the data file is marked as raw, it holds the disk by itself and can be used without the image. " +
 			"Otherwise compare with a backup: which data the guest should see here cannot be told from the image."},
-	{Code: MAP016, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy,
+	{Code: MetadataOverlap, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy, About: AboutCluster, Facts: Overlap | ThroughL1,
 		Title: "a cluster has two owners, and one of them is metadata",
 		Spec:  "Host cluster management; QEMU: qcow2_pre_write_overlap_check",
 		Why: "A table of the image and something else (guest data, another table) claim the same cluster. Each write " +
@@ -138,7 +138,7 @@ var mappingRules = []Rule{
 		Do: "Do not start a VM from this image, and copy it before anything else. Both owners are named: one of " +
 			"them holds the other's data now. Restore from a backup what turns out to be wrong. `qcheck -r " +
 			"--allow-data-loss` can give the guest's side a copy of its own."},
-	{Code: MAP017, Severity: Warning, Structure: StructDataCluster, Repair: RepairNone,
+	{Code: DataShared, Severity: Warning, Structure: StructDataCluster, Repair: RepairNone, About: AboutCluster,
 		Title: "two guest clusters share one host cluster",
 		Spec:  "Host cluster management",
 		Why: "Two places of one disk show the same host cluster, and its refcount says so. The format allows it, and " +
@@ -146,7 +146,7 @@ var mappingRules = []Rule{
 			"duplicates, or from damage that happens to look sound.",
 		Do: "If you know of such software nothing needs to be done. Otherwise compare both places with a backup: one " +
 			"of them may show the other's data. `qemu-img convert` makes a new image without sharing."},
-	{Code: MAP018, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy,
+	{Code: L2TableShared, Severity: Corruption, Structure: StructL1Table, Repair: RepairLossy, About: AboutTable, Facts: ThroughL1,
 		Title: "one L2 table is used for two parts of the same disk",
 		Spec:  "Cluster mapping; Host cluster management",
 		Why: "Two L1 entries of one L1 table name the same L2 table, so two parts of the disk show the same content, " +
@@ -155,7 +155,7 @@ var mappingRules = []Rule{
 		Do: "Copy the image before anything else, and compare both parts with a backup. Do not run `qemu-img " +
 			"check -r`: it may free the table that is missing. `qcheck -r --allow-data-loss` can clear one of " +
 			"the entries."},
-	{Code: MAP019, Severity: Corruption, Structure: StructL1Table, Repair: RepairNone,
+	{Code: MappedPastDisk, Severity: Corruption, Structure: StructL1Table, Repair: RepairNone, About: AboutL2Entry, Facts: Joins,
 		Title: "something is mapped past the end of the virtual disk",
 		Spec:  "Cluster mapping; Header, size",
 		Why: "The active tables map clusters beyond the virtual size. Only the state of a virtual machine, which " +
@@ -164,7 +164,7 @@ var mappingRules = []Rule{
 		Do: "If the disk was larger before, the size in the header (bytes 24 to 31) is wrong: restore it from a " +
 			"backup, and do not use the image until then. Otherwise the clusters are wasted space; `qemu-img " +
 			"convert` makes an image without them."},
-	{Code: MAP020, Severity: Corruption, Structure: StructL2Table, Repair: RepairReattach,
+	{Code: OrphanL2Table, Severity: Corruption, Structure: StructL2Table, Repair: RepairReattach, About: AboutTable,
 		Title: "a cluster that nothing refers to looks like a lost L2 table",
 		Spec:  "Cluster mapping, L1 table entry",
 		Why: "It reads as an L2 table whose entries name clusters that nothing refers to either, and an L1 table has " +
@@ -175,7 +175,7 @@ var mappingRules = []Rule{
 			"entries do not all have COPIED set with a refcount of one, or nothing but zeros is stored there.",
 		Do: "Never run `qemu-img check -r` on this image: it frees the data. Copy the image first. `qcheck -r " +
 			"--reattach` can hang the table back where the evidence allows only one place."},
-	{Code: MAP021, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy,
+	{Code: NotAnL2Table, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, About: AboutTable, Facts: ThroughL1,
 		Title: "a cluster that is used as an L2 table does not hold one",
 		Spec:  "Cluster mapping, L2 table entry",
 		Why: "An L1 entry names this cluster, but most of what stands in it makes no sense as L2 entries. It was " +
@@ -185,7 +185,7 @@ var mappingRules = []Rule{
 		Do: "Copy the image, write nothing to it, and restore this part of the disk from a backup. If the right " +
 			"table still exists, it may be pointed out among the findings as a lost L2 table (MAP020). `qcheck " +
 			"-r --allow-data-loss` can only give this part up."},
-	{Code: MAP022, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone,
+	{Code: TableWiped, Severity: Corruption, Structure: StructL2Table, Repair: RepairNone, About: AboutTable,
 		Title: "a table is all zeros, while data that nothing refers to fits there",
 		Spec:  "Cluster mapping; QEMU: qcow2_cache_flush, discard_in_l2_slice",
 		Why: "An L2 or L1 table that reads as zeros maps nothing, and the image is in order as far as a reader can " +
@@ -198,7 +198,7 @@ var mappingRules = []Rule{
 			"else. Never run `qemu-img check -r`: it frees the data for good. Restore this part of the disk from a " +
 			"backup, or let a recovery tool look at the clusters that are named. No repair frees them but one with " +
 			"`--free-unowned`."},
-	{Code: CMP001, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy,
+	{Code: CompressedUnreadable, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy, About: AboutCluster,
 		Title: "a compressed cluster cannot be decompressed",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_co_decompress",
 		Why: "The compressed data does not give one whole cluster. It was overwritten or damaged on the disk, or the " +

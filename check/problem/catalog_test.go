@@ -1,4 +1,4 @@
-package check
+package problem
 
 import (
 	"go/ast"
@@ -26,7 +26,7 @@ func declaredCodes(t *testing.T) (codes []Code) {
 		require.Len(t, v.Values, 1)
 		s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
 		require.NoError(t, err)
-		assert.Equal(t, v.Names[0].Name, s)
+		assert.NotEqual(t, v.Names[0].Name, s, "a name says what is wrong")
 		codes = append(codes, Code(s))
 		return true
 	})
@@ -74,6 +74,12 @@ func TestCatalogIsComplete(t *testing.T) {
 			assert.Regexp(t, `^[A-Z]{3}\d{3}$`, r.Code)
 			assert.NotEmpty(t, r.Severity.String())
 			assert.NotEmpty(t, r.Repair.String())
+			assert.NotZero(t, r.About)
+			assert.Equal(t, r.About, r.Code.About())
+			if r.isEntry() {
+				assert.NotZero(t, r.Facts&Joins, "neighbouring entries are one piece of news")
+			}
+			assert.Equal(t, strings.HasPrefix(string(r.Code), "BM"), r.Code.AboutBitmaps())
 			assert.True(t, slices.Contains(Structures(), r.Structure), r.Structure)
 			assert.Empty(t, titles[r.Title], "the title is another's")
 			assert.LessOrEqual(t, len(r.Title), 90)

@@ -1,9 +1,9 @@
-package check
+package problem
 
 // troubleRules is the part of the catalogue about what no other finding explains, and about what kept the check from
 // looking, which is no fault of the image.
 var troubleRules = []Rule{
-	{Code: OPN001, Severity: Corruption, Structure: StructFile, Repair: RepairNone,
+	{Code: QEMURefuses, Severity: Corruption, Structure: StructFile, Repair: RepairNone, About: AboutFile,
 		Title: "QEMU does not open the image as it is, and nothing else that was found says why",
 		Spec:  "QEMU: qcow2_do_open",
 		Why: "The steps that QEMU takes when it opens an image were followed, and one of them fails, although the " +
@@ -11,7 +11,7 @@ var troubleRules = []Rule{
 			"not open is never called sound.",
 		Do: "Do what the message asks for. If it does not help, please report it together with the image's metadata: " +
 			"a finding of its own should have named the fault."},
-	{Code: IOE001, Severity: Trouble, Structure: StructFile, Repair: RepairNone,
+	{Code: Unreadable, Severity: Trouble, Structure: StructFile, Repair: RepairNone, About: AboutFile, Facts: Joins,
 		Title: "a part of the file could not be read",
 		Spec:  "not a matter of the format",
 		Why: "The disk or the network that the file lies on gave an error. This says nothing about the image itself. " +
@@ -19,7 +19,7 @@ var troubleRules = []Rule{
 			"\"incomplete\".",
 		Do: "Look at the system's log, and copy the image to a sound disk with a tool that goes on after errors (for " +
 			"example ddrescue). Then check the copy."},
-	{Code: LIM001, Severity: Trouble, Structure: StructFile, Repair: RepairNone,
+	{Code: LimitReached, Severity: Trouble, Structure: StructFile, Repair: RepairNone, About: AboutFile,
 		Title: "a limit ended the check before everything was looked at",
 		Spec:  "not a matter of the format",
 		Why: "Checking all of the image would take more memory than was allowed, or more than an image of this size " +

@@ -1,4 +1,4 @@
-package check
+package problem
 
 import (
 	"fmt"
@@ -54,7 +54,7 @@ func bounded(fs []Finding, room int) []Finding {
 		r.Fixed = f.Fixed
 		rest[k] = &r
 	}
-	for _, rule := range catalog {
+	for _, rule := range catalog().rules {
 		for _, fixed := range []bool{false, true} {
 			if r := rest[kind{rule.Code, fixed}]; r != nil {
 				r.Message = restMessage(&rule, r.Count)

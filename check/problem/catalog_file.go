@@ -1,8 +1,8 @@
-package check
+package problem
 
 // fileRules is the part of the catalogue about the file as a whole.
 var fileRules = []Rule{
-	{Code: FIL001, Severity: Corruption, Structure: StructFile, Repair: RepairLossy,
+	{Code: FileTruncated, Severity: Corruption, Structure: StructFile, Repair: RepairLossy, About: AboutFile,
 		Title: "the end of the file is missing",
 		Spec:  "not a matter of the format",
 		Why: "The file was longer once: entries lead past its end, and refcounts, or other entries, say the same. A disk or " +
