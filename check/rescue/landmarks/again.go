@@ -24,7 +24,7 @@ func (f *finder) later(o, need int) {
 // readAgain reads bytes of a piece. What is not there is zeros: that a structure is whole
 // is for its checksum to tell.
 func (s *Scanner) readAgain(piece, at, n uint64) []byte {
-	if s.Read == nil || n > maxAgain || at > s.length || n > s.length-at {
+	if s.Read == nil || piece&stray != 0 || n > maxAgain || at > s.length || n > s.length-at {
 		return nil
 	}
 	b := make([]byte, n)

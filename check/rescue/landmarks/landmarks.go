@@ -48,7 +48,8 @@ type Scanner struct {
 	// default is 0: it is not.
 	VirtualSize uint64
 
-	length uint64 // of a piece, in bytes
+	length  uint64 // of a piece, in bytes
+	cluster uint64 // of a stray one, in bytes
 
 	mu      sync.Mutex
 	marks   []mark
@@ -75,6 +76,18 @@ func New(length uint64) *Scanner {
 func (s *Scanner) Look(piece, at uint64, data []byte) {
 	f := finder{piece: piece, at: at, data: data}
 	f.find()
+	s.take(&f)
+}
+
+// Stray looks at a cluster of the file that no piece maps: one that has an owner by the
+// refcounts, and none is left. host is its offset in the file, which is below 2^63. All
+// such clusters have the same length. It is safe for concurrent use.
+func (s *Scanner) Stray(host uint64, data []byte) {
+	f := finder{piece: host | stray, data: data}
+	f.find()
+	s.mu.Lock()
+	s.cluster = uint64(len(data))
+	s.mu.Unlock()
 	s.take(&f)
 }
 
@@ -108,6 +121,11 @@ func (s *Scanner) Claims() []Place {
 	})
 	return claims
 }
+
+// Strays gives the places of clusters that were given to Stray. Piece is the offset in the
+// file, and Index the number of the cluster on the disk. It is for the caller to see that
+// nothing else is mapped there.
+func (s *Scanner) Strays() []Place { return slices.Clone(s.resolve().strays) }
 
 // DiskSize gives how long the disk is; ok is false where nothing says so.
 func (s *Scanner) DiskSize() (size Size, ok bool) {

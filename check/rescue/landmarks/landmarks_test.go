@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -75,8 +76,8 @@ func (p *pieces) read(cl uint64, b []byte) {
 	}
 }
 
-// scan shows the scanner all clusters, in no order.
-func (p *pieces) scan(s *landmarks.Scanner) {
+// scan shows the scanner all clusters, in no order; those of the pieces given as stray.
+func (p *pieces) scan(s *landmarks.Scanner, strays ...uint64) {
 	var list []uint64
 	for cl := range p.mapped {
 		list = append(list, cl)
@@ -86,7 +87,11 @@ func (p *pieces) scan(s *landmarks.Scanner) {
 	b := make([]byte, p.cluster)
 	for _, cl := range list {
 		p.read(cl, b)
-		s.Look(p.number[cl*p.cluster/p.length], cl*p.cluster%p.length, b)
+		if index := cl * p.cluster / p.length; slices.Contains(strays, index) {
+			s.Stray(strayAt(cl), b)
+		} else {
+			s.Look(p.number[index], cl*p.cluster%p.length, b)
+		}
 	}
 	s.Read = func(piece, at uint64, b []byte) error {
 		from := p.index[piece]*p.length + at
@@ -99,6 +104,9 @@ func (p *pieces) scan(s *landmarks.Scanner) {
 		return err
 	}
 }
+
+// strayAt is where a cluster of the disk lies in the file.
+func strayAt(cl uint64) uint64 { return (cl*48271%2147483647 + 5) << 21 }
 
 // tally counts the clusters that are placed.
 type tally struct{ right, wrong, likely, missed uint64 }
@@ -146,5 +154,63 @@ func TestPlaces(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The disk of a machine within the machine has landmarks of its own.
+func TestNestedDiskIsNotOurs(t *testing.T) {
+	for _, fs := range []guestdisk.FS{guestdisk.Ext4, guestdisk.XFS} {
+		d := guestdisk.BuildRaw(t, t.TempDir(), guestdisk.Spec{FS: fs, Data: 8 << 20, Nested: true})
+		for _, cluster := range []uint64{64 << 10, 16 << 10, 4 << 10, 2 << 10, 512} {
+			p := cut(t, d.Raw, cluster)
+			s := landmarks.New(p.length)
+			p.scan(s)
+			n := p.tally(s.Resolve())
+			assert.Zero(t, n.wrong)
+			if s.Doubt() != "" {
+				// With small clusters an image in a file may start where a disk may.
+				assert.Zero(t, n.right)
+				s = landmarks.New(p.length)
+				s.VirtualSize = d.Size
+				p.scan(s)
+				n = p.tally(s.Resolve())
+				assert.Zero(t, n.wrong)
+			}
+			t.Logf("%s, clusters of %d: %d pieces, %+v", fs, cluster, len(p.index), n)
+			assert.NotZero(t, n.right)
+			assert.Empty(t, s.Doubt())
+		}
+	}
+}
+
+// Clusters that nothing maps are placed one by one, where they carry proof.
+func TestStrays(t *testing.T) {
+	for _, fs := range guestdisk.All {
+		d := guestdisk.BuildRaw(t, t.TempDir(), guestdisk.Spec{FS: fs, Data: 8 << 20})
+		for _, cluster := range []uint64{64 << 10, 4 << 10} {
+			p := cut(t, d.Raw, cluster)
+			for _, lost := range []uint64{0, 1} {
+				s := landmarks.New(p.length)
+				p.scan(s, lost)
+				for piece, index := range p.index {
+					if index != lost {
+						s.Known(piece, index)
+					}
+				}
+				at := make(map[uint64]uint64)
+				for cl := range p.mapped {
+					at[strayAt(cl)] = cl
+				}
+				certain := 0
+				strays := s.Strays()
+				for _, pl := range strays {
+					assert.Equal(t, at[pl.Piece], pl.Index, pl.Why)
+					if pl.Certain {
+						certain++
+					}
+				}
+				t.Logf("%s, clusters of %d, piece %d: %d clusters, %d placed, %d of them certain", fs, cluster, lost, p.clusters[lost], len(strays), certain)
+			}
+		}
 	}
 }

@@ -58,6 +58,17 @@ type mark struct {
 	count   uint8 // of the structures in the block that agree
 }
 
+// stray is set in the number of a piece that is a cluster of which nothing else is known.
+const stray = 1 << 63
+
+// lengthOf is how long a piece is, in bytes.
+func (s *Scanner) lengthOf(piece uint64) uint64 {
+	if piece&stray != 0 {
+		return s.cluster
+	}
+	return s.length
+}
+
 // spaceID names a space of addresses.
 type spaceID struct {
 	fs string
@@ -92,7 +103,9 @@ const (
 func (s *Scanner) take(f *finder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pieces[f.piece] = struct{}{}
+	if f.piece&stray == 0 {
+		s.pieces[f.piece] = struct{}{}
+	}
 	if len(f.found)+len(f.labels)+len(f.pending) > 0 {
 		s.result = nil
 		s.keep(f)

@@ -9,6 +9,7 @@ import (
 // resolved is what all landmarks say together.
 type resolved struct {
 	places  []Place
+	strays  []Place
 	volumes []Volume
 	size    Size
 	doubt   string
@@ -55,7 +56,7 @@ func (r *resolver) choose() *resolved {
 		r.evaluate(root)
 	}
 	left := slices.DeleteFunc(roots, func(c *root) bool {
-		return len(c.placed) == 0 || slices.ContainsFunc(roots, func(other *root) bool { return other != c && r.refutes(other, c) && !r.refutes(c, other) })
+		return len(c.placed)+len(c.strays) == 0 || slices.ContainsFunc(roots, func(other *root) bool { return other != c && r.refutes(other, c) && !r.refutes(c, other) })
 	})
 	// A label comes before what may lie in one of its partitions.
 	slices.SortStableFunc(left, func(a, b *root) int {
@@ -74,6 +75,16 @@ func (r *resolver) choose() *resolved {
 	for _, p := range best.placed {
 		p.Certain = p.Certain && res.doubt == ""
 		res.places = append(res.places, p)
+	}
+	claimed := make(map[uint64]int)
+	for _, p := range best.strays {
+		claimed[p.Index]++
+	}
+	for _, p := range best.strays {
+		p.Certain = p.Certain && res.doubt == ""
+		if claimed[p.Index] == 1 {
+			res.strays = append(res.strays, p)
+		}
 	}
 	if res.doubt != "" {
 		res.size.Exact = false
@@ -197,6 +208,8 @@ func (r *resolver) place(p *pieceMarks, c *root) (place Place, ok bool) {
 	case wrong != "" || others > 0 && others*4 > len(best.blocks):
 		return place, false
 	case others > 0 || !sure:
+	case best.copies == len(best.blocks) && p.piece&stray != 0:
+		// What shows that it is a copy may lie in another cluster.
 	case best.copies == len(best.blocks) && r.copied(p, index, c):
 		return place, false
 	default:
@@ -224,11 +237,10 @@ func (r *resolver) tally(p *pieceMarks, c *root) tally {
 		at := addresses(m, c.volumes)
 		hit := false
 		for _, a := range at {
-			if a < m.at || (a-m.at)%r.length != 0 {
-				continue
+			if index, ok := r.indexFor(p.piece, m.at, a); ok {
+				hit = true
+				t.vote(index, m)
 			}
-			hit = true
-			t.vote((a-m.at)/r.length, m)
 		}
 		if len(at) > 0 && !hit {
 			t.astray++
@@ -238,8 +250,8 @@ func (r *resolver) tally(p *pieceMarks, c *root) tally {
 		if l.piece != p.piece || l.id != c.label {
 			continue
 		}
-		if l.own >= l.at && (l.own-l.at)%r.length == 0 {
-			t.vote((l.own-l.at)/r.length, &mark{kind: l.mark(), at: l.at, count: 2})
+		if index, ok := r.indexFor(l.piece, l.at, l.own); ok {
+			t.vote(index, &mark{kind: l.mark(), at: l.at, count: 2})
 		} else {
 			t.astray++
 		}
@@ -299,7 +311,7 @@ func (r *resolver) copied(p *pieceMarks, index uint64, c *root) bool {
 		if m.kind != extJournal {
 			continue
 		}
-		at := index*r.length + m.at
+		at := index*r.lengthOf(p.piece) + m.at
 		if !slices.ContainsFunc(c.volumes, func(v *volume) bool {
 			return v.ext != nil && at >= v.start && v.ext.inJournal(at-v.start)
 		}) {
@@ -315,9 +327,10 @@ func (r *resolver) wrong(p *pieceMarks, index uint64, c *root) string {
 	if known, ok := r.known[p.piece]; ok && known != index {
 		return "its place is known to be another"
 	}
-	from := index * r.length
+	length := r.lengthOf(p.piece)
+	from := index * length
 	for _, v := range c.volumes {
-		for _, at := range v.fixed(from, r.length) {
+		for _, at := range v.fixed(from, length) {
 			if !r.has(p, v, at-from) && r.mapped(p.piece, at-from) {
 				return fmt.Sprintf("no %s header where one must be", v.id.fs)
 			}
@@ -340,6 +353,9 @@ func (r *resolver) has(p *pieceMarks, v *volume, at uint64) bool {
 // mapped tells whether a piece has data at a place, as far as that can be found out.
 func (r *resolver) mapped(piece, at uint64) bool {
 	var b [sector]byte
+	if piece&stray != 0 {
+		return true
+	}
 	return r.Read != nil && r.Read(piece, at, b[:]) == nil
 }
 

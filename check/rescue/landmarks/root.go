@@ -15,6 +15,9 @@ type root struct {
 	size    Size
 	volumes []*volume
 	placed  []Place
+	strays  []Place
+	known   bool              // it lies in a piece whose place is known
+	mapped  bool              // it lies in a piece, not in a stray cluster
 	at      map[uint64]uint64 // index by piece
 }
 
@@ -45,13 +48,8 @@ const maxRoots = 32
 func (r *resolver) roots() (roots []*root) {
 	byID := make(map[spaceID]*root)
 	for _, l := range r.labels {
-		if l.own < l.at || (l.own-l.at)%r.length != 0 {
-			continue
-		}
-		if i, ok := r.known[l.piece]; ok && i*r.length+l.at != l.own {
-			continue
-		}
-		if r.VirtualSize > 0 && l.size > r.VirtualSize {
+		index, ok := r.indexFor(l.piece, l.at, l.own)
+		if !ok || !r.mayBe(l.piece, index) || r.VirtualSize > 0 && l.size > r.VirtualSize {
 			continue
 		}
 		c := byID[l.id]
@@ -71,13 +69,43 @@ func (r *resolver) roots() (roots []*root) {
 			c.parts = parts
 		}
 		c.learnSize(l)
+		_, known := r.known[l.piece]
+		c.known = c.known || known
+		c.mapped = c.mapped || l.piece&stray == 0
 	}
+	roots = r.best(roots)
 	for _, sp := range sorted(r.spaces) {
 		if len(roots) < maxRoots && sp.size > 0 && (r.VirtualSize == 0 || sp.size <= r.VirtualSize) && r.startsAt(sp, 0) > 0 {
 			roots = append(roots, &root{name: sp.id.fs + " " + sp.id.short(), space: sp, size: Size{Bytes: sp.size, Why: "the length of the " + sp.id.fs + " file system that fills the disk"}})
 		}
 	}
 	return roots
+}
+
+// best leaves those labels that lie in pieces whose place is known, if there are any, or
+// else those that lie in pieces; and those that give the disk the length that it is known
+// to have.
+func (r *resolver) best(roots []*root) []*root {
+	for _, better := range []func(c *root) bool{
+		func(c *root) bool { return c.known },
+		func(c *root) bool { return c.mapped },
+		func(c *root) bool { return r.VirtualSize > 0 && c.size.Exact && c.size.Bytes == r.VirtualSize },
+	} {
+		if slices.ContainsFunc(roots, better) {
+			roots = slices.DeleteFunc(roots, func(c *root) bool { return !better(c) })
+		}
+	}
+	return roots
+}
+
+// indexFor gives the place of a piece for which what lies at an offset in it lies at a
+// place on the disk.
+func (r *resolver) indexFor(piece, at, disk uint64) (index uint64, ok bool) {
+	n := r.lengthOf(piece)
+	if n == 0 || disk < at || (disk-at)%n != 0 {
+		return 0, false
+	}
+	return (disk - at) / n, true
 }
 
 func sorted(spaces map[spaceID]*space) (list []*space) {
@@ -115,7 +143,7 @@ func (r *resolver) startsAt(sp *space, start uint64) (n int) {
 	for i := range r.marks {
 		if m := &r.marks[i]; m.space == sp {
 			for _, a := range v.addresses(m) {
-				if a += start; a >= m.at && (a-m.at)%r.length == 0 && r.mayBe(m.piece, (a-m.at)/r.length) {
+				if index, ok := r.indexFor(m.piece, m.at, start+a); ok && r.mayBe(m.piece, index) {
 					n++
 					break
 				}
@@ -137,7 +165,7 @@ func (r *resolver) findMFT(v *volume) {
 	}
 	for _, m := range r.mfts {
 		at := v.start + v.ntfs.mft*v.ntfs.cluster
-		if at >= m.at && (at-m.at)%r.length == 0 && m.runs[0].first == v.ntfs.mft {
+		if _, ok := r.indexFor(m.piece, m.at, at); ok && m.runs[0].first == v.ntfs.mft {
 			v.mft = m.runs
 			return
 		}
@@ -169,7 +197,13 @@ func (r *resolver) evaluate(c *root) {
 }
 
 func (r *resolver) try(p *pieceMarks, c *root) {
-	if place, ok := r.place(p, c); ok {
+	place, ok := r.place(p, c)
+	switch {
+	case !ok:
+	case p.piece&stray != 0:
+		place.Piece &^= stray
+		c.strays = append(c.strays, place)
+	default:
 		c.placed = append(c.placed, place)
 		c.at[place.Piece] = place.Index
 	}
