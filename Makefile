@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench clean help
+.PHONY: build fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -62,6 +62,10 @@ flips: ## flip every bit of the metadata of images of many kinds, and repair the
 
 flips-docs: ## the same, and write what was found to docs/flips.md and to the list of known faults
 	$(GO) test ./fuzz -timeout 0 -run 'TestFlips$$' -v -flips.every 1 -flips.qemu -flips.docs -flips.update $(FLIPS)
+
+picture-test: ## open the page of `qcheck map` in a real, headless Chromium (as root it is installed, which takes about a minute)
+	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
+	$(GO) test ./report/mapview -run Chromium -picture -count=1 -v
 
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh

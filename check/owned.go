@@ -146,3 +146,34 @@ func (e *Evidence) OldTable(cl qcow2.HostCluster) bool {
 	off := c.g.HostOffset(cl)
 	return c.counts.Get(cl) == 0 && c.img.ReadAt(b, off) == nil && (c.isL1Copy(b) || c.isOldSnapshotTable(off))
 }
+
+// Unreferenced gives the runs of clusters with a refcount that nothing refers to, in the
+// order of the file; doubt tells that they may belong to something that was lost, so that
+// they are no leaks. Of very many only the first are given.
+func (e *Evidence) Unreferenced() (runs []sniff.Run, doubt bool) {
+	for _, u := range e.run.unowned {
+		if u.references == 0 {
+			runs = append(runs, sniff.Run{First: u.first, N: u.n})
+		}
+	}
+	return runs, len(e.Doubts) > 0
+}
+
+// Overlaps gives the runs of clusters in which two structures lie that exclude each
+// other, in no order. Of very many not all are given.
+func (e *Evidence) Overlaps() (runs []sniff.Run) {
+	var end qcow2.HostCluster // of the metadata so far
+	for _, p := range e.run.listPlaces() {
+		if p.first < end {
+			runs = append(runs, sniff.Run{First: p.first, N: uint64(min(p.end(), end) - p.first)})
+		}
+		end = max(end, p.end())
+	}
+	for _, k := range e.run.contests {
+		runs = append(runs, sniff.Run{First: k.first, N: k.n})
+	}
+	for _, cl := range e.run.sharedData {
+		runs = append(runs, sniff.Run{First: cl, N: 1})
+	}
+	return runs
+}

@@ -16,6 +16,13 @@ func (c *Counts) Shared() iter.Seq2[qcow2.HostCluster, uint64] {
 		func(r run) bool { return r.marks&MarkShared != 0 })
 }
 
+// Compressed gives the clusters that compressed data refers to, in ascending order, in
+// runs. It must not run while claims are made.
+func (c *Counts) Compressed() iter.Seq2[qcow2.HostCluster, uint64] {
+	return c.pick(func(ch *chunk, w int) uint64 { return ch.markedWord(MarkCompressed, w) },
+		func(r run) bool { return r.marks&MarkCompressed != 0 })
+}
+
 // Contradictions gives the clusters where the COPIED flag of a reference is
 // wrong: set though there are other references, or clear though there are
 // none. They come in ascending order, in runs. It must not run while claims are
