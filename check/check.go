@@ -43,6 +43,10 @@ type Options struct {
 	// read (BMX003). The default is false: only the end of the last cluster of
 	// each bitmap is read.
 	BitmapData bool
+	// Data decompresses every compressed cluster (CMP001), finds allocated clusters that the
+	// file system does not store (MAP023), and tests that LUKS key material can be some. The
+	// default is false: of guest data nothing is read.
+	Data bool
 	// Untrusted refuses, as unmet requirements, what an image from a stranger
 	// must not have: backing and data files, unknown features, damage, and what
 	// makes a reader fail or work without end. The default is false.
@@ -155,6 +159,7 @@ type run struct {
 	table       *refcount.Table     // what the file says; nil where it cannot be told
 	lookup      *refcount.Lookup    // see onDisk
 	sharedData  []qcow2.HostCluster // some of the clusters that are the data of two guest clusters
+	compressed  uint64              // compressed clusters, those of snapshots included
 	dataFileEnd uint64              // bytes of the external data file that are mapped
 	data        dataFile
 	backing     string // why QEMU cannot open the backing file; empty where it can
@@ -202,6 +207,7 @@ var passes = []pass{
 	{"plaintext", (*run).checkPlaintext, true},
 	{"refcounts", (*run).checkRefcounts, true},
 	{"copied", (*run).checkCopied, true},
+	{"data", (*run).checkDataPass, true},
 	{"qemu", (*run).predictOpen, false},
 	{"requirements", (*run).checkRequirements, false},
 }

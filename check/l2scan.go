@@ -46,6 +46,7 @@ type scanResult struct {
 	*problem.Collector
 	bytes                             uint64
 	allocated, fragmented, compressed uint64
+	unpacked                          uint64 // compressed clusters of all tables
 	dataFileEnd                       uint64
 	doubts                            []Doubt
 	blank                             []uint32 // tables without a single entry
@@ -256,6 +257,7 @@ func (s *scanner) table(idx uint32, t *l2table, raw []byte, versions [][]byte) {
 		s.out.compressed += ts.compressed
 		s.out.readable += ts.readable
 	}
+	s.out.unpacked += ts.compressed
 	s.out.dataFileEnd = max(s.out.dataFileEnd, ts.dataFileEnd)
 	for _, r := range s.runs {
 		if err := s.claimer.ClaimMarked(r.first, r.n, uint64(t.times), r.marks); err != nil && s.out.err == nil {

@@ -164,6 +164,7 @@ func (c *run) mergeScan(r scanResult) {
 	c.res.AllocatedClusters += r.allocated
 	c.res.FragmentedClusters += r.fragmented
 	c.res.CompressedClusters += r.compressed
+	c.compressed += r.unpacked
 	c.dataFileEnd = max(c.dataFileEnd, r.dataFileEnd)
 	c.past.absorb(&r.past)
 	c.readable += r.readable

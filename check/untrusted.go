@@ -54,6 +54,9 @@ func (c *run) untrusted() []string {
 	if c.h.Size > maxUntrustedSize {
 		add("its virtual size of %d bytes is more than the %d that an image can hold", c.h.Size, uint64(maxUntrustedSize))
 	}
+	if c.bomb() {
+		add("its compressed clusters unpack to %s, %d times the file", ReadableSize(c.unpacked()), c.unpacked()/uint64(max(c.img.Size(), 1)))
+	}
 	for i := range c.bitmaps {
 		e := &c.bitmaps[i]
 		if n := qcow2.BitmapBits(c.h.Size, uint(e.GranularityBits)); n > maxUntrustedBits {

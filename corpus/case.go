@@ -31,6 +31,8 @@ type Case struct {
 	// BitmapData tells that the fault is found only where all data of the bitmaps
 	// is read.
 	BitmapData bool
+	// Data tells that the fault is found only where the guest's data is looked at.
+	Data bool
 	// MemoryLimit bounds the check's reference counts, in bytes. The default is
 	// no limit.
 	MemoryLimit int64
@@ -120,7 +122,7 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 // sections make the cases, each those of its file.
 var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
 	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, lostBitmapCases, fileCases,
-	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, lostCases}
+	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, dataCases, lostCases}
 
 // allCases are the cases, sorted by name.
 var allCases = sync.OnceValue(func() []Case {

@@ -29,7 +29,6 @@ var notAlone = map[problem.Code]string{
 	problem.SnapshotsOrphaned:    "lost snapshots make what they own seem nobody's",
 	problem.BitmapsOrphaned:      "what the bitmaps own seems nobody's",
 	problem.BitmapTableElsewhere: "the table and what it names seem nobody's",
-	problem.CompressedUnreadable: "found only by reading all compressed data, which is another check",
 	problem.DataFileMisplaced:    "a matter of the folder that QEMU is started in, which an image alone does not show",
 	problem.BackingLength:        "found only where the files below are checked as well, which is another check",
 	problem.BackingInUse:         "a matter of what other programs do, which an image does not show",

@@ -76,6 +76,7 @@ var sizesOf = map[problem.Code]struct {
 	problem.BackingFormatMissing:         {anySize, "types of extensions"},
 	problem.BackingFormatWrong:           {anySize, "another file"},
 	problem.NotEncrypted:                 {anySize, "a field of the header"},
+	problem.ClusterNotStored:             {anySize, "holes of whole clusters in a file that is stored in pages"},
 	problem.TableWiped:                   {[]uint32{9, 16}, "more than one L2 table, of which one maps half a TiB in the largest clusters"},
 	problem.Unreadable:                   {anySize, "no fault of the image"},
 	problem.LimitReached:                 {anySize, "no fault of the image"},
@@ -83,12 +84,11 @@ var sizesOf = map[problem.Code]struct {
 
 // neverMet are codes that belong to checks of their own, which no case asks for.
 var neverMet = map[problem.Code]string{
-	problem.CompressedUnreadable: "found only by reading all compressed data",
-	problem.DataFileMisplaced:    "a matter of the folder that QEMU is started in",
-	problem.BackingLength:        "found only where the files below are checked as well",
-	problem.BackingInUse:         "a matter of what other programs do",
-	problem.BackingUnsound:       "found only where the files below are checked as well",
-	problem.QEMURefuses:          "found only where no other finding says why QEMU refuses",
+	problem.DataFileMisplaced: "a matter of the folder that QEMU is started in",
+	problem.BackingLength:     "found only where the files below are checked as well",
+	problem.BackingInUse:      "a matter of what other programs do",
+	problem.BackingUnsound:    "found only where the files below are checked as well",
+	problem.QEMURefuses:       "found only where no other finding says why QEMU refuses",
 }
 
 // alwaysAlone are codes that no other can come with.

@@ -69,6 +69,8 @@ type ProvidedEntry struct {
 	MemoryLimit int64 `json:"memory-limit,omitempty"`
 	// BitmapData asks to read all that the bitmaps hold (`qcheck --bitmap-data`).
 	BitmapData bool `json:"bitmap-data,omitempty"`
+	// Data asks to look at the guest's data (`qcheck --data`).
+	Data bool `json:"data,omitempty"`
 }
 
 // PlaceEntry is bytes of the image, in words, and where they are.
@@ -116,8 +118,8 @@ func (c *Case) Entry() Entry {
 		e.Findings = append(e.Findings, WantEntry{Code: w.Code, Severity: w.ExpectedSeverity().String(), Where: w.At.String(),
 			Count: w.Count, Bitmap: w.Bitmap, Snapshot: w.Snapshot})
 	}
-	if len(c.Unreadable) > 0 || c.MemoryLimit > 0 || c.BitmapData {
-		e.Provided = &ProvidedEntry{MemoryLimit: c.MemoryLimit, BitmapData: c.BitmapData}
+	if len(c.Unreadable) > 0 || c.MemoryLimit > 0 || c.BitmapData || c.Data {
+		e.Provided = &ProvidedEntry{MemoryLimit: c.MemoryLimit, BitmapData: c.BitmapData, Data: c.Data}
 		for _, p := range c.Unreadable {
 			e.Provided.Unreadable = append(e.Provided.Unreadable, PlaceEntry{Where: p.String()})
 		}

@@ -57,6 +57,7 @@ func (c *Case) Options(img *Image) check.Options {
 	return check.Options{
 		MemoryLimit: c.MemoryLimit,
 		BitmapData:  c.BitmapData,
+		Data:        c.Data,
 		OpenSibling: func(_ check.SiblingKind, name, _ string) (check.Sibling, error) {
 			if s := img.Siblings[name]; s != nil {
 				return sibling{s}, nil

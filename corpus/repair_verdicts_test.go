@@ -46,8 +46,8 @@ func TestRepairVerdicts(t *testing.T) {
 				return plan.After.Verdict
 			}
 			got := corpus.Repair{
-				Safe:  verdict(repair.Options{}),
-				Lossy: verdict(repair.Options{AllowDataLoss: true, Reattach: true, BitmapPolicy: repair.PolicyAllDirty}),
+				Safe:  verdict(repair.Options{Data: c.Data}),
+				Lossy: verdict(repair.Options{Data: c.Data, AllowDataLoss: true, Reattach: true, BitmapPolicy: repair.PolicyAllDirty}),
 			}
 			if *update {
 				text.WriteString(c.Name + " " + got.String() + "\n")

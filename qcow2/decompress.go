@@ -27,7 +27,7 @@ var (
 // error, and no memory is allocated for what the data claims to decompress to.
 //
 // Zlib data is a raw deflate stream, of which anything beyond the cluster is
-// ignored; zstd data is one or several frames that end with the cluster, as
+// ignored unless it is no deflate stream at all; zstd data is one or several frames that end with the cluster, as
 // QEMU demands it.
 func Decompress(typ CompressionType, dst, src []byte) error {
 	switch typ {
@@ -49,6 +49,13 @@ func inflate(dst, src []byte) error {
 	}
 	if n, err := io.ReadFull(r, dst); err != nil {
 		return fmt.Errorf("%w after %d bytes: %w", ErrCompressedData, n, err)
+	}
+	// What follows does not matter, unless it makes no sense: then QEMU fails although the
+	// cluster is whole, as where a flipped bit says that another block comes.
+	var bad flate.CorruptInputError
+	var one [1]byte
+	if _, err := r.Read(one[:]); errors.As(err, &bad) {
+		return fmt.Errorf("%w behind the %d bytes of the cluster: %w", ErrCompressedData, len(dst), err)
 	}
 	return nil
 }

@@ -81,6 +81,10 @@ func next(img *Image, code problem.Code) string {
 		parts = []string{unmetAdvice}
 	}
 	text := strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), "; ")
+	if img.Repair == nil && img.Result != nil && img.Result.Has(problem.CompressedUnreadable) {
+		// A check without it does not find what is to be repaired.
+		text = strings.NewReplacer("`qcheck -n ", "`qcheck -n --data ", "`qcheck -r ", "`qcheck -r --data ").Replace(text)
+	}
 	return strings.NewReplacer("{code}", string(code), "{image}", Typed(img.Name)).Replace(text)
 }
 

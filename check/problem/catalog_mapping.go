@@ -198,12 +198,23 @@ var mappingRules = []Rule{
 			"else. Never run `qemu-img check -r`: it frees the data for good. Restore this part of the disk from a " +
 			"backup, or let a recovery tool look at the clusters that are named. No repair frees them but one with " +
 			"`--free-unowned`."},
-	{Code: CompressedUnreadable, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy, About: AboutCluster,
-		Title: "a compressed cluster cannot be decompressed",
+	{Code: ClusterNotStored, Severity: Warning, Structure: StructDataCluster, Repair: RepairNone, About: AboutCluster,
+		Title: "allocated clusters are holes of the file (--data)",
+		Spec:  "Standard Cluster Descriptor",
+		Why: "The guest's tables say that data is there, and the file system stores none, so that the guest reads " +
+			"zeros. Clusters that were allocated in advance look like that, and so do zeros in a copy made with " +
+			"`cp --sparse`, `rsync -S` or `fallocate -d`: then it is a note. It is a warning where such clusters are " +
+			"few and all others are stored as a whole: programs that manage qcow2 images have punched holes into the " +
+			"wrong clusters, and nothing else tells of data that was lost like that.",
+		Do: "For a note, nothing. For a warning, compare the named part of the disk with a backup; start with the " +
+			"files that the guest has there. A repair can do nothing: what was there is gone."},
+	{Code: CompressedUnreadable, Severity: Corruption, Structure: StructDataCluster, Repair: RepairLossy, About: AboutL2Entry, Facts: Joins,
+		Title: "a compressed cluster cannot be decompressed (--data)",
 		Spec:  "Cluster mapping, Compressed Clusters Descriptor; QEMU: qcow2_co_decompress",
 		Why: "The compressed data does not give one whole cluster. It was overwritten or damaged on the disk, or the " +
 			"compression type in the header is wrong, if that goes for all of them. The guest gets an I/O error " +
 			"when it reads the cluster.",
-		Do: "Restore this part of the disk from a backup. `qcheck -r --allow-data-loss` can replace the cluster " +
-			"by zeros or the backing file."},
+		Do: "Restore this part of the disk from a backup, or write it anew from the guest: a cluster that is written " +
+			"as a whole is not read before. `qcheck -r --data --allow-data-loss` replaces it by zeros or by the backing " +
+			"file."},
 }

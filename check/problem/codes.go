@@ -68,6 +68,7 @@ const (
 	OrphanL2Table          Code = "MAP020"
 	NotAnL2Table           Code = "MAP021"
 	TableWiped             Code = "MAP022"
+	ClusterNotStored       Code = "MAP023"
 
 	CompressedUnreadable Code = "CMP001"
 

@@ -31,6 +31,7 @@ var lostEntries = map[problem.Code]lostEntry{
 	problem.L1Unaligned: {become: unallocated}, problem.L1PastEnd: {become: unallocated},
 	problem.L2Unaligned: lostData, problem.L2PastEnd: lostData, problem.CompressedMisplaced: lostData,
 	problem.CompressedWithDataFile: lostData, problem.L2ToHeader: lostData,
+	problem.CompressedUnreadable: lostData,
 	// Of subclusters without a place only those are lost.
 	problem.SubclusterUnplaced: {become: func(e uint64) uint64 {
 		return uint64(qcow2.NewSubclusterBitmap(0, qcow2.SubclusterBitmap(e).Zeros()))

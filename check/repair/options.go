@@ -48,6 +48,9 @@ type Options struct {
 	// CompactBitmaps makes table entries of stored clusters of zeros or ones.
 	// The default is false.
 	CompactBitmaps bool
+	// Data also gives up, with AllowDataLoss, compressed clusters that cannot be decompressed.
+	// The default is false.
+	Data bool
 	// Device tells that the image is on a block device, which cannot grow. The
 	// default is false.
 	Device bool

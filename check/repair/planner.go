@@ -110,7 +110,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
 			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
-			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, NoBacking: opts.NoBacking,
+			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, Data: opts.Data, NoBacking: opts.NoBacking,
 		})
 		if err != nil {
 			return nil, err

@@ -24,6 +24,7 @@ type CheckCmd struct {
 	ForceShare     bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
 	Strict         bool     `help:"Exit with 4 when there are warnings."`
 	Untrusted      bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`
+	Data           bool     `help:"Decompress every compressed cluster, and name allocated clusters that are holes of the file (takes longer)."`
 	Chain          bool     `help:"Check every file below the image in its chain of backing files too, and the bitmaps through the chain."`
 	RequireBitmap  []string `sep:"none" placeholder:"NAME[,granularity=N][,state=S]" help:"Exit with 4 when there is no such bitmap that can be used (S: enabled or disabled); with --chain, none that an incremental backup can use. Can be repeated."`
 	RequireBitmaps string   `enum:",all" default:"" placeholder:"all" help:"Exit with 4 when one of the bitmaps cannot be used, or when there is none."`
@@ -105,7 +106,7 @@ func (c *CheckCmd) options() (check.Options, error) {
 	opts := check.Options{
 		Jobs: int(c.Jobs), MemoryLimit: int64(c.Memory), MaxFindings: int(c.MaxFindings),
 		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData, NoBacking: c.NoBacking,
-		RequireAll: c.RequireBitmaps == "all",
+		Data: c.Data, RequireAll: c.RequireBitmaps == "all",
 	}
 	if opts.MemoryLimit == 0 {
 		opts.MemoryLimit = defaultMemory()

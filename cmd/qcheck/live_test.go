@@ -33,8 +33,11 @@ type checked struct {
 	CheckErrors int    `json:"check-errors"`
 	Provisional bool   `json:"provisional"`
 	Findings    []struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
+		Code        string `json:"code"`
+		Severity    string `json:"severity"`
+		Message     string `json:"message"`
+		GuestOffset int    `json:"guest-offset"`
+		Count       int    `json:"count"`
 	} `json:"findings"`
 }
 

@@ -200,6 +200,7 @@ func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
 		Scope: repair.Scope(c.Repair), BitmapPolicy: repair.BitmapPolicy(c.BitmapPolicy), AllowDataLoss: c.AllowDataLoss,
 		Reattach: c.Reattach, FreeUnowned: c.FreeUnowned, CompactBitmaps: c.CompactBitmaps, Device: o.IsDevice(),
 		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Progress: opts.Progress, NoBacking: opts.NoBacking,
+		Data: opts.Data,
 	}
 	if !opts.Untrusted {
 		r.OpenSibling = o.sibling
@@ -212,6 +213,9 @@ func (c *CheckCmd) told(plan *repair.Plan, places undoPlaces) *report.Repair {
 	r := &report.Repair{
 		DryRun: c.DryRun, OldSize: plan.OldSize, NewSize: plan.NewSize, Lost: plan.Lost, Flags: c.how(),
 		Count: plan.Edits.Len(), Bytes: plan.Edits.Bytes(), Edits: toldEdits(plan), MaxEdits: int(c.MaxFindings),
+	}
+	if c.Data {
+		r.Flags = append([]string{"--data"}, r.Flags...)
 	}
 	for _, a := range plan.Left {
 		r.Left = append(r.Left, report.Advice(a))
