@@ -8,7 +8,7 @@ set -euo pipefail
 # machine; the one test that needs it is skipped without it, in CI too.
 needed=(qemu-img:qemu-utils qemu-io:qemu-utils qemu-nbd:qemu-utils qemu-storage-daemon:qemu-system-common)
 # Those that make real file systems, and check them: small, a few seconds.
-needed+=(sfdisk:fdisk mke2fs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs ntfscp:ntfs-3g)
+needed+=(sfdisk:fdisk mke2fs:e2fsprogs debugfs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs ntfscp:ntfs-3g)
 wanted=(qemu-system-x86_64:qemu-system-x86)
 
 have() {

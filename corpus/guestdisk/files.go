@@ -96,6 +96,39 @@ func mkfs(t testing.TB, fs FS, part, tree string, files []string) {
 	}
 }
 
+// journal writes a transaction to the journal of an ext4 file system, and replays it: the
+// copies stay.
+func journal(t testing.TB, part string) {
+	t.Helper()
+	out, err := try(t, "", "debugfs", "-R", "imap <12>", part)
+	must(t, err)
+	var block int64
+	_, where, _ := strings.Cut(out, "located at block ")
+	_, err = fmt.Sscanf(where, "%d,", &block)
+	must(t, err)
+	f, err := os.Open(part)
+	must(t, err)
+	defer f.Close()
+	blocks := []int64{0, 1}
+	for i := range int64(8) {
+		blocks = append(blocks, block+i)
+	}
+	var copies []byte
+	for _, n := range blocks {
+		b := make([]byte, 4096)
+		_, err := f.ReadAt(b, n*4096)
+		must(t, err)
+		copies = append(copies, b...)
+	}
+	name := part + ".journal"
+	must(t, os.WriteFile(name, copies, 0o644))
+	defer os.Remove(name)
+	commands := fmt.Sprintf("jo\njw -b 0,1,%d-%d %s\njc\njr\n", block, block+7, name)
+	must(t, os.WriteFile(name+".commands", []byte(commands), 0o644))
+	defer os.Remove(name + ".commands")
+	tool(t, "", "debugfs", "-w", "-f", name+".commands", part)
+}
+
 // protofile lists files for mkfs.xfs.
 func protofile(tree string, files []string) string {
 	var b strings.Builder

@@ -52,6 +52,9 @@ type Spec struct {
 	Seed  uint64
 	// Nested puts an image with a GPT and an ext4 file system of its own into a file.
 	Nested bool
+	// Journaled leaves copies of the superblock, the group descriptors and of inodes in the
+	// journal, as a mounted ext4 does.
+	Journaled bool
 
 	Options   string // of qemu-img create, as "cluster_size=16k,extended_l2=on"
 	Compress  bool
@@ -104,6 +107,9 @@ func BuildRaw(t testing.TB, dir string, s Spec) *Disk {
 	part := filepath.Join(dir, "part.raw")
 	create(t, part, d.Length)
 	mkfs(t, s.FS, part, tree, files)
+	if s.Journaled {
+		journal(t, part)
+	}
 	create(t, d.Raw, s.Size)
 	if s.Label != None {
 		partition(t, d)

@@ -24,14 +24,21 @@ func (f *finder) later(o, need int) {
 // readAgain reads bytes of a piece. What is not there is zeros: that a structure is whole
 // is for its checksum to tell.
 func (s *Scanner) readAgain(piece, at, n uint64) []byte {
-	if s.Read == nil || piece&stray != 0 || n > maxAgain || at > s.length || n > s.length-at {
+	length := s.lengthOf(piece)
+	read := s.Read
+	if piece&stray != 0 && s.ReadStray != nil {
+		read = func(piece, at uint64, b []byte) error { return s.ReadStray(piece&^stray+at, b) }
+	} else if piece&stray != 0 {
+		return nil
+	}
+	if read == nil || n > maxAgain || at > length || n > length-at {
 		return nil
 	}
 	b := make([]byte, n)
 	there := false
 	for o := uint64(0); o < n; {
 		step := min(n-o, block-(at+o)%block)
-		if s.Read(piece, at+o, b[o:o+step]) == nil {
+		if read(piece, at+o, b[o:o+step]) == nil {
 			there = true
 			o += step
 			continue
@@ -40,7 +47,7 @@ func (s *Scanner) readAgain(piece, at, n uint64) []byte {
 		clear(b[o : o+step])
 		for end := o + step; o < end; {
 			step := min(end-o, sector-(at+o)%sector)
-			if s.Read(piece, at+o, b[o:o+step]) == nil {
+			if read(piece, at+o, b[o:o+step]) == nil {
 				there = true
 			} else {
 				clear(b[o : o+step])

@@ -16,6 +16,8 @@ const (
 	btrfsArray     = 811
 	btrfsChunkKey  = 228
 	btrfsChunkTree = 3
+	btrfsSumTree   = 7
+	btrfsSums      = 7 // as the count of a landmark: a block of checksums
 	btrfsItem      = 25
 	btrfsUUIDFlag  = 0x400
 
@@ -138,6 +140,9 @@ func (f *finder) btrfsBlock(o int, b []byte) int {
 			continue
 		}
 		m := foundMark{mark: mark{kind: btrfsBlock, address: le.Uint64(b[48:]), count: 1}, id: id16("btrfs", b[32:48])}
+		if le.Uint64(b[88:]) == btrfsSumTree && b[100] == 0 {
+			m.count = btrfsSums
+		}
 		if le.Uint64(b[88:]) == btrfsChunkTree && b[100] == 0 {
 			m.btrfs = &btrfsLayout{}
 			for _, it := range btrfsItems(b[:n]) {

@@ -32,19 +32,23 @@ type foundMark struct {
 
 // finder looks for landmarks in bytes that follow each other.
 type finder struct {
-	piece   uint64
-	at      uint64 // of data within the piece
-	data    []byte
-	found   []foundMark
-	labels  []*label
-	mfts    []mftRuns
-	pending []pending
+	piece       uint64
+	at          uint64 // of data within the piece
+	data        []byte
+	found       []foundMark
+	labels      []*label
+	mfts        []mftRuns
+	pending     []pending
+	sums, tails []print
 }
 
 // find looks at each sector. What begins there takes a few comparisons to rule out.
 func (f *finder) find() {
 	for o := 0; o+sector <= len(f.data); {
 		o += max(f.sector(o), sector)
+	}
+	for o := 0; o+block <= len(f.data); o += block {
+		f.print(o, f.data[o:][:block])
 	}
 }
 

@@ -44,6 +44,9 @@ type Scanner struct {
 	// are not there. It is called by Resolve only. The default is nil: nothing can be
 	// read again.
 	Read func(piece, at uint64, b []byte) error
+	// ReadStray gives bytes of a cluster that was given to Stray again, from its offset in
+	// the file on. The default is nil, as for Read.
+	ReadStray func(host uint64, b []byte) error
 	// VirtualSize is the length of the disk in bytes where it is known otherwise. The
 	// default is 0: it is not.
 	VirtualSize uint64
@@ -60,6 +63,9 @@ type Scanner struct {
 	pending []pending
 	known   map[uint64]uint64
 	pieces  map[uint64]struct{}
+	sums    prints
+	tails   prints
+	strays  prints // the checksums of blocks of stray clusters
 
 	result *resolved
 }
@@ -105,11 +111,17 @@ func (s *Scanner) Known(piece, index uint64) {
 // of them is given. [Scanner.Claims] gives those, too.
 func (s *Scanner) Resolve() []Place {
 	claims := s.Claims()
-	taken := make(map[uint64]int)
+	taken, likely := make(map[uint64]int), make(map[uint64]int)
 	for _, p := range claims {
-		taken[p.Index]++
+		if p.Certain {
+			taken[p.Index]++
+		} else {
+			likely[p.Index]++
+		}
 	}
-	return slices.DeleteFunc(claims, func(p Place) bool { return taken[p.Index] > 1 })
+	return slices.DeleteFunc(claims, func(p Place) bool {
+		return taken[p.Index] > 1 || !p.Certain && taken[p.Index]+likely[p.Index] > 1
+	})
 }
 
 // Claims gives what Resolve gives, and the places that several pieces claim, by rising

@@ -106,9 +106,19 @@ func (s *Scanner) take(f *finder) {
 	if f.piece&stray == 0 {
 		s.pieces[f.piece] = struct{}{}
 	}
-	if len(f.found)+len(f.labels)+len(f.pending) > 0 {
-		s.result = nil
-		s.keep(f)
+	s.result = nil
+	s.keep(f)
+	if f.piece&stray != 0 {
+		for _, p := range f.sums {
+			s.strays.add(p)
+		}
+	} else {
+		for _, p := range f.sums {
+			s.sums.add(p)
+		}
+		for _, p := range f.tails {
+			s.tails.add(p)
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ func (f *finder) ntfsRecord(o int, b []byte) {
 	m := foundMark{mark: mark{kind: ntfsRecord, address: uint64(le.Uint32(r[44:])), count: 1}}
 	if m.address == 0 {
 		// Those that are kept for later use have no number.
-		runs := ntfsRuns(r)
+		_, runs := ntfsData(r)
 		if len(runs) == 0 {
 			return
 		}
@@ -110,21 +110,22 @@ func fixup(b []byte) (r []byte, ok bool) {
 	return r, true
 }
 
-// ntfsRuns gives where the unnamed data of a record lies.
-func ntfsRuns(r []byte) (runs []blockRun) {
+// ntfsData gives the attribute of a record that is its unnamed data, and where that lies;
+// nil where it lies in the record.
+func ntfsData(r []byte) (a []byte, runs []blockRun) {
 	for at := int(le.Uint16(r[20:])); at+24 <= len(r); {
 		kind, n := le.Uint32(r[at:]), int(le.Uint32(r[at+4:]))
-		if kind == 0xffffffff || n < 24 || at+n > len(r) {
+		if kind == 0xffffffff || n < 24 || n > len(r)-at {
 			break
 		}
 		if a := r[at : at+n]; kind == 0x80 && a[8] == 1 && a[9] == 0 && n >= 64 {
 			if o := int(le.Uint16(a[32:])); o < n {
-				return decodeRuns(a[o:])
+				return a, decodeRuns(a[o:])
 			}
 		}
 		at += n
 	}
-	return nil
+	return nil, nil
 }
 
 func decodeRuns(b []byte) (runs []blockRun) {
