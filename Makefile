@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
+.PHONY: build kills fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -41,6 +41,11 @@ generate-check: ## fail if what is generated is not up to date
 # Not the test scripts: each of their lines is a process, which starts slowly under the race detector. Nor what only does the same with many images, or asks QEMU.
 race: ## the race detector on the packages that run goroutines (-short: fewer images)
 	$(GO) test -race -short -skip '^TestScripts$$|^TestMutants|^TestCrashCorpus$$|^TestHostileImages$$|^FuzzReaders$$|QEMU' -timeout 8m $(RACE_PACKAGES)
+
+KILLS ?= 100
+
+kills: ## real QEMU killed KILLS times (100) in each of many operations, and at every write (takes strace)
+	QCHECK_THOROUGH=1 QCHECK_KILLS=$(KILLS) $(GO) test ./check/repair -timeout 0 -v -run 'TestKilledQEMU'
 
 FUZZTIME ?= 5m
 

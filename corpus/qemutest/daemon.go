@@ -142,6 +142,9 @@ func (d *Daemon) cleanup() {
 // Pid is the process that holds the images.
 func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 
+// Done is closed when the process has ended.
+func (d *Daemon) Done() <-chan struct{} { return d.done }
+
 // Open opens the qcow2 image at path under a node name, for writing. options adds to or replaces the
 // blockdev options, such as "read-only" or "encrypt".
 func (d *Daemon) Open(node, path string, options map[string]any) {
@@ -168,17 +171,26 @@ func (d *Daemon) Do(command string, arguments map[string]any) json.RawMessage {
 // the process is gone or does not answer.
 func (d *Daemon) Try(command string, arguments map[string]any) (json.RawMessage, error) {
 	d.t.Helper()
+	res, err := d.Attempt(command, arguments)
+	if refused := (*QMPError)(nil); err != nil && !errors.As(err, &refused) {
+		d.t.Fatalf("%s: %v", command, err)
+	}
+	return res, err
+}
+
+// Attempt is Try for a process that may be killed meanwhile: the error then is another one.
+func (d *Daemon) Attempt(command string, arguments map[string]any) (json.RawMessage, error) {
 	request := map[string]any{"execute": command}
 	if arguments != nil {
 		request["arguments"] = arguments
 	}
 	if err := d.send(request); err != nil {
-		d.t.Fatalf("%s: %v", command, err)
+		return nil, err
 	}
 	for {
 		var m qmpMessage
 		if err := d.receive(&m); err != nil {
-			d.t.Fatalf("%s: %v", command, err)
+			return nil, err
 		}
 		switch {
 		case m.Event != "":
