@@ -1,0 +1,114 @@
+package rescue
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+// Plan is what a rescue makes of a file, worked out before anything is written.
+type Plan struct {
+	// Facts are what was found out of the image, and how.
+	Facts []Fact
+	// Result is that of the check of what the image will be.
+	Result *check.Result
+	// Missing are the parts of disks of which nothing is left in the file, or whose place
+	// nobody can tell.
+	Missing []Missing
+	// Lost says in words what else could not be kept.
+	Lost []string
+	// Orphans are the parts of the file that hold data which belongs nowhere any more.
+	Orphans []Orphan
+	// Unreadable are the parts of the file that could not be read.
+	Unreadable []qcow2.Extent
+	// Incomplete tells that there was more than could be remembered.
+	Incomplete bool
+	// OldSize and NewSize are the file's length in bytes.
+	OldSize, NewSize int64
+
+	image  *patched
+	repair *repair.Plan
+}
+
+// Missing is a part of a disk that does not come back.
+type Missing struct {
+	Snapshot       string // its ID, escaped; empty for the active disk
+	Offset, Length uint64 // bytes
+	Why            string
+}
+
+// Make works out what can be made of a file of size bytes. Nothing is written. The error
+// wraps [ErrNothing] or [ErrNoMapping], is a [*GuessError], or tells what could not be
+// read.
+func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, error) {
+	s, err := find(ctx, r, size, &opts)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{OldSize: size, Incomplete: s.scan.cut, Unreadable: s.scan.unreadable}
+	if p.image, err = s.patch(); err != nil {
+		return nil, err
+	}
+	if opts.Device && p.image.size > size {
+		return nil, repair.ErrNoSpace
+	}
+	p.repair, err = repair.Make(ctx, p.image, p.image.size, repair.Options{
+		AllowDataLoss: true, Reattach: true, FreeUnowned: !opts.Keep, Device: opts.Device, NoBacking: true,
+		Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, Progress: opts.Progress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("what was found cannot be made a sound image: %w", err)
+	}
+	p.Facts, p.Result, p.NewSize = s.m.facts, p.repair.After, p.repair.NewSize
+	s.report(p)
+	return p, nil
+}
+
+// Empty tells that the file is what it should be.
+func (p *Plan) Empty() bool { return len(p.image.changes) == 0 && p.repair.Empty() }
+
+// WriteTo writes what changes to a file that holds the old content, and makes it as long
+// as the image will be.
+func (p *Plan) WriteTo(ctx context.Context, f interface {
+	io.WriterAt
+	Truncate(size int64) error
+}) error {
+	if err := f.Truncate(p.NewSize); err != nil {
+		return err
+	}
+	for _, c := range p.image.changes {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(c.New, int64(c.Offset)); err != nil {
+			return err
+		}
+	}
+	for e := range p.repair.Edits.All() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := f.WriteAt(e.New, int64(e.Offset)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report fills in what is missing.
+func (s *search) report(p *Plan) {
+	for _, x := range p.repair.LostGuest {
+		p.Missing = append(p.Missing, Missing{Snapshot: x.Snapshot, Offset: x.Offset, Length: x.Length, Why: "what maps it leads to nothing that is in the file"})
+	}
+	p.Lost = p.repair.Lost
+}
+
+// Orphan is a part of the file that holds data which belongs nowhere any more.
+type Orphan struct {
+	Offset qcow2.HostOffset
+	Length uint64 // bytes
+}
