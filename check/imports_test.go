@@ -36,7 +36,8 @@ var below = map[string][]string{
 	"report":                 {"check/chain", "check", "qcow2"},
 	"corpus":                 {"check/repair", "check", "refcount", "qcow2"},
 	"fuzz":                   {"corpus", "check/repair", "check", "refcount", "qcow2"},
-	"cmd":                    {"report", "fuzz", "corpus", "check/repair", "check/metadump", "check/chain", "check", "refcount", "qcow2", "report/mapview", "check/filemap"},
+	"cmd":                    {"report", "fuzz", "corpus", "check/rescue", "check/repair", "check/metadump", "check/chain", "check", "refcount", "qcow2", "report/mapview", "check/filemap"},
+	"check/rescue":           {"check/repair", "check", "check/sniff", "refcount", "qcow2"},
 	"check/rescue/landmarks": nil,
 	"check/filemap":          {"check", "check/sniff", "qcow2"},
 	"report/mapview":         {"check/filemap", "check", "qcow2"},
@@ -46,7 +47,7 @@ var below = map[string][]string{
 
 // noFiles lists the packages that are given readers and writers, and never open
 // anything themselves, print, or know of a command line.
-var noFiles = []string{"qcow2", "refcount", "check", "check/problem", "check/sniff", "check/chain", "check/repair", "check/repair/proof", "check/metadump", "check/rescue/landmarks", "report", "check/filemap"}
+var noFiles = []string{"qcow2", "refcount", "check", "check/problem", "check/sniff", "check/chain", "check/repair", "check/repair/proof", "check/metadump", "check/rescue", "check/rescue/landmarks", "report", "check/filemap"}
 
 var outside = []string{"os", "os/exec", "os/signal", "flag", "log", "net", "path/filepath", "io/ioutil", "syscall"}
 

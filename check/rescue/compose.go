@@ -20,7 +20,7 @@ func (s *search) compose(a *fit) error {
 		for _, b := range f.refs.table.Blocks() {
 			f.own(b.Offset, f.g.ClusterSize())
 		}
-		m.fact("refcount table", SourceFound, fmt.Sprintf("it counts itself, and the clusters of %d L2 tables", f.agreement(f.refs)), "%v, %d bits wide", f.refs.off, 1<<f.refs.order)
+		m.fact("refcount table", SourceFound, "it counts itself and the clusters of L2 tables", "%v, %d bits wide", f.refs.off, 1<<f.refs.order)
 	}
 	s.encryption()
 	s.findBitmaps()
@@ -68,7 +68,7 @@ func (s *search) baseHeader() {
 		m.luks, m.bitmaps = nil, nil
 	default:
 		m.h = qcow2.Header{Version: 3, ClusterBits: uint32(g.ClusterBits), RefcountOrder: 4, HeaderLength: qcow2.HeaderLengthCompression}
-		m.fact("cluster size", s.given(s.opts.ClusterSize != 0), fmt.Sprintf("%d L2 tables make sense with it", len(s.f.tables)), "%d", g.ClusterSize())
+		m.fact("cluster size", s.given(s.opts.ClusterSize != 0), "the tables make sense with it", "%d", g.ClusterSize())
 		m.fact("version", SourceAssumed, "what version 2 can say reads the same in version 3", "3")
 		if g.ExtendedL2 {
 			m.h.IncompatibleFeatures |= qcow2.IncompatExtendedL2
@@ -84,6 +84,9 @@ func (s *search) baseHeader() {
 		}
 	}
 	s.files()
+	if s.f.dataFile && m.dataFile == "" {
+		m.fact("data file", SourceAssumed, "its name cannot be read back: give it with --data-file", "unknown")
+	}
 }
 
 func (s *search) given(yes bool) Source {

@@ -130,9 +130,20 @@ func (f *finder) join(pieces []l1table) []l1table {
 		out = append(out, p)
 	}
 	for i := range out {
+		f.extend(&out[i])
 		f.compare(&out[i])
 	}
 	return out
+}
+
+// extend takes clusters of zeros behind a table for a part of it: QEMU makes a table just
+// as long as its disk takes, so that they tell of the disk's size.
+func (f *finder) extend(l *l1table) {
+	end := l.off + qcow2.HostOffset(l.room*8)
+	for f.g.Aligned(end) && l.room < qcow2.MaxL1Entries && f.vacant(end) {
+		l.room += f.g.ClusterSize() / 8
+		end += qcow2.HostOffset(f.g.ClusterSize())
+	}
 }
 
 // joins adds a piece to a table if it belongs to it.

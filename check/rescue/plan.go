@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/repair"
@@ -111,4 +112,10 @@ func (s *search) report(p *Plan) {
 type Orphan struct {
 	Offset qcow2.HostOffset
 	Length uint64 // bytes
+}
+
+// Complete tells that everything that the file holds is in its place.
+func (p *Plan) Complete() bool {
+	return len(p.Missing) == 0 && len(p.Lost) == 0 && len(p.Orphans) == 0 && len(p.Unreadable) == 0 && !p.Incomplete &&
+		!slices.ContainsFunc(p.Facts, func(f Fact) bool { return f.Source == SourceGuess })
 }

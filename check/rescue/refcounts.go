@@ -45,7 +45,7 @@ func (f *finder) findRefcounts(at qcow2.HostOffset, order int) {
 				continue
 			}
 			if r := f.refcountsAt(off, o); r != nil {
-				if s := f.agreement(r); s > bestScore {
+				if s := f.agreement(r) + 1; s > bestScore {
 					best, bestScore = r, s
 				}
 			}
@@ -103,10 +103,10 @@ func (f *finder) refcountsAt(off qcow2.HostOffset, order uint) *refcounts {
 	return r
 }
 
-// agreement tells how many of some L2 tables are counted, and 0 where few are.
+// agreement tells how many of some L2 tables are counted, and -1 where few are.
 func (f *finder) agreement(r *refcounts) int {
 	const most = 1024
-	n, counted := 0, 1
+	n, counted := 0, 0
 	for i := 0; i < len(f.tables); i += len(f.tables)/most + 1 {
 		n++
 		if c := r.get(f.tables[i].off); c > 0 && c < 1<<16 {
@@ -114,7 +114,7 @@ func (f *finder) agreement(r *refcounts) int {
 		}
 	}
 	if counted*2 < n {
-		return 0
+		return -1
 	}
 	return counted
 }

@@ -12,7 +12,7 @@ import (
 // virtualSize finds how large the disk is.
 func (s *search) virtualSize() {
 	m, g := &s.m, s.f.g
-	least := s.leastSize()
+	least := max(s.leastSize(), s.longTable())
 	from, to := uint64(0), uint64(1)<<62
 	if s.bitmaps != nil {
 		from, to = s.bitmaps.sizes(g)
@@ -84,6 +84,17 @@ func (s *search) leastSize() uint64 {
 		if some {
 			return uint64(i)*g.L2Coverage() + last<<g.ClusterBits + qcow2.SectorSize
 		}
+	}
+	return 0
+}
+
+// longTable gives how long the disk must be for its L1 table to take more than a cluster:
+// in bytes, or 0. It says nothing of a table that was made longer for the VM state of a
+// snapshot.
+func (s *search) longTable() uint64 {
+	g := s.f.g
+	if n := g.ClusterSize() / 8; s.f.refs != nil && s.active.room > n && len(s.m.snapshots) == 0 {
+		return (s.active.room-n)*g.L2Coverage() + qcow2.SectorSize
 	}
 	return 0
 }

@@ -23,6 +23,7 @@ type CLI struct {
 	Bitmaps  BitmapsCmd  `cmd:"" help:"List the persistent dirty bitmaps of an image, or show the content of one."`
 	Undo     UndoCmd     `cmd:"" help:"Take the last repair of an image back."`
 	Map      MapCmd      `cmd:"" help:"Draw a map of an image: who owns which clusters of the file, how the disk is stored."`
+	Rescue   RescueCmd   `cmd:"" help:"Rebuild an image whose header or tables are gone."`
 	Metadump MetadumpCmd `cmd:"" help:"Copy the metadata of an image, and nothing that a guest has written, for a bug report."`
 	Explain  ExplainCmd  `cmd:"" help:"Explain the code of a finding."`
 	Corpus   CorpusCmd   `cmd:"" help:"Named healthy and broken images, to test with."`

@@ -116,7 +116,7 @@ func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
 	args = args[1:]
 	checks := args[0] == "qcheck" && (len(args) < 2 || args[1] != "corpus" && args[1] != "fuzz")
 	writes := len(args) > 1 && args[1] == "undo" && !slices.Contains(args, "--list") || slices.Contains(args, "--restore") || slices.ContainsFunc(args, func(a string) bool {
-		return a == "-r" || strings.HasPrefix(a, "-r=") || strings.HasPrefix(a, "--repair")
+		return a == "-r" || a == "--in-place" || strings.HasPrefix(a, "-r=") || strings.HasPrefix(a, "--repair")
 	}) && !slices.Contains(args, "-n")
 	var before map[string]fileState
 	if checks {

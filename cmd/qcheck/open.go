@@ -51,7 +51,7 @@ func (o *opened) reopen() error {
 	}
 	if errors.Is(err, qcow2.ErrNotQcow2) {
 		if found := check.FirstLook(o.File, o.Size()); found != nil {
-			err = fmt.Errorf("%w, but %v: its header was overwritten; write nothing to it, and put a backup of the header back", err, found)
+			err = fmt.Errorf("%w, but %v: its header was overwritten; write nothing to it; `qcheck rescue` rebuilds the header in a copy", err, found)
 		}
 	}
 	if err != nil {
