@@ -19,6 +19,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/chain"
@@ -32,13 +33,19 @@ const (
 	FormatHuman     Format = "human"
 	FormatJSON      Format = "json"  // one object; an array when there are several images
 	FormatJSONLines Format = "jsonl" // one object a line for each image, as each ends
+	// FormatSARIF is one log for all images, see [SARIF], and FormatPrometheus metrics of
+	// all of them, see [Prometheus].
+	FormatSARIF      Format = "sarif"
+	FormatPrometheus Format = "prometheus"
 )
 
 // Formats lists the formats that [New] knows.
-func Formats() []Format { return []Format{FormatHuman, FormatJSON, FormatJSONLines} }
+func Formats() []Format {
+	return []Format{FormatHuman, FormatJSON, FormatJSONLines, FormatSARIF, FormatPrometheus}
+}
 
-// Options says how to write. The zero value is right for a file or a pipe. Only
-// the human format looks at it.
+// Options says how to write. The zero value is right for a file or a pipe. But
+// for Version only the human format looks at it.
 type Options struct {
 	// Color uses the colours of a terminal. The default is false.
 	Color bool
@@ -51,6 +58,8 @@ type Options struct {
 	// Width is the width of the terminal in columns; longer lines are broken
 	// between words. The default is 0: lines are never broken.
 	Width int
+	// Version is that of the tool, for a format that says it. The default is "unknown".
+	Version string
 }
 
 // Image is one image with the outcome of its check.
@@ -73,6 +82,8 @@ type Image struct {
 	// Chain is the image with all files below it, where the whole chain was checked. The
 	// default is nil.
 	Chain *chain.Chain
+	// Took is how long the check took. The default is 0.
+	Took time.Duration
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }
@@ -104,6 +115,10 @@ func New(format Format, w io.Writer, opts Options) (Reporter, error) {
 		return NewJSON(w), nil
 	case FormatJSONLines:
 		return NewJSONLines(w), nil
+	case FormatSARIF:
+		return NewSARIF(w, opts.Version), nil
+	case FormatPrometheus:
+		return NewPrometheus(w), nil
 	}
 	return nil, fmt.Errorf("unknown output format %q", format)
 }

@@ -17,7 +17,7 @@ type CheckCmd struct {
 	Images    []string `arg:"" optional:"" name:"image" help:"Image files or block devices."`
 	FilesFrom []string `sep:"none" placeholder:"FILE" help:"Check also the images that FILE lists, one a line, or separated by NUL bytes ('-': standard input). Can be repeated."`
 
-	Output  string `short:"o" enum:"human,json,jsonl" default:"human" placeholder:"FORMAT" help:"How to report: human (the default), json, or jsonl (a line for each image, as each ends)."`
+	Output  string `short:"o" enum:"human,json,jsonl,sarif,prometheus" default:"human" placeholder:"FORMAT" help:"How to report: human (the default), json, jsonl (a line for each image, as each ends), sarif (for code scanning tools) or prometheus (for the textfile collector)."`
 	Quiet   bool   `short:"q" help:"Say nothing where the exit code is 0, else one line for each image that is not sound: name, verdict, first code (human report)."`
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
@@ -62,7 +62,7 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		return &usageError{text: "--files-from: a value is missing", hint: helpHint("")}
 	}
 	ropts := g.reportOptions(s.out)
-	ropts.Verbose, ropts.Quiet = c.Verbose, c.Quiet
+	ropts.Verbose, ropts.Quiet, ropts.Version = c.Verbose, c.Quiet, versionNumber()
 	rep, err := report.New(report.Format(c.Output), s.out, ropts)
 	if err != nil {
 		return err
@@ -83,8 +83,10 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		}
 		s.progress = newProgressLine(c.Progress, s.err, path)
 		opts.Progress = s.progress.hook()
+		began := time.Now()
 		image, code := one(ctx, s, path, opts)
 		s.progress.done()
+		image.Took = time.Since(began)
 		codes = append(codes, code)
 		if err := rep.Image(image); err != nil {
 			return err

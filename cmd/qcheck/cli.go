@@ -90,7 +90,9 @@ func (n *number) UnmarshalText(text []byte) error {
 // version is set by the linker in a release build.
 var version = ""
 
-func versionText() string {
+func versionText() string { return "qcheck " + versionNumber() }
+
+func versionNumber() string {
 	v := version
 	if v == "" {
 		v = "unknown version"
@@ -98,5 +100,5 @@ func versionText() string {
 			v = info.Main.Version
 		}
 	}
-	return "qcheck " + v
+	return v
 }
