@@ -56,6 +56,11 @@ type Spec struct {
 	// journal, as a mounted ext4 does.
 	Journaled bool
 
+	Shape
+}
+
+// Shape is how an image keeps its disk.
+type Shape struct {
 	Options   string // of qemu-img create, as "cluster_size=16k,extended_l2=on"
 	Compress  bool
 	Snapshots int // taken while parts of the disk are written again
@@ -80,6 +85,15 @@ func Build(t testing.TB, dir string, s Spec) *Disk {
 	d := BuildRaw(t, dir, s)
 	writeImage(t, d, rand.New(rand.NewPCG(s.Seed, 4)))
 	return d
+}
+
+// Image makes another image of the same disk.
+func (d *Disk) Image(t testing.TB, path string, s Shape) *Disk {
+	t.Helper()
+	other := *d
+	other.Shape, other.Path = s, path
+	writeImage(t, &other, rand.New(rand.NewPCG(d.Seed, 4)))
+	return &other
 }
 
 // BuildRaw makes the raw file alone.

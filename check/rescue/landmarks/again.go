@@ -127,9 +127,8 @@ func (s *Scanner) readParts(l *label) []partition {
 	return gptParts(b, l.sector)
 }
 
-// byPlace sorts landmarks by piece and place.
+// byPlace sorts landmarks by piece and place, and gives them back.
 func byPlace(marks []mark) []mark {
-	marks = slices.Clone(marks)
 	slices.SortFunc(marks, func(a, b mark) int {
 		return cmp.Or(cmp.Compare(a.piece, b.piece), cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind))
 	})

@@ -2,6 +2,7 @@ package landmarks
 
 import (
 	"cmp"
+	"hash/crc32"
 	"slices"
 )
 
@@ -44,7 +45,8 @@ type btrfsChunk struct {
 
 type btrfsStripe struct{ device, at uint64 }
 
-func (l *btrfsLayout) merge(more *btrfsLayout) {
+// merge takes over what another block says; room bounds what is kept.
+func (l *btrfsLayout) merge(more *btrfsLayout, room *int) {
 	if more.device != 0 && more.generation >= l.generation {
 		l.device, l.node, l.generation, l.chunkRoot, l.root = more.device, more.node, more.generation, more.chunkRoot, more.root
 	}
@@ -53,7 +55,8 @@ func (l *btrfsLayout) merge(more *btrfsLayout) {
 		switch {
 		case ok && l.chunks[i].generation < c.generation:
 			l.chunks[i] = c
-		case !ok && len(l.chunks) < maxChunks:
+		case !ok && len(l.chunks) < maxChunks && *room > 0:
+			*room--
 			l.chunks = slices.Insert(l.chunks, i, c)
 		}
 	}
@@ -61,14 +64,16 @@ func (l *btrfsLayout) merge(more *btrfsLayout) {
 
 // physical gives where a logical address is on the disk, once for each copy.
 func (l *btrfsLayout) physical(logical uint64) (at []uint64) {
-	for _, c := range l.chunks {
-		if logical < c.logical || logical-c.logical >= c.length {
-			continue
-		}
-		for _, s := range c.stripes {
-			if s.device == l.device {
-				at = append(at, s.at+logical-c.logical)
-			}
+	i, exact := slices.BinarySearchFunc(l.chunks, logical, func(c btrfsChunk, at uint64) int { return cmp.Compare(c.logical, at) })
+	if !exact {
+		i--
+	}
+	if i < 0 || logical-l.chunks[i].logical >= l.chunks[i].length {
+		return nil
+	}
+	for _, s := range l.chunks[i].stripes {
+		if s.device == l.device {
+			at = append(at, s.at+logical-l.chunks[i].logical)
 		}
 	}
 	return at
@@ -96,7 +101,7 @@ func (f *finder) btrfsSuper(o int, b []byte) {
 			break
 		}
 		c.generation = le.Uint64(b[164:])
-		l.merge(&btrfsLayout{chunks: []btrfsChunk{c}})
+		l.chunks = append(l.chunks, c)
 		array = array[17+used:]
 	}
 	f.add(o, foundMark{mark: mark{kind: btrfsSuper, address: le.Uint64(b[48:]), count: 1}, id: id16("btrfs", uuid), size: le.Uint64(b[209:]), btrfs: l})
@@ -121,7 +126,7 @@ func decodeChunk(logical uint64, b []byte) (c btrfsChunk, used int) {
 	return c, used
 }
 
-func crc(b []byte) uint32 { return crcHole(b, len(b), 0) }
+func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
 // btrfsBlock looks for a block of a tree. It gives how many bytes it has seen.
 func (f *finder) btrfsBlock(o int, b []byte) int {
@@ -148,7 +153,7 @@ func (f *finder) btrfsBlock(o int, b []byte) int {
 			for _, it := range btrfsItems(b[:n]) {
 				if c, used := decodeChunk(it.offset, it.data); it.kind == btrfsChunkKey && used > 0 {
 					c.generation = le.Uint64(b[80:])
-					m.btrfs.merge(&btrfsLayout{chunks: []btrfsChunk{c}})
+					m.btrfs.chunks = append(m.btrfs.chunks, c)
 				}
 			}
 		}

@@ -49,13 +49,12 @@ type blockRun struct{ first, n uint64 }
 // maxGroups bounds what is kept of groups in one file system, of 128 MiB each as a rule.
 const maxGroups = 1 << 16
 
-func (l *extLayout) merge(more *extLayout) {
-	if l == more {
-		return
-	}
+// merge takes over what another copy says; room bounds what is kept.
+func (l *extLayout) merge(more *extLayout, room *int) {
 	for g, t := range more.tables {
-		if _, ok := l.tables[g]; !ok && len(l.tables) < maxGroups {
+		if _, ok := l.tables[g]; !ok && len(l.tables) < maxGroups && *room > 0 {
 			l.tables[g] = t
+			*room--
 		}
 	}
 	if len(l.journal) == 0 {
@@ -163,7 +162,7 @@ func decodeExtSuper(b []byte) (l *extLayout, group uint64, ok bool) {
 		return nil, 0, false
 	}
 	l.block = 1024 << logBlock
-	if l.perGroup == 0 || l.perGroup > 8*l.block || l.inodesPG == 0 || l.inodesPG > 8*l.block || group >= l.groups() || l.first >= l.blocks ||
+	if l.perGroup < 256 || l.perGroup > 8*l.block || l.inodesPG == 0 || l.inodesPG > 8*l.block || group >= l.groups() || l.first >= l.blocks ||
 		l.inodes != l.inodesPG*l.groups() || (l.first == 1) != (l.block == 1024) || zero(b[0x68:0x78]) {
 		return nil, 0, false
 	}

@@ -56,7 +56,7 @@ func (f *finder) gpt(o int, b []byte) {
 		entries: entries * ss, entryBytes: n * size, sector: ss, entrySum: le.Uint32(b[88:])}
 	// The entries follow the header, or lie before the backup.
 	at := int64(o) + int64(entries*ss) - int64(l.own)
-	if at < 0 || at+int64(n*size) > int64(len(f.data)) {
+	if at < 0 || at > int64(len(f.data)) || int64(n*size) > int64(len(f.data))-at {
 		f.labels = append(f.labels, l)
 		return
 	}

@@ -56,6 +56,7 @@ type Scanner struct {
 
 	mu      sync.Mutex
 	marks   []mark
+	room    int    // for what is kept of file systems
 	kept    uint32 // marks of blocks are kept where their hash ends in zeros like that
 	spaces  map[spaceID]*space
 	labels  []*label
@@ -73,7 +74,7 @@ type Scanner struct {
 // New makes a scanner for a disk in pieces of so many bytes. It takes at most about
 // 100 MiB of memory, whatever the length of the disk.
 func New(length uint64) *Scanner {
-	return &Scanner{length: length, spaces: make(map[spaceID]*space), known: make(map[uint64]uint64), pieces: make(map[uint64]struct{})}
+	return &Scanner{length: length, room: maxRoom, spaces: make(map[spaceID]*space), known: make(map[uint64]uint64), pieces: make(map[uint64]struct{})}
 }
 
 // Look looks at the data of a cluster (or of several that follow each other) that stands

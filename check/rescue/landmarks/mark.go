@@ -94,7 +94,8 @@ type space struct {
 
 // Bounds on what is kept.
 const (
-	maxMarks  = 1 << 20 // about 56 MiB
+	maxMarks  = 1 << 19 // about 20 MiB
+	maxRoom   = 1 << 19 // of what is kept of where things lie in file systems, about 50 MiB
 	maxSpaces = 1 << 12
 	maxLabels = 1 << 10
 )
@@ -142,7 +143,7 @@ func (s *Scanner) keep(f *finder) {
 				sp = &space{id: m.id}
 				s.spaces[m.id] = sp
 			}
-			sp.learn(&m)
+			sp.learn(&m, &s.room)
 			m.mark.space = sp
 		}
 		if m.kind.fixed() || s.keeps(&m.mark) {
@@ -153,15 +154,17 @@ func (s *Scanner) keep(f *finder) {
 
 // learn takes over what a landmark says of its file system as a whole. The first who
 // says it counts: all copies of a superblock say the same.
-func (sp *space) learn(m *foundMark) {
+func (sp *space) learn(m *foundMark, room *int) {
 	if m.size > 0 && (sp.size == 0 || m.primary) {
 		sp.size = m.size
 	}
 	if m.ext != nil {
 		if sp.ext == nil {
-			sp.ext = m.ext
+			l := *m.ext
+			l.tables = make(map[uint32]uint64)
+			sp.ext = &l
 		}
-		sp.ext.merge(m.ext)
+		sp.ext.merge(m.ext, room)
 	}
 	if m.xfs != nil && sp.xfs == nil {
 		sp.xfs = m.xfs
@@ -170,7 +173,7 @@ func (sp *space) learn(m *foundMark) {
 		if sp.btrfs == nil {
 			sp.btrfs = &btrfsLayout{}
 		}
-		sp.btrfs.merge(m.btrfs)
+		sp.btrfs.merge(m.btrfs, room)
 	}
 	if m.ntfs != nil {
 		if sp.ntfs == nil {

@@ -132,7 +132,7 @@ func decodeRuns(b []byte) (runs []blockRun) {
 	var cluster int64
 	for len(b) > 0 && b[0] != 0 {
 		n, d := int(b[0]&15), int(b[0]>>4)
-		if n == 0 || n > 6 || d > 6 || len(b) < 1+n+d || len(runs) == 1<<12 {
+		if n == 0 || n > 6 || d > 6 || len(b) < 1+n+d || len(runs) == 1<<10 {
 			return nil
 		}
 		var length, delta int64

@@ -26,8 +26,10 @@ type volume struct {
 // resolver holds what resolving takes.
 type resolver struct {
 	*Scanner
-	marks  []mark // by piece and place
-	pieces []pieceMarks
+	marks   []mark // by piece and place
+	pieces  []pieceMarks
+	bySpace map[*space][]*mark // some of each
+	tried   []*space
 }
 
 type pieceMarks struct {
@@ -46,6 +48,7 @@ func resolve(s *Scanner) *resolved {
 		r.pieces = append(r.pieces, pieceMarks{rest[0].piece, rest[:n]})
 		rest = rest[n:]
 	}
+	r.sortSpaces()
 	return r.choose()
 }
 

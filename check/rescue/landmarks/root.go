@@ -74,7 +74,7 @@ func (r *resolver) roots() (roots []*root) {
 		c.mapped = c.mapped || l.piece&stray == 0
 	}
 	roots = r.best(roots)
-	for _, sp := range sorted(r.spaces) {
+	for _, sp := range r.tried {
 		if len(roots) < maxRoots && sp.size > 0 && (r.VirtualSize == 0 || sp.size <= r.VirtualSize) && r.startsAt(sp, 0) > 0 {
 			roots = append(roots, &root{name: sp.id.fs + " " + sp.id.short(), space: sp, size: Size{Bytes: sp.size, Why: "the length of the " + sp.id.fs + " file system that fills the disk"}})
 		}
@@ -108,14 +108,30 @@ func (r *resolver) indexFor(piece, at, disk uint64) (index uint64, ok bool) {
 	return (disk - at) / n, true
 }
 
-func sorted(spaces map[spaceID]*space) (list []*space) {
-	for _, sp := range spaces {
-		list = append(list, sp)
+// Bounds on what is tried for one disk, more than which no real one has.
+const (
+	maxTried = 256 // file systems
+	maxSeen  = 256 // landmarks of each
+)
+
+// sortSpaces finds out which landmarks the file systems have, those that do not move
+// first, and leaves the file systems with most.
+func (r *resolver) sortSpaces() {
+	r.bySpace = make(map[*space][]*mark)
+	for _, fixed := range []bool{true, false} {
+		for i := range r.marks {
+			if m := &r.marks[i]; m.space != nil && m.kind.fixed() == fixed && len(r.bySpace[m.space]) < maxSeen {
+				r.bySpace[m.space] = append(r.bySpace[m.space], m)
+			}
+		}
 	}
-	slices.SortFunc(list, func(a, b *space) int {
-		return cmp.Or(cmp.Compare(a.id.fs, b.id.fs), slices.Compare(a.id.id[:], b.id.id[:]))
+	for sp := range r.bySpace {
+		r.tried = append(r.tried, sp)
+	}
+	slices.SortFunc(r.tried, func(a, b *space) int {
+		return cmp.Or(cmp.Compare(len(r.bySpace[b]), len(r.bySpace[a])), cmp.Compare(a.id.fs, b.id.fs), slices.Compare(a.id.id[:], b.id.id[:]))
 	})
-	return list
+	r.tried = r.tried[:min(len(r.tried), maxTried)]
 }
 
 func (id spaceID) short() string { return id.String()[:8] }
@@ -140,13 +156,11 @@ func (c *root) learnSize(l *label) {
 func (r *resolver) startsAt(sp *space, start uint64) (n int) {
 	v := &volume{space: sp, start: start}
 	r.findMFT(v)
-	for i := range r.marks {
-		if m := &r.marks[i]; m.space == sp {
-			for _, a := range v.addresses(m) {
-				if index, ok := r.indexFor(m.piece, m.at, start+a); ok && r.mayBe(m.piece, index) {
-					n++
-					break
-				}
+	for _, m := range r.bySpace[sp] {
+		for _, a := range v.addresses(m) {
+			if index, ok := r.indexFor(m.piece, m.at, start+a); ok && r.mayBe(m.piece, index) {
+				n++
+				break
 			}
 		}
 	}
@@ -217,7 +231,7 @@ func (r *resolver) assign(parts []partition) (volumes []*volume) {
 	for _, p := range parts {
 		var best *space
 		tied := false
-		for _, sp := range sorted(r.spaces) {
+		for _, sp := range r.tried {
 			if taken[sp] || sp.size > p.length || sp.size == 0 && sp.id.fs != "luks" || r.startsAt(sp, p.start) == 0 {
 				continue
 			}

@@ -1,12 +1,15 @@
 package landmarks
 
-// maxTold bounds the witnesses of one file system.
-const maxTold = 1 << 24
+// Bounds on what one file system is asked.
+const (
+	maxTold   = 1 << 24 // witnesses
+	maxReread = 1 << 17 // blocks
+)
 
 // testify has a file system say what is in blocks: its inodes, records and checksums are
 // read again where they were seen.
 func (v *volume) testify(r *resolver, tell func(witness)) {
-	told := 0
+	told, reread := 0, 0
 	say := func(at uint64, value uint32, sum bool) {
 		if at += v.start; at%block == 0 && told < maxTold {
 			told++
@@ -17,6 +20,11 @@ func (v *volume) testify(r *resolver, tell func(witness)) {
 		m := &r.marks[i]
 		if m.space != nil && m.space != v.space {
 			continue
+		}
+		if !m.kind.fixed() {
+			if reread++; reread > maxReread {
+				return
+			}
 		}
 		switch m.kind {
 		case extInode:

@@ -52,6 +52,9 @@ func (r *resolver) hear(c *root) {
 	if r.Read == nil && r.ReadStray == nil {
 		return
 	}
+	if r.strays.list == nil && !r.missing(c) {
+		return
+	}
 	h := &hearing{r: r, votes: make(map[hearsay]*tally), witnesses: make(map[uint64][]witness), expected: make(map[uint64]int)}
 	for _, v := range c.volumes {
 		v.testify(r, h.take)
@@ -88,6 +91,17 @@ func (r *resolver) hear(c *root) {
 		}
 		c.at[piece] = p.Index
 	}
+}
+
+// missing tells whether there are pieces that are not placed for certain.
+func (r *resolver) missing(c *root) bool {
+	sure := len(r.known)
+	for _, p := range c.placed {
+		if _, known := r.known[p.Piece]; p.Certain && !known {
+			sure++
+		}
+	}
+	return sure < len(r.Scanner.pieces)
 }
 
 func sortedKeys[V any](m map[uint64]V) (keys []uint64) {

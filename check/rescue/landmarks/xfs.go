@@ -52,7 +52,7 @@ func (f *finder) xfsSuper(o int, b []byte) {
 		return
 	case crcHole(b[:sect], 224, 4) != le.Uint32(b[224:]):
 		return
-	case l.block < xfsMinBlock, l.block > xfsMaxBlock, l.block&(l.block-1) != 0, l.blocks == 0, l.blocks >= 1<<48, l.agBlocks == 0,
+	case l.block < xfsMinBlock, l.block > xfsMaxBlock, l.block&(l.block-1) != 0, l.blocks == 0, l.blocks >= 1<<48, l.agBlocks < 64,
 		l.ags == 0, l.inodeBits > 16, l.agBits > 32, l.inodeSize<<l.inodeBits != l.block, l.agBlocks > 1<<l.agBits:
 		return
 	}
