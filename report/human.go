@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/problem"
@@ -141,16 +142,16 @@ func (h *Human) headline(img *Image) {
 	line += h.verdict(r.Verdict).Sprint(text)
 	switch {
 	case r.Verdict == check.VerdictClean:
-		h.line(line + figures(r))
+		h.wrapped(line+" ", utf8.RuneCountInString(printable(img.Name))+len(": clean "), strings.TrimSpace(figures(r)), 4)
 		return
 	case r.Verdict == check.VerdictWarnings:
-		line += " " + strings.Join(parts, ", ")
+		line += " "
 	case len(parts) > 0:
-		line += ": " + strings.Join(parts, ", ")
+		line += ": "
 	}
-	h.line(line)
+	h.wrapped(line, utf8.RuneCountInString(printable(img.Name))+2+len(text)+2, strings.Join(parts, ", "), 4)
 	if h.opts.Verbose {
-		h.line("figures" + figures(r))
+		h.wrapped("figures ", len("figures "), strings.TrimSpace(figures(r)), 4)
 	}
 }
 
@@ -377,7 +378,7 @@ func (h *Human) finding(f *problem.Finding) {
 	}
 	add(f.Path)
 	if f.GuestOffset != nil {
-		where = append(where, fmt.Sprintf("guest offset %v", *f.GuestOffset))
+		where = append(where, guestText(uint64(*f.GuestOffset)))
 	}
 	if f.Extent.Length > 0 {
 		where = append(where, fmt.Sprintf("at %v, %s", f.Extent.Offset, plural(f.Extent.Length, "byte", "bytes")))
@@ -432,4 +433,13 @@ func (h *Human) Close() error {
 		h.wrapped(h.bold.Sprint("next:")+" ", 6, h.hint, 6)
 	}
 	return h.err
+}
+
+// guestText words a place of the disk: in hex, and readable where that helps.
+func guestText(off uint64) string {
+	s := fmt.Sprintf("guest offset 0x%x", off)
+	if off >= 1<<20 {
+		s += " (" + size(off) + ")"
+	}
+	return s
 }

@@ -53,7 +53,8 @@ type jsonFailed struct {
 	Filename    string        `json:"filename"`
 	Verdict     check.Verdict `json:"verdict"`
 	Error       string        `json:"error"`
-	Code        problem.Code  `json:"code,omitempty"` // HDR001 where that is the reason
+	Code        problem.Code  `json:"code,omitempty"`       // HDR001 where that is the reason
+	LooksLike   string        `json:"looks-like,omitempty"` // a format, where it seems to be that
 	CheckErrors uint64        `json:"check-errors"`
 }
 
@@ -114,7 +115,10 @@ func toJSON(img *Image) any {
 	if r == nil {
 		j := jsonFailed{Filename: name, Verdict: img.verdict(), Error: failure, CheckErrors: 1}
 		if errors.Is(img.Err, qcow2.ErrNotQcow2) {
-			j.Code = problem.NotQcow2
+			j.Verdict, j.Code = verdictNotQcow2, problem.NotQcow2
+		}
+		if e, ok := errors.AsType[*NotQcow2Error](img.Err); ok {
+			j.LooksLike = e.Looks.Format
 		}
 		return j
 	}

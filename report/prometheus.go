@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"slices"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Prometheus writes metrics in the text format, for the textfile collector of the node
@@ -36,6 +38,9 @@ func NewPrometheus(w io.Writer) *Prometheus {
 func (p *Prometheus) Image(img Image) error {
 	name := printable(img.Name)
 	m := promImage{verdict: img.verdict(), seconds: img.Took.Seconds()}
+	if errors.Is(img.Err, qcow2.ErrNotQcow2) {
+		m.verdict = verdictNotQcow2
+	}
 	if r := img.Result; r != nil {
 		m.unmet = len(r.Unmet)
 		m.result = check.Result{Totals: r.Totals, ImageEndOffset: r.ImageEndOffset, TotalClusters: r.TotalClusters,

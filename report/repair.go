@@ -216,7 +216,12 @@ func (h *Human) edits(r *Repair) {
 	if h.opts.Verbose {
 		most, more = r.mostEdits(), "--max-findings lists more"
 	}
+	stage, step := "", 0
 	for e := range firstOf(r.Edits, most) {
+		if e.Stage != stage {
+			stage, step = e.Stage, step+1
+			h.linef("  step %d: %s", step, stage)
+		}
 		codes := make([]string, len(e.Codes))
 		for k, c := range e.Codes {
 			codes[k] = string(c)

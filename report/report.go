@@ -96,6 +96,23 @@ func (i *Image) verdict() check.Verdict {
 	return i.Result.Verdict
 }
 
+// NotQcow2Error is the error of a file that is no qcow2 image, and that looks like something
+// else.
+type NotQcow2Error struct {
+	Err   error // wraps [qcow2.ErrNotQcow2]
+	Looks check.Lookalike
+}
+
+func (e *NotQcow2Error) Error() string { return e.Err.Error() + "; it looks like " + e.Looks.Say }
+func (e *NotQcow2Error) Unwrap() error { return e.Err }
+
+// Hint says what to do with such a file.
+func (e *NotQcow2Error) Hint() string { return e.Looks.Advice }
+
+// verdictNotQcow2 is the verdict, in JSON and metrics, on a file that is no qcow2 image: no
+// check ends with it.
+const verdictNotQcow2 check.Verdict = "not-qcow2"
+
 // Reporter writes the outcome of checking images, one after the other.
 type Reporter interface {
 	// Image writes about one image, once its check has ended. The error is the

@@ -212,4 +212,4 @@ var _ Reporter = (*SARIF)(nil)
 
 // verdictList lists all verdicts, the best first.
 var verdictList = []check.Verdict{check.VerdictClean, check.VerdictWarnings, check.VerdictLeaks, check.VerdictInDoubt,
-	check.VerdictCorrupt, check.VerdictUnsupported, check.VerdictIncomplete}
+	check.VerdictCorrupt, check.VerdictUnsupported, check.VerdictIncomplete, verdictNotQcow2}

@@ -21,6 +21,7 @@ type CheckCmd struct {
 	Quiet   bool   `short:"q" help:"Say nothing where the exit code is 0, else one line for each image that is not sound: name, verdict, first code (human report)."`
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
+	Format         string   `short:"f" enum:",qcow2" default:"" placeholder:"qcow2" help:"The format, as qemu-img takes it; there is only one."`
 	ForceShare     bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
 	Strict         bool     `help:"Exit with 4 when there are warnings."`
 	Untrusted      bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`

@@ -29,6 +29,9 @@ type CLI struct {
 	Corpus   CorpusCmd   `cmd:"" help:"Named healthy and broken images, to test with."`
 	Fuzz     FuzzCmd     `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
+	Help       HelpCmd    `cmd:"" help:"Show how a command is used."`
+	VersionCmd VersionCmd `cmd:"" name:"version" help:"Show the version."`
+
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/qcheck/qcheck/check/problem"
@@ -10,13 +11,13 @@ import (
 
 // ExplainCmd is `qcheck explain CODE...`.
 type ExplainCmd struct {
-	Codes  []string `arg:"" name:"code" help:"Codes of findings, like MAP003; or 'all'."`
+	Codes  []string `arg:"" name:"code" help:"Codes of findings, like MAP003; a pattern ('REF*'), or 'all'."`
 	Output string   `short:"o" enum:"human,json" default:"human" placeholder:"FORMAT" help:"How to show: human (the default) or json (an object for each code)."`
 }
 
 // Examples is shown below the command's help.
 func (c *ExplainCmd) Examples() string {
-	return "  qcheck explain REF005\n  qcheck explain all"
+	return "  qcheck explain REF005\n  qcheck explain 'REF*' MAP003\n  qcheck explain all"
 }
 
 // Run explains each code.
@@ -25,6 +26,18 @@ func (c *ExplainCmd) Run(g *Globals, s *streams) error {
 	for _, code := range c.Codes {
 		if code == "all" {
 			rules = append(rules, problem.Catalog()...)
+			continue
+		}
+		if strings.ContainsAny(code, "*?[") {
+			before := len(rules)
+			for _, r := range problem.Catalog() {
+				if ok, err := path.Match(strings.ToUpper(code), string(r.Code)); err == nil && ok {
+					rules = append(rules, r)
+				}
+			}
+			if len(rules) == before {
+				return &usageError{text: fmt.Sprintf("no finding has a code like %q", code), hint: "`qcheck explain all` shows every one"}
+			}
 			continue
 		}
 		r, ok := problem.Lookup(problem.Code(strings.ToUpper(code)))

@@ -56,6 +56,10 @@ func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int
 		s.error(err) // the grammar itself is wrong
 		return int(exitTrouble), nil
 	}
+	args, err = asFlag(args, parser.Model.Children)
+	if err != nil {
+		return int(s.fail(err)), nil
+	}
 	kctx, err := parser.Parse(literalArguments(args, parser.Model.Children))
 	if exited >= 0 { // --help, --version
 		return exited, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/imagefile"
 	"github.com/qcheck/qcheck/qcow2"
+	"github.com/qcheck/qcheck/report"
 )
 
 // opened is an image with the file it is read from.
@@ -52,6 +53,11 @@ func (o *opened) reopen() error {
 	if errors.Is(err, qcow2.ErrNotQcow2) {
 		if found := check.FirstLook(o.File, o.Size()); found != nil {
 			err = fmt.Errorf("%w, but %v: its header was overwritten; write nothing to it; `qcheck rescue` rebuilds the header in a copy", err, found)
+		}
+	}
+	if errors.Is(err, qcow2.ErrNotQcow2) {
+		if l, ok := check.LooksLike(o.File, o.Size()); ok {
+			err = &report.NotQcow2Error{Err: err, Looks: l}
 		}
 	}
 	if err != nil {
