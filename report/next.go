@@ -50,6 +50,7 @@ const (
 	adviceSafe     = "`qcheck -r {image}` repairs it without losing guest data (`qcheck -n {image}` only shows how)"
 	advicePart     = "`qcheck -r {image}` repairs what can be repaired without losing guest data (`qcheck -n {image}` only shows how)"
 	adviceLossy    = "`qcheck -n --allow-data-loss {image}` shows what a repair would do, and what would be lost"
+	adviceKept     = "an earlier repair has kept what may be all that is left of lost data; `qcheck -n --free-unowned {image}` shows it"
 	adviceReattach = "`qcheck -n --reattach {image}` shows where the lost table belongs"
 	adviceTry      = "`qcheck -n {image}` shows what can be repaired"
 	adviceBackup   = "qcheck cannot repair this: restore the image from a backup, or save what can be read with `qemu-img convert`"

@@ -79,6 +79,9 @@ type Image struct {
 	// at most once, and only for an image whose advice is written. The default, nil,
 	// leaves it open.
 	Try func() *Trial
+	// Keeps tells that an earlier repair has kept clusters that nothing refers to, so that a
+	// repair frees none that hold data. The default is false.
+	Keeps bool
 	// Chain is the image with all files below it, where the whole chain was checked. The
 	// default is nil.
 	Chain *chain.Chain

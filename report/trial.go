@@ -63,7 +63,7 @@ func way(img *Image, code problem.Code) string {
 	}
 	var t *Trial
 	switch {
-	case bad && onlyRefcounts(r):
+	case bad && onlyRefcounts(r) && !img.Keeps:
 		return adviceSafe
 	case r.Verdict == check.VerdictCorrupt || mendable || r.Verdict == check.VerdictInDoubt:
 		if t = img.try(); t == nil {
@@ -77,6 +77,8 @@ func way(img *Image, code problem.Code) string {
 		return adviceSafe
 	case len(t.Left) > 0 && t.Left[0].Option == "--reattach": // before anything else is concluded
 		return adviceReattach
+	case len(t.Left) > 0 && t.Left[0].Option == "--free-unowned":
+		return adviceKept
 	case t.Changes:
 		return advicePart
 	case len(t.Left) > 0 && t.Left[0].Option == "--allow-data-loss":

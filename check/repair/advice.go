@@ -14,13 +14,14 @@ const (
 	adviseDataLoss = "--allow-data-loss"
 	adviseReattach = "--reattach"
 	adviseAll      = "--repair=all"
+	adviseFree     = "--free-unowned"
 	adviseAllDirty = "--bitmap-policy=all-dirty"
 )
 
 // advise says which findings that a plan leaves would be settled by which option. It
 // finds out by making a plan with that option, but for bitmaps in use, so that nothing false is promised.
 func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Plan) ([]Advice, error) {
-	var wanted struct{ all, reattach, loss, dirty bool }
+	var wanted struct{ all, reattach, loss, dirty, free bool }
 	for i := range p.After.Findings {
 		switch f := &p.After.Findings[i]; {
 		case f.Code == problem.BitmapInUse:
@@ -34,6 +35,7 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 			wanted.all = true
 		}
 	}
+	wanted.free = p.Kept && opts.KeepUnowned && opts.leaks()
 	var left []Advice
 	if wanted.dirty { // that is what this policy is for
 		left = append(left, Advice{Code: problem.BitmapInUse, Option: adviseAllDirty})
@@ -75,6 +77,7 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 		{adviseAll, wanted.all, func(o *Options) { o.Scope = ScopeAll }},
 		{adviseReattach, wanted.reattach, func(o *Options) { o.Scope, o.Reattach = ScopeAll, true }},
 		{adviseDataLoss, wanted.loss, func(o *Options) { o.Scope, o.AllowDataLoss = ScopeAll, true }},
+		{adviseFree, wanted.free, func(o *Options) { o.FreeUnowned = true }},
 	} {
 		if err := try(t.option, t.wanted, t.change); err != nil {
 			return nil, err

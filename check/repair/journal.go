@@ -32,7 +32,9 @@ import (
 //	 4096 ├──────────────────────────────────────────────┤
 //	      │ head      0  8  magic "QCHKHEAD"             │
 //	      │          12  4  flags; bit 0: the image is   │
-//	      │                 marked corrupt meanwhile     │
+//	      │                 marked corrupt meanwhile;    │
+//	      │                 bit 1: the repair has kept   │
+//	      │                 clusters without an owner    │
 //	      │          24  8  the image's size before      │
 //	      │          32  8  the image's size after       │
 //	      │          40  8  number of records            │
@@ -103,6 +105,7 @@ const (
 	maxRecord = 64 << 10
 
 	flagCorrupts = 1 << 0
+	flagKeeps    = 1 << 1
 	stagesCount  = int(StageRelease) + 1
 )
 
@@ -157,6 +160,7 @@ type journal struct {
 
 	identity         identity
 	corrupts         bool  // the image is marked corrupt while it is half-written
+	keeps            bool  // see [JournalState.Keeps]
 	oldSize, newSize int64 // of the image, in bytes
 	records          uint64
 	length           int64 // of all records, in bytes
@@ -180,9 +184,14 @@ func (j *journal) encodeHead() []byte {
 	b := make([]byte, journalBlock)
 	copy(b, headMagic)
 	le := binary.LittleEndian
+	flags := uint32(0)
 	if j.corrupts {
-		le.PutUint32(b[12:], flagCorrupts)
+		flags |= flagCorrupts
 	}
+	if j.keeps {
+		flags |= flagKeeps
+	}
+	le.PutUint32(b[12:], flags)
 	le.PutUint64(b[24:], uint64(j.oldSize))
 	le.PutUint64(b[32:], uint64(j.newSize))
 	le.PutUint64(b[40:], j.records)
@@ -233,7 +242,7 @@ func (j *journal) confirm() error {
 // writeJournal writes all of a journal but the seal, and flushes it.
 func writeJournal(f JournalFile, l *layout, id identity) (*journal, error) {
 	j := &journal{
-		f: f, phase: PhaseOpen, identity: id, corrupts: l.corrupts,
+		f: f, phase: PhaseOpen, identity: id, corrupts: l.corrupts, keeps: l.plan.Kept,
 		oldSize: l.plan.OldSize, newSize: l.plan.NewSize, before: l.before, after: l.after,
 	}
 	if _, err := f.WriteAt(j.identity.encode(), 0); err != nil {

@@ -54,6 +54,8 @@ type JournalState struct {
 	OldSize, NewSize int64 // of the image before and after the repair, in bytes
 	Records          uint64
 	Length           int64 // of the records, in bytes
+	// Keeps tells that the repair has kept clusters without an owner, see [Plan.Kept].
+	Keeps bool
 }
 
 // Pending tells that the image is not to be used, and that [Recover] has to be
@@ -95,7 +97,7 @@ func (j *journal) state() JournalState {
 		return JournalState{Phase: j.phase, Time: j.identity.time, Image: j.identity.id}
 	}
 	return JournalState{
-		Phase: j.phase, Time: j.identity.time, Image: j.identity.id, OldSize: j.oldSize, NewSize: j.newSize, Records: j.records, Length: j.length,
+		Phase: j.phase, Time: j.identity.time, Image: j.identity.id, OldSize: j.oldSize, NewSize: j.newSize, Records: j.records, Length: j.length, Keeps: j.keeps,
 	}
 }
 
@@ -221,12 +223,12 @@ func (j *journal) decodeHead(b []byte) *DamagedError {
 	}
 	j.digest = [sha256.Size]byte(b[headDigestAt:])
 	flags := le.Uint32(b[12:])
-	j.corrupts = flags&flagCorrupts != 0
+	j.corrupts, j.keeps = flags&flagCorrupts != 0, flags&flagKeeps != 0
 	j.records = le.Uint64(b[40:])
 	j.sum = [sha256.Size]byte(b[64:])
 	oldSize, newSize, length, sector := le.Uint64(b[24:]), le.Uint64(b[32:]), le.Uint64(b[48:]), le.Uint32(b[56:])
 	// The checksum holds, and yet the file may come from a stranger.
-	if flags&^flagCorrupts != 0 || oldSize != uint64(j.identity.size) || oldSize > newSize || newSize > math.MaxInt64 ||
+	if flags&^(flagCorrupts|flagKeeps) != 0 || oldSize != uint64(j.identity.size) || oldSize > newSize || newSize > math.MaxInt64 ||
 		length > math.MaxInt64-uint64(recordsAt) || uint64(sector) != min(oldSize, qcow2.SectorSize) {
 		return &DamagedError{Kind: DamagedContent}
 	}

@@ -123,7 +123,7 @@ func killedOperations() []killedOperation {
 		{name: "snapshot-create-small", create: small, before: smallSnapshot, run: img("snapshot", "-c", "two", "IMAGE")},
 		{name: "snapshot-delete-small", create: small, before: smallSnapshot, run: img("snapshot", "-d", "one", "IMAGE")},
 		{name: "snapshot-apply-small", create: small, before: smallSnapshot, run: img("snapshot", "-a", "one", "IMAGE")},
-		{name: "shrink-small", create: small, before: smallFill, run: img("resize", "-q", "--shrink", "IMAGE", "64M"), shrinks: 64 << 20},
+		{name: "shrink-small", create: []string{"-o", "cluster_size=4K"}, before: smallFill, run: img("resize", "-q", "--shrink", "IMAGE", "64M"), shrinks: 64 << 20},
 		{name: "resize", before: fill, run: img("resize", "-q", "IMAGE", "20G")},
 		{name: "shrink", before: fill, run: img("resize", "-q", "--shrink", "IMAGE", "64M"), shrinks: 64 << 20},
 		{name: "amend", before: fill, run: img("amend", "-o", "compat=0.10", "IMAGE")},

@@ -45,6 +45,10 @@ type Options struct {
 	// FreeUnowned frees clusters that nothing refers to although a damaged structure may
 	// own them. What they hold is lost. The default is false.
 	FreeUnowned bool
+	// KeepUnowned keeps clusters that nothing refers to and that hold something other than
+	// zeros, whatever they are: what an earlier repair has kept of what it gave up is not told from
+	// a leak any more. FreeUnowned takes precedence. The default is false.
+	KeepUnowned bool
 	// CompactBitmaps makes table entries of stored clusters of zeros or ones.
 	// The default is false.
 	CompactBitmaps bool

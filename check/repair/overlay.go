@@ -35,6 +35,8 @@ type overlay struct {
 	sunk map[qcow2.HostCluster]struct{}
 	// gaveUp tells that a part of a disk, or a snapshot, was given up.
 	gaveUp bool
+	// kept tells that clusters without an owner were kept, which are no longer in doubt.
+	kept bool
 	// bitmapsGone tells that bitmaps were given up: what is left of them is given back.
 	bitmapsGone bool
 	bits        uint // cluster_bits, 0 before they are known

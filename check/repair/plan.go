@@ -46,6 +46,9 @@ type Plan struct {
 	Lost []string
 	// LostGuest are the guest ranges among them.
 	LostGuest []GuestRange
+	// Kept tells that clusters which nothing refers to are kept because of what they hold,
+	// although nothing in the image will say so any more.
+	Kept bool
 	// Left are codes of findings that are left, and that a repair with one more
 	// option would settle, each with that option.
 	Left []Advice

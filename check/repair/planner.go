@@ -132,7 +132,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		if err := o.edits(&p.Edits); err != nil {
 			return nil, err
 		}
-		p.NewSize = o.size
+		p.NewSize, p.Kept = o.size, o.kept
 		p.noteLost(lost)
 		said.Remains = o.dropped
 		if err := p.prove(ctx, r, said, first, &opts); err != nil {

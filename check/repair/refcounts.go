@@ -85,6 +85,7 @@ func (s *session) fixRefcounts(ctx context.Context) (changed bool, err error) {
 		session: s, alloc: newAllocator(s), doubt: s.inDoubt(), doubtBefore: slices.ContainsFunc(s.first.Doubts, ofDisk), doubted: s.stillDoubted(),
 		blocks: make(map[uint64]qcow2.HostOffset),
 	}
+	s.o.kept = false
 	r.dropLeftOfBitmaps()
 	if s.ev.Table == nil || !s.ev.RefTableUsable() {
 		if !s.opts.errors() || s.headerShared() {
@@ -284,12 +285,24 @@ func (r *refcounter) mayLower(cl qcow2.HostCluster, d refcount.Diff) bool {
 	_, dropped := r.o.dropped[cl]
 	switch {
 	case dropped || r.opts.FreeUnowned:
-	case r.doubted && d.References == 0 && r.first.Counts.Get(cl) == 0 && !r.isZero(cl):
+	case r.opts.KeepUnowned && d.References == 0 && r.first.Counts.Get(cl) == 0 && r.holdsData(cl):
+		r.o.kept = true
 		return false
-	case r.doubt || r.spared(cl, d):
+	case r.doubted && d.References == 0 && r.first.Counts.Get(cl) == 0 && !r.isZero(cl):
+		r.o.kept = r.o.kept || !r.doubt && r.holdsData(cl)
+		return false
+	case r.doubt:
+		return false
+	case r.spared(cl, d):
+		r.o.kept = r.o.kept || r.holdsData(cl)
 		return false
 	}
 	return !r.ev.Reserved(cl) && (r.opts.leaks() || dropped || r.first.Counts.Get(cl) != r.ev.Counts.Get(cl))
+}
+
+// holdsData tells whether a cluster of the file holds something other than zeros.
+func (r *refcounter) holdsData(cl qcow2.HostCluster) bool {
+	return uint64(r.g.HostOffset(cl)) < uint64(r.img.Size()) && !r.isZero(cl)
 }
 
 // isZero tells whether a cluster reads as zeros.

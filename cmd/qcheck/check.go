@@ -151,6 +151,7 @@ func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.
 		image.Result, image.Err = checkImage(ctx, o, opts)
 	}
 	took := time.Since(began)
+	image.Keeps = keepsUnowned(o.repairable(), places) != nil
 	image.Try = func() *report.Trial { return c.try(ctx, s, path, opts, took) }
 	if c.DryRun && image.Err == nil {
 		if image.Repair, err = c.planOne(ctx, o, opts); err != nil {

@@ -240,6 +240,28 @@ func pending(s *streams, r repairable, places undoPlaces) error {
 	return nil
 }
 
+// keepsUnowned gives the journal of a repair of this image, if there is one, that has kept
+// clusters without an owner because of what they hold: nothing in the image tells them
+// from leaks. A journal that may not be followed says nothing.
+func keepsUnowned(r repairable, places undoPlaces) *undofile.Place {
+	list := places.all()
+	for _, p := range list[:len(list):len(list)] {
+		if older, err := p.Older(); err == nil {
+			list = append(list, older...)
+		}
+	}
+	id := r.FileID()
+	for _, p := range list {
+		p.ReadOnly = true
+		state, err := repair.Glance(p)
+		same := state.Image.Inode == id.Inode && (state.Image.Device == id.Device || !r.IsDevice())
+		if err == nil && state.Keeps && state.Phase == repair.PhaseFinished && same {
+			return p
+		}
+	}
+	return nil
+}
+
 // missingText says that the journal is gone that an image leads to.
 func missingText(path string, p *undofile.Place) string {
 	return fmt.Sprintf("%s: a repair of this image may have been interrupted, but its undo journal %s is not there any more; "+

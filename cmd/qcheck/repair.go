@@ -67,6 +67,7 @@ func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts 
 	if err != nil {
 		return fail(fmt.Errorf("%s: %w", check.Escape(path), planError(err)))
 	}
+	c.tellKept(s, o, plan, places)
 	image.Repair = c.told(plan, places)
 	image.Repair.Recovered = recovered
 	if plan.Empty() {
@@ -78,6 +79,23 @@ func (c *CheckCmd) repairOne(ctx context.Context, s *streams, path string, opts 
 		}
 	}
 	return c.finish(s, o, image)
+}
+
+// tellKept says how long clusters stay that a repair keeps without an owner.
+func (c *CheckCmd) tellKept(s *streams, o *opened, plan *repair.Plan, places undoPlaces) {
+	if !plan.Kept {
+		return
+	}
+	name := check.Escape(o.path)
+	switch p := keepsUnowned(o.repairable(), places); {
+	case p != nil:
+		s.warning(fmt.Sprintf("%s: clusters that nothing refers to and that hold data are kept, since an earlier repair kept such (its undo journal is %s); --free-unowned frees them",
+			name, check.Escape(p.Path)))
+	case places.keep == nil:
+		s.warning(fmt.Sprintf("%s: clusters that nothing refers to are kept, since they may hold all that is left of what is lost; without an undo journal the next `qcheck -r` frees them as leaks", name))
+	default:
+		s.warning(fmt.Sprintf("%s: clusters that nothing refers to are kept, since they may hold all that is left of what is lost; they stay as long as the undo journal is there, unless --free-unowned is given", name))
+	}
 }
 
 // apply carries a plan out, and gives the result of the check of what came of it.
@@ -192,7 +210,9 @@ func (c *CheckCmd) planOne(ctx context.Context, o *opened, opts check.Options) (
 // makePlan works out a repair.
 func (c *CheckCmd) makePlan(ctx context.Context, o *opened, opts check.Options) (*repair.Plan, error) {
 	tidy()
-	return repair.Make(ctx, o.File, o.Size(), c.planOptions(o, opts))
+	r := c.planOptions(o, opts)
+	r.KeepUnowned = keepsUnowned(o.repairable(), c.undoPlaces(o.path, o.File)) != nil
+	return repair.Make(ctx, o.File, o.Size(), r)
 }
 
 func (c *CheckCmd) planOptions(o *opened, opts check.Options) repair.Options {
