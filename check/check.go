@@ -49,8 +49,13 @@ type Options struct {
 	Data bool
 	// Untrusted refuses, as unmet requirements, what an image from a stranger
 	// must not have: backing and data files, unknown features, damage, and what
-	// makes a reader fail or work without end. The default is false.
+	// makes a reader fail or work without end. OpenSibling is then never
+	// called: a stranger's image must not make anybody open files. The default is false.
 	Untrusted bool
+	// MaxVirtualSize and MaxFileSize are the largest disk and the longest file that are
+	// accepted, in bytes; more is an unmet requirement. The disks of snapshots count as
+	// well. The default is 0: any.
+	MaxVirtualSize, MaxFileSize uint64
 	// OpenSibling opens another file that the image names. The default is nil:
 	// no other file is looked at, and nothing is said about it.
 	OpenSibling func(kind SiblingKind, name, format string) (Sibling, error)
@@ -64,6 +69,9 @@ type Options struct {
 	// Live tells that another process has the image open for writing, so that
 	// findings are provisional. The default is false.
 	Live bool
+	// LiveBitmaps are the bitmaps in the memory of the QEMU that has the image open. Where it
+	// is not nil, bitmaps are required of it, and not of the image. The default is nil.
+	LiveBitmaps []LiveBitmap
 	// Progress is told how far the check has come, from one goroutine at a
 	// time. The default is nil.
 	Progress func(Progress)
@@ -235,6 +243,9 @@ func (c *run) check() (*Result, error) {
 }
 
 func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
+	if opts.Untrusted {
+		opts.OpenSibling = nil
+	}
 	if opts.Jobs <= 0 {
 		opts.Jobs = runtime.GOMAXPROCS(0)
 	}

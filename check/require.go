@@ -117,20 +117,50 @@ func (c *run) checkRequirements() error {
 		}
 	}
 	for _, r := range c.opts.Require {
+		if c.opts.LiveBitmaps != nil {
+			if why := r.unmetLive(c.opts.LiveBitmaps); len(why) > 0 {
+				c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("%s: %s", r, strings.Join(why, "; ")))
+			}
+			continue
+		}
 		if why := c.unmetBitmap(r, named[r.Name]); why != "" {
 			c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("%s: %s", r, why))
 		}
 	}
-	if c.opts.RequireAll {
+	if c.opts.RequireAll && c.opts.LiveBitmaps != nil {
+		c.res.Unmet = append(c.res.Unmet, unmetAllLive(c.opts.LiveBitmaps)...)
+	} else if c.opts.RequireAll {
 		c.res.Unmet = append(c.res.Unmet, c.unmetAll(named)...)
 	}
 	if n := problem.Count(c.Collector.Findings()).Warnings; c.opts.Strict && n > 0 {
 		c.res.Unmet = append(c.res.Unmet, fmt.Sprintf("no warnings: there are %d", n))
 	}
+	c.res.Unmet = append(c.res.Unmet, c.tooLarge()...)
 	if c.opts.Untrusted {
 		c.res.Unmet = append(c.res.Unmet, c.untrusted()...)
 	}
 	return nil
+}
+
+// tooLarge says what is larger than is accepted.
+func (c *run) tooLarge() (unmet []string) {
+	if most := c.opts.MaxFileSize; most > 0 && uint64(max(c.img.Size(), 0)) > most {
+		unmet = append(unmet, fmt.Sprintf("a file of at most %d bytes: it has %d", most, c.img.Size()))
+	}
+	most := c.opts.MaxVirtualSize
+	if most == 0 {
+		return unmet
+	}
+	if c.h.Size > most {
+		unmet = append(unmet, fmt.Sprintf("a disk of at most %d bytes: it has %d", most, c.h.Size))
+	}
+	for i := range c.snapshots {
+		if size, ok := c.snapshots[i].DiskSize(); ok && size > most && size != c.h.Size {
+			// One is enough, and there can be 65,536.
+			return append(unmet, fmt.Sprintf("a disk of at most %d bytes: that of snapshot %s has %d", most, Excerpt(c.snapshots[i].ID), size))
+		}
+	}
+	return unmet
 }
 
 // unmetAll says what keeps the bitmaps of the image from being usable, all of them.

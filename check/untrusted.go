@@ -57,6 +57,9 @@ func (c *run) untrusted() []string {
 	if c.bomb() {
 		add("its compressed clusters unpack to %s, %d times the file", ReadableSize(c.unpacked()), c.unpacked()/uint64(max(c.img.Size(), 1)))
 	}
+	for _, format := range c.otherFormats() {
+		add("it also looks like %s, so that programs which guess a file's format differ on what it is", format)
+	}
 	for i := range c.bitmaps {
 		e := &c.bitmaps[i]
 		if n := qcow2.BitmapBits(c.h.Size, uint(e.GranularityBits)); n > maxUntrustedBits {

@@ -122,7 +122,7 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 // sections make the cases, each those of its file.
 var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
 	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, lostBitmapCases, fileCases,
-	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, dataCases, lostCases}
+	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, dataCases, untrustedCases, lostCases}
 
 // allCases are the cases, sorted by name.
 var allCases = sync.OnceValue(func() []Case {

@@ -18,6 +18,20 @@ func (c Case) and(code problem.Code, at Place) Case {
 	return c
 }
 
+// finds adds findings that must come, wherever they are.
+func (c Case) finds(codes ...problem.Code) Case {
+	for _, code := range codes {
+		c = c.and(code, Place{})
+	}
+	return c
+}
+
+// any is finds, and there may be others.
+func (c Case) any(codes ...problem.Code) Case {
+	c.Any = true
+	return c.finds(codes...)
+}
+
 // mild gives the first finding a severity other than the catalogue's.
 func (c Case) mild(s problem.Severity) Case {
 	c.Want[0].Severity = s

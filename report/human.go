@@ -96,6 +96,7 @@ func (h *Human) Image(img Image) error {
 	h.predict(&r.QEMUOpen)
 	code := h.findings(shown)
 	h.chain(img.Chain, img.MaxFindings)
+	h.live(img.Live)
 	h.repair(&img)
 
 	if rank := rankOf(r.Verdict); rank > h.worst { // to find the advice can take a while

@@ -43,6 +43,7 @@ type jsonImage struct {
 	BitmapsOmitted   int            `json:"bitmaps-omitted,omitempty"`
 	Findings         []jsonFinding  `json:"findings"`
 
+	Live         *jsonLive         `json:"live,omitempty"`
 	Chain        []jsonLayer       `json:"chain,omitzero"`
 	ChainBitmaps []jsonChainBitmap `json:"chain-bitmaps,omitzero"`
 }
@@ -142,6 +143,7 @@ func toJSON(img *Image) any {
 			j.LeaksFixed += f.Count
 		}
 	}
+	j.Live = toLive(img.Live)
 	j.Chain, j.ChainBitmaps = toChain(img.Chain, img.MaxFindings)
 	listed := problem.Bounded(r.Findings, img.MaxFindings)
 	for i := range listed {

@@ -87,6 +87,9 @@ type Image struct {
 	Chain *chain.Chain
 	// Took is how long the check took. The default is 0.
 	Took time.Duration
+	// Live is what the QEMU that has the image open says of it, where it was asked. The
+	// default is nil.
+	Live *Live
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }

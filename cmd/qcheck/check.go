@@ -22,9 +22,12 @@ type CheckCmd struct {
 	Verbose bool   `short:"v" help:"Report notes and figures too, and every finding (human report)."`
 
 	Format         string   `short:"f" enum:",qcow2" default:"" placeholder:"qcow2" help:"The format, as qemu-img takes it; there is only one."`
+	QMP            string   `name:"qmp" placeholder:"SOCKET" help:"Ask the running QEMU at this QMP socket for its disks and bitmaps, and check those images as -U does; arguments then name nodes or devices (default: all)."`
 	ForceShare     bool     `short:"U" help:"Check even while another program writes to the image; findings are provisional."`
 	Strict         bool     `help:"Exit with 4 when there are warnings."`
 	Untrusted      bool     `help:"Exit with 4 when the image asks for what one from a stranger must not: other files, unknown features, what makes readers fail."`
+	MaxVirtualSize byteSize `placeholder:"SIZE" help:"Exit with 4 when the disk, or that of a snapshot, is larger than SIZE, e.g. 1T."`
+	MaxFileSize    byteSize `placeholder:"SIZE" help:"Exit with 4 when the file is longer than SIZE."`
 	Data           bool     `help:"Decompress every compressed cluster, and name allocated clusters that are holes of the file (takes longer)."`
 	Chain          bool     `help:"Check every file below the image in its chain of backing files too, and the bitmaps through the chain."`
 	RequireBitmap  []string `sep:"none" placeholder:"NAME[,granularity=N][,state=S]" help:"Exit with 4 when there is no such bitmap that can be used (S: enabled or disabled); with --chain, none that an incremental backup can use. Can be repeated."`
@@ -53,10 +56,13 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	if err == nil {
 		err = c.validateChain()
 	}
+	if err == nil {
+		err = c.validateQMP()
+	}
 	if err != nil {
 		return err
 	}
-	if len(c.Images) == 0 && len(c.FilesFrom) == 0 {
+	if c.QMP == "" && len(c.Images) == 0 && len(c.FilesFrom) == 0 {
 		return &usageError{text: "no image named", hint: c.noImageHint()}
 	}
 	if slices.Contains(c.FilesFrom, "") {
@@ -69,6 +75,14 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 		return err
 	}
 	paths, one := inputs.Paths(c.Images, c.FilesFrom, s.in), c.one
+	if c.QMP != "" {
+		vm, err := c.askVM(ctx)
+		if err != nil {
+			return err
+		}
+		defer vm.client.Close()
+		paths, one = vm.paths(), vm.one
+	}
 	if c.writes() {
 		paths, one = c.allOrNone(ctx, s, paths)
 	}
@@ -109,6 +123,7 @@ func (c *CheckCmd) options() (check.Options, error) {
 	opts := check.Options{
 		Jobs: int(c.Jobs), MemoryLimit: int64(c.Memory), MaxFindings: int(c.MaxFindings),
 		Untrusted: c.Untrusted, Strict: c.Strict, BitmapData: c.BitmapData, NoBacking: c.NoBacking,
+		MaxVirtualSize: uint64(c.MaxVirtualSize), MaxFileSize: uint64(c.MaxFileSize),
 		Data: c.Data, RequireAll: c.RequireBitmaps == "all",
 	}
 	if opts.MemoryLimit == 0 {

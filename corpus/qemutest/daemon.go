@@ -71,6 +71,23 @@ func StartSystem(t testing.TB, memoryMiB int) *Daemon {
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")
 }
 
+// StartListening is Start for a daemon with a second monitor, which listens on the socket at
+// path.
+func StartListening(t testing.TB, path string) *Daemon {
+	t.Helper()
+	return start(t, QemuDaemon, "--chardev", "socket,id=qmp,fd=3", "--monitor", "chardev=qmp",
+		"--chardev", "socket,id=other,server=on,wait=off,path="+path, "--monitor", "chardev=other")
+}
+
+// StartGuest starts a system emulator as [StartSystem] does, for a machine of the given name
+// and with a second monitor, which listens on the socket at path. The folder dir is the one
+// that it is started in.
+func StartGuest(t testing.TB, name, path, dir string) *Daemon {
+	t.Helper()
+	return startIn(t, dir, QemuSystem, "-name", name, "-machine", "none", "-nodefaults", "-display", "none", "-S",
+		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control", "-qmp", "unix:"+path+",server=on,wait=off")
+}
+
 // Serve starts a qemu-storage-daemon that has the qcow2 image at path open for writing, as node Disk.
 func Serve(t testing.TB, path string) *Daemon {
 	t.Helper()
@@ -82,6 +99,12 @@ func Serve(t testing.TB, path string) *Daemon {
 // start runs program, which must make file descriptor 3 its QMP monitor. An inherited socket needs no
 // path, no waiting for one to appear, and no listening.
 func start(t testing.TB, program string, args ...string) *Daemon {
+	t.Helper()
+	return startIn(t, "", program, args...)
+}
+
+// startIn is start in a folder, or in the test's where it is empty.
+func startIn(t testing.TB, folder, program string, args ...string) *Daemon {
 	t.Helper()
 	path := mustFind(t, program)
 	// Not t.TempDir: its paths hold the test's name, too long for a socket.
@@ -104,6 +127,7 @@ func start(t testing.TB, program string, args ...string) *Daemon {
 
 	d := &Daemon{t: t, conn: conn, dec: json.NewDecoder(conn), stderr: &lockedBuffer{}, done: make(chan struct{}), dir: dir}
 	d.cmd = exec.Command(path, args...)
+	d.cmd.Dir = folder
 	d.cmd.Stdout, d.cmd.Stderr = d.stderr, d.stderr
 	d.cmd.ExtraFiles = []*os.File{theirs}
 	d.cmd.WaitDelay = 5 * time.Second

@@ -47,6 +47,9 @@ const (
 type Process struct {
 	PID  int
 	Name string // as the kernel shortens it; may be empty
+	// Guest is the name of the virtual machine that a QEMU runs (its -name guest=…); may
+	// be empty.
+	Guest string
 }
 
 // LockedError says that another program's locks forbid what was asked for.
@@ -65,6 +68,8 @@ type LockedError struct {
 func (e *LockedError) Error() string {
 	who := "another process, most likely a running QEMU,"
 	switch {
+	case e.Holder != nil && e.Holder.Guest != "":
+		who = fmt.Sprintf("VM %s (%s, process %d)", printable(e.Holder.Guest), printable(e.Holder.Name), e.Holder.PID)
 	case e.Holder != nil && e.Holder.Name != "":
 		who = fmt.Sprintf("%s (process %d)", printable(e.Holder.Name), e.Holder.PID)
 	case e.Holder != nil:

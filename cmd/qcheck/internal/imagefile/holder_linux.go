@@ -122,5 +122,28 @@ func process(pid string) *Process {
 	if err != nil {
 		return &Process{PID: n}
 	}
-	return &Process{PID: n, Name: strings.TrimSpace(string(name))}
+	p := &Process{PID: n, Name: strings.TrimSpace(string(name))}
+	// Of other programs -name may be anything.
+	if strings.HasPrefix(p.Name, "qemu") || strings.HasPrefix(p.Name, "kvm") || strings.HasPrefix(p.Name, "CPU ") {
+		if line, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil {
+			p.Guest = guestName(line)
+		}
+	}
+	return p
+}
+
+// guestName gives the name of the virtual machine in a command line of QEMU's, of which
+// each word ends with a NUL: -name NAME or -name guest=NAME, with further options behind
+// commas. A comma in a name is doubled.
+func guestName(line []byte) string {
+	words := strings.Split(string(line), "\x00")
+	for i, w := range words[:len(words)-1] {
+		if w != "-name" && w != "--name" {
+			continue
+		}
+		const comma = "\x00"
+		value, _, _ := strings.Cut(strings.ReplaceAll(words[i+1], ",,", comma), ",")
+		return strings.ReplaceAll(strings.TrimPrefix(value, "guest="), comma, ",")
+	}
+	return ""
 }
