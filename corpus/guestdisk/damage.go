@@ -104,21 +104,31 @@ func (d Damage) Do(t testing.TB, from *Disk, to string) []qcow2.Extent {
 
 // Score is how much of a disk has come back, in bytes of blocks of 4 KiB that are not all
 // zeros. What lay in bytes of the file that were overwritten is left out.
-type Score struct{ Right, Missed, Wrong uint64 }
+type Score struct {
+	Right, Missed, Wrong uint64
+	// Orphaned are those bytes that L2 tables mapped which were overwritten, and Found
+	// those of them that are right. They count for Wrong, but not for Right and Missed.
+	Orphaned, Found uint64
+}
 
-// Share is how much is right, in percent.
-func (s Score) Share() float64 {
-	if s.Right+s.Missed+s.Wrong == 0 {
+// Share is how much is right of what the L2 tables that are left map, in percent.
+func (s Score) Share() float64 { return share(s.Right, s.Right+s.Missed) }
+
+// FoundShare is how much is right of what L2 tables mapped that are gone, in percent.
+func (s Score) FoundShare() float64 { return share(s.Found, s.Orphaned) }
+
+func share(n, of uint64) float64 {
+	if of == 0 {
 		return 100
 	}
-	return 100 * float64(s.Right) / float64(s.Right+s.Missed+s.Wrong)
+	return 100 * float64(n) / float64(of)
 }
 
 // Compare compares a raw disk with the true one. Where it has zeros it misses what is
 // there; anything else that differs is wrong.
 func (d *Disk) Compare(t testing.TB, raw string, overwritten []qcow2.Extent) (s Score) {
 	t.Helper()
-	gone := d.lost(t, overwritten)
+	gone, orphans, window := d.lost(t, overwritten)
 	truth, err := os.Open(d.Raw)
 	must(t, err)
 	defer truth.Close()
@@ -126,33 +136,44 @@ func (d *Disk) Compare(t testing.TB, raw string, overwritten []qcow2.Extent) (s 
 	must(t, err)
 	defer got.Close()
 	const unit = 4096
-	a, b := make([]byte, 1<<20), make([]byte, 1<<20)
-	for at := uint64(0); at < d.Size; at += uint64(len(a)) {
-		if !hasData(t, truth, at, len(a)) && !hasData(t, got, at, len(a)) {
+	a, b := make([]byte, mib), make([]byte, mib)
+	for at := uint64(0); at < d.Size; at += mib {
+		if !hasData(t, truth, at, mib) && !hasData(t, got, at, mib) {
 			continue
 		}
 		read(t, truth, a, at)
 		read(t, got, b, at)
-		for o := 0; o < len(a); o += unit {
+		for o := uint64(0); o < mib; o += unit {
 			x, y := a[o:o+unit], b[o:o+unit]
-			switch {
-			case gone[(at+uint64(o))/unit]:
-			case string(x) == string(y):
-				if !zeros(x) {
-					s.Right += unit
-				}
-			case zeros(y):
-				s.Missed += unit
-			default:
-				s.Wrong += unit
+			if !gone[(at+o)/unit] {
+				s.add(string(x) == string(y), zeros(x), zeros(y), orphans[(at+o)/window])
 			}
 		}
 	}
 	return s
 }
 
-// lost gives the blocks of the disk that lay in what was overwritten.
-func (d *Disk) lost(t testing.TB, overwritten []qcow2.Extent) map[uint64]bool {
+func (s *Score) add(same, none, read0, orphan bool) {
+	const unit = 4096
+	switch {
+	case !same && !read0:
+		s.Wrong += unit
+	case none:
+	case orphan:
+		s.Orphaned += unit
+		if same {
+			s.Found += unit
+		}
+	case same:
+		s.Right += unit
+	default:
+		s.Missed += unit
+	}
+}
+
+// lost gives the blocks of the disk that lay in what was overwritten, and the windows of so
+// many bytes whose L2 tables did.
+func (d *Disk) lost(t testing.TB, overwritten []qcow2.Extent) (gone, orphans map[uint64]bool, window uint64) {
 	t.Helper()
 	f, err := os.Open(d.Path)
 	must(t, err)
@@ -163,7 +184,14 @@ func (d *Disk) lost(t testing.TB, overwritten []qcow2.Extent) map[uint64]bool {
 	must(t, err)
 	disk, err := img.ActiveDisk(qcow2.DiskOptions{})
 	must(t, err)
-	gone := make(map[uint64]bool)
+	gone, orphans, window = make(map[uint64]bool), make(map[uint64]bool), img.Geometry.L2Coverage()
+	for i, e := range qcow2.ReadL1(img, img.Header.L1TableOffset, uint64(img.Header.L1Size)).All() {
+		for _, o := range overwritten {
+			if e.Offset() != 0 && e.Offset() >= o.Offset && uint64(e.Offset()) < uint64(o.Offset)+o.Length {
+				orphans[i] = true
+			}
+		}
+	}
 	for x, err := range disk.Map(0, qcow2.GuestOffset(d.Size)) {
 		must(t, err)
 		if x.Kind != qcow2.GuestData && x.Kind != qcow2.GuestCompressed {
@@ -181,7 +209,7 @@ func (d *Disk) lost(t testing.TB, overwritten []qcow2.Extent) map[uint64]bool {
 			}
 		}
 	}
-	return gone
+	return gone, orphans, window
 }
 
 func zeros(b []byte) bool {

@@ -31,7 +31,16 @@ func writeImage(t testing.TB, d *Disk, rng *rand.Rand) {
 	windows := d.windows(t, window)
 	rng.Shuffle(len(windows), func(i, j int) { windows[i], windows[j] = windows[j], windows[i] })
 	var commands []string
-	for _, w := range windows {
+	for i, w := range windows {
+		if i == 1 && !d.Compress {
+			// Else all L2 tables would lie at the start of the file.
+			for k := range uint64(64) {
+				at := d.dataIn(t, windows[0]*window+k*cluster) / cluster * cluster
+				if at/window == windows[0] {
+					commands = append(commands, fmt.Sprintf("write -q -P 90 %d %d", at, min(cluster, d.Size-at)))
+				}
+			}
+		}
 		if d.Compress {
 			// What is compressed can only be written where nothing was.
 			if at, ok := d.hole(t, w*window, window, cluster); ok {
@@ -39,11 +48,11 @@ func writeImage(t testing.TB, d *Disk, rng *rand.Rand) {
 			}
 			continue
 		}
-		commands = append(commands, fmt.Sprintf("write -q -P 90 %d %d", d.dataIn(t, w*window, window)/cluster*cluster, cluster))
+		commands = append(commands, fmt.Sprintf("write -q -P 90 %d %d", d.dataIn(t, w*window)/cluster*cluster, cluster))
 	}
-	for i := range 64 {
-		if at := rng.Uint64N(d.Size / cluster); !d.Compress && i >= 0 {
-			if data := d.dataIn(t, at*cluster, d.Size-at*cluster); data < d.Size {
+	for range 64 {
+		if at := rng.Uint64N(d.Size / cluster); !d.Compress {
+			if data := d.dataIn(t, at*cluster); data < d.Size {
 				commands = append(commands, fmt.Sprintf("write -q -P 90 %d %d", data/cluster*cluster, min(cluster, d.Size-data/cluster*cluster)))
 			}
 		}
@@ -81,7 +90,7 @@ func (d *Disk) rewrite(t testing.TB, rng *rand.Rand, cluster uint64) {
 	defer raw.Close()
 	var commands []string
 	for i := range 24 {
-		at := d.dataIn(t, rng.Uint64N(d.Size), d.Size)
+		at := d.dataIn(t, rng.Uint64N(d.Size))
 		if at >= d.Size {
 			continue
 		}
@@ -101,7 +110,7 @@ func (d *Disk) rewrite(t testing.TB, rng *rand.Rand, cluster uint64) {
 func (d *Disk) windows(t testing.TB, window uint64) (list []uint64) {
 	t.Helper()
 	for at := uint64(0); at < d.Size; {
-		at = d.dataIn(t, at, d.Size-at)
+		at = d.dataIn(t, at)
 		if at >= d.Size {
 			break
 		}
@@ -117,7 +126,7 @@ const (
 )
 
 // dataIn gives where the first data lies from an offset on, or the end of the disk.
-func (d *Disk) dataIn(t testing.TB, at, _ uint64) uint64 {
+func (d *Disk) dataIn(t testing.TB, at uint64) uint64 {
 	t.Helper()
 	f, err := os.Open(d.Raw)
 	must(t, err)
@@ -139,7 +148,7 @@ func (d *Disk) hole(t testing.TB, at, window, cluster uint64) (uint64, bool) {
 	n, err := f.Seek(int64(at), seekHole)
 	must(t, err)
 	from := (uint64(n) + cluster - 1) / cluster * cluster
-	if from+cluster > min(at+window, d.Size) || d.dataIn(t, from, 0) < from+cluster {
+	if from+cluster > min(at+window, d.Size) || d.dataIn(t, from) < from+cluster {
 		return 0, false
 	}
 	return from, true

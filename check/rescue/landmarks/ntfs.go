@@ -3,6 +3,9 @@ package landmarks
 // NTFS has a copy of its boot sector behind its last sector. Records of the MFT carry
 // their number; where the MFT lies is said by its own record, 0.
 
+// ntfsLog is the record of the log.
+const ntfsLog = 2
+
 // ntfsLayout is where things lie in a file system.
 type ntfsLayout struct {
 	cluster uint64 // bytes

@@ -19,6 +19,7 @@ type vote struct {
 	fixed  int
 	copies int // landmarks of which a journal may hold copies
 	sure   int // landmarks with a checksum
+	marks  int
 	first  *mark
 }
 
@@ -41,7 +42,7 @@ func (r *resolver) place(p *pieceMarks, c *root) (place Place, ok bool) {
 			continue
 		}
 		place = Place{Piece: p.piece, Index: v.index, Marks: len(v.blocks), Why: v.why()}
-		sure := v.sure > 0 && (v.fixed > 0 || len(v.blocks) > 1) || len(v.blocks) > 2
+		sure := v.sure > 0 && (v.fixed > 0 || len(v.blocks) > 1) || v.marks > 3
 		switch {
 		case against > 0 || !sure:
 		case v.copies < len(v.blocks):
@@ -102,6 +103,7 @@ func count(claims []claim) (votes []*vote) {
 
 func (v *vote) add(m *mark) {
 	v.blocks[m.at/block] = struct{}{}
+	v.marks++
 	if m.kind.fixed() {
 		if !v.first.kind.fixed() {
 			v.first = m

@@ -21,6 +21,7 @@ type volume struct {
 	start  uint64
 	length uint64 // of its partition
 	mft    []blockRun
+	log    []blockRun // of NTFS
 }
 
 // resolver holds what resolving takes.

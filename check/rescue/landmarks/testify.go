@@ -41,7 +41,13 @@ func (v *volume) testify(r *resolver, tell func(witness)) {
 			}
 		case ntfsRecord:
 			if v.ntfs != nil && v.ntfs.cluster == block && len(v.recordAddresses(m.address)) > 0 {
-				v.ntfs.file(r.readAgain(m.piece, m.at, v.ntfs.record), say)
+				b := r.readAgain(m.piece, m.at, v.ntfs.record)
+				v.ntfs.file(b, say)
+				if m.address == ntfsLog && len(b) > 0 {
+					if rec, ok := fixup(b); ok {
+						_, v.log = ntfsData(rec)
+					}
+				}
 			}
 		case btrfsBlock:
 			if m.count == btrfsSums && v.btrfs != nil {

@@ -58,6 +58,9 @@ func (r *resolver) hear(c *root) {
 	h := &hearing{r: r, votes: make(map[hearsay]*tally), witnesses: make(map[uint64][]witness), expected: make(map[uint64]int)}
 	for _, v := range c.volumes {
 		v.testify(r, h.take)
+		if v.log != nil && r.Read != nil {
+			defer r.placeLog(v, c)
+		}
 	}
 	settled := make(map[uint64]bool)
 	for _, p := range c.placed {
