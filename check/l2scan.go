@@ -82,6 +82,7 @@ func (s *scanner) batch(order []uint32, b span) scanResult {
 	s.out = scanResult{Collector: s.c.Part()}
 	cs := int(s.c.g.ClusterSize())
 	s.versions = s.versions[:0]
+	s.prefetch(order, b)
 	for i := b.from; i < b.to; {
 		if s.c.ctx.Err() != nil {
 			break // a batch can be as long as there are snapshots
@@ -118,6 +119,18 @@ func (s *scanner) batch(order []uint32, b span) scanResult {
 		i += n
 	}
 	return s.out
+}
+
+// prefetch names the tables of a batch where that saves round trips.
+func (s *scanner) prefetch(order []uint32, b span) {
+	if !s.c.img.Prefetches() {
+		return
+	}
+	var extents []qcow2.Extent
+	for i := b.from; i < b.to; i++ {
+		extents = append(extents, at(s.c.tables[tableAt(order, i)].offset, s.c.g.ClusterSize()))
+	}
+	s.c.img.Prefetch(extents)
 }
 
 // keepVersion keeps a table to compare the next ones with it; the oldest of too

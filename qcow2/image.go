@@ -29,6 +29,13 @@ type DataFinder interface {
 	NextData(off int64) (start, end int64, err error)
 }
 
+// Prefetcher is an optional capability of the reader given to [Open], for one where every
+// read costs a round trip: it is told of several places that will be read next, and can ask
+// for them at once. It must not be called from within a read.
+type Prefetcher interface {
+	Prefetch([]Extent)
+}
+
 // Image is an opened qcow2 image: its header and header extensions, and the
 // means to read its other structures. It holds no other state of the file and
 // judges nothing. It is safe for concurrent use.
@@ -153,6 +160,19 @@ func (img *Image) NextData(off HostOffset) (start, end HostOffset) {
 		return off, size
 	}
 	return min(HostOffset(s), size), min(HostOffset(e), size)
+}
+
+// Prefetches tells whether it helps to name what will be read next, see [Prefetcher].
+func (img *Image) Prefetches() bool {
+	_, ok := img.r.(Prefetcher)
+	return ok
+}
+
+// Prefetch names what will be read next.
+func (img *Image) Prefetch(extents []Extent) {
+	if p, ok := img.r.(Prefetcher); ok {
+		p.Prefetch(extents)
+	}
 }
 
 // IsHole tells whether a range of the file holds no stored data, so that it

@@ -23,6 +23,12 @@ type Reader interface {
 	ReadAt(p []byte, off qcow2.HostOffset) error
 }
 
+// prefetcher is an optional capability of a [Reader], see [qcow2.Prefetcher].
+type prefetcher interface {
+	Prefetches() bool
+	Prefetch([]qcow2.Extent)
+}
+
 // DataFinder is an optional capability of a [Reader]: it gives the next extent
 // of stored data that begins at off or later, or that holds off. What is not
 // in such an extent reads as zeros, and no refcount block is read from there.

@@ -58,11 +58,34 @@ type planner struct {
 	pos    uint64
 	size   uint64 // clusters of a unit
 	known  dataExtent
+	ahead  prefetcher // nil where nothing is gained by it
+	asked  int        // blocks left when blocks were last named ahead
 }
 
 func newPlanner(c *Counts, t *Table) *planner {
 	size := uint64(unitBytes) * 8 >> t.g.RefcountOrder
-	return &planner{t: t, chunks: c.dir.sorted(), blocks: t.blocks, size: min(size, unitClusters)}
+	p := &planner{t: t, chunks: c.dir.sorted(), blocks: t.blocks, size: min(size, unitClusters), asked: len(t.blocks) + 1}
+	if f, ok := t.r.(prefetcher); ok && f.Prefetches() {
+		p.ahead = f
+	}
+	return p
+}
+
+// prefetchBytes is how much of the blocks is named ahead at a time.
+const prefetchBytes = 1 << 20
+
+// prefetch names the blocks that come next where that saves round trips.
+func (p *planner) prefetch() {
+	if p.ahead == nil || len(p.blocks) >= p.asked {
+		return
+	}
+	n := min(len(p.blocks), int(max(1, prefetchBytes>>p.t.g.ClusterBits)))
+	p.asked = len(p.blocks) - n + 1
+	extents := make([]qcow2.Extent, n)
+	for i, b := range p.blocks[:n] {
+		extents[i] = qcow2.Extent{Offset: b.Offset, Length: p.t.g.ClusterSize()}
+	}
+	p.ahead.Prefetch(extents)
 }
 
 // next gives the next job, or nil.
@@ -111,6 +134,7 @@ func (p *planner) unit() (u unit, ok bool) {
 	if lo == ^uint64(0) {
 		return u, false
 	}
+	p.prefetch()
 	lo -= lo % chunkClusters
 	u = unit{lo: lo, hi: lo + p.size}
 	n := sort.Search(len(p.chunks), func(i int) bool { return p.chunks[i].index*chunkClusters >= u.hi })

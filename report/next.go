@@ -41,6 +41,9 @@ func caution(r *check.Result) string {
 	return cautions[r.Verdict]
 }
 
+// remoteAdvice comes for an image that was read over a network.
+const remoteAdvice = "download the image; `qcheck -n` on the copy shows what can be repaired"
+
 // unmetAdvice comes instead when all that there is to say is that a requirement
 // is not met.
 const unmetAdvice = "`qcheck info {image}` shows what the image has"
@@ -74,6 +77,8 @@ func next(img *Image, code problem.Code) string {
 		parts = nextAfter(img, code)
 	case code != "" && img.Result.Provisional:
 		parts = []string{liveAdvice}
+	case code != "" && img.Remote:
+		parts = []string{remoteAdvice, caution(img.Result), explainAdvice}
 	case code == problem.BackingUnsound && img.Chain != nil:
 		parts = []string{belowAdvice(img), caution(img.Result)}
 	case code != "":

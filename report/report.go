@@ -90,6 +90,9 @@ type Image struct {
 	// Live is what the QEMU that has the image open says of it, where it was asked. The
 	// default is nil.
 	Live *Live
+	// Remote tells that the image was read over a network, and cannot be repaired there. The
+	// default is false.
+	Remote bool
 	// Repair is what a repair does or has done, nil where none was asked for.
 	Repair *Repair
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/cmd/qcheck/internal/inputs"
+	"github.com/qcheck/qcheck/cmd/qcheck/internal/remote"
 	"github.com/qcheck/qcheck/report"
 )
 
@@ -59,6 +60,9 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 	if err == nil {
 		err = c.validateQMP()
 	}
+	if err == nil {
+		err = c.validateRemote()
+	}
 	if err != nil {
 		return err
 	}
@@ -96,7 +100,7 @@ func (c *CheckCmd) Run(ctx context.Context, g *Globals, s *streams) error {
 			codes = append(codes, s.fail(err))
 			continue
 		}
-		s.progress = newProgressLine(c.Progress, s.err, path)
+		s.progress = newProgressLine(c.Progress, s.err, shownName(path))
 		opts.Progress = s.progress.hook()
 		began := time.Now()
 		image, code := one(ctx, s, path, opts)
@@ -141,6 +145,9 @@ func (c *CheckCmd) options() (check.Options, error) {
 
 // one checks one image and gives what is to be reported, with its exit code.
 func (c *CheckCmd) one(ctx context.Context, s *streams, path string, opts check.Options) (report.Image, exitCode) {
+	if remote.Is(path) {
+		return c.remoteOne(ctx, s, path, opts)
+	}
 	image := report.Image{Name: path, MaxFindings: opts.MaxFindings}
 	o, err := openImage(s, path, c.ForceShare)
 	if err != nil {
