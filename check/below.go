@@ -51,8 +51,8 @@ func (r *Result) AddBelow(name string, depth int, below *Result, at qcow2.Extent
 			what = "1 " + one
 		}
 		more = append(more, problem.Finding{
-			Code: problem.BackingUnsound, Severity: severity, Extent: at, Count: count, Value: string(below.Verdict),
-			Message: fmt.Sprintf(`"%s", %d below the image in its chain, has %s`, Excerpt(name), depth, what),
+			Code: problem.BackingUnsound, Severity: severity, Extent: at, Count: count, Value: problem.Words(string(below.Verdict)),
+			Message: problem.Say(`"%s", %d below the image in its chain, has %s`, Excerpt(name), depth, what),
 		})
 	}
 	add(problem.Trouble, t.Errors, "part that could not be looked at", "parts that could not be looked at")

@@ -64,7 +64,7 @@ func damagedCopy(t *testing.T, img *corpus.Image, damage ...corpus.Damage) *chec
 func assertNothingFreed(t *testing.T, res *check.Result) {
 	t.Helper()
 	for _, f := range res.Findings {
-		assert.NotEqual(t, problem.RefcountTooHigh, f.Code, "%s", f.Message)
+		assert.NotEqual(t, problem.RefcountTooHigh, f.Code, "%s", f.Text())
 	}
 }
 

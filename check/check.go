@@ -26,11 +26,10 @@ type Options struct {
 	// MaxFindings is how many findings of one code are listed one by one; the
 	// rest is counted. The default is DefaultMaxFindings.
 	MaxFindings int
-	// MaxPlaces is how many findings of one code are listed beyond those, for a
-	// repair that goes by them: the ones about entries of tables by their place
-	// alone ([Finding.Brief]), the others as they are. Wrong refcounts are not
-	// among them. The default is 0.
-	MaxPlaces int
+	// Keep is how many findings of one code the evidence has beyond those, for a repair that
+	// goes by them ([Evidence.Findings]). Neighbouring entries of a table are one finding
+	// among them whatever they hold. Wrong refcounts are not among them. The default is 0.
+	Keep int
 	// Require lists bitmaps that must be there. The default is none.
 	Require []BitmapRequirement
 	// RequireAll requires that every bitmap of the image can be used, and that there is one.
@@ -121,6 +120,7 @@ type run struct {
 	g    qcow2.Geometry
 	opts Options
 	res  *Result
+	kept []problem.Finding // all that the result has, and more of them, see Options.Keep
 	*problem.Collector
 
 	counts     *refcount.Counts
@@ -231,9 +231,13 @@ func Run(ctx context.Context, img *qcow2.Image, opts Options) (*Result, error) {
 // check runs all passes and sums up.
 func (c *run) check() (*Result, error) {
 	err := c.runPasses()
-	c.res.Findings = truncatedFirst(c.Collector.Findings())
-	c.describeRuns(c.res.Findings)
-	c.settleRepairs(c.res.Findings)
+	c.kept = truncatedFirst(c.Collector.Findings())
+	c.describeRuns(c.kept)
+	c.settleRepairs(c.kept)
+	c.res.Findings = c.kept
+	if c.opts.Keep > 0 {
+		c.res.Findings = problem.Listed(c.kept, c.Listed())
+	}
 	c.res.MemoryPeak = c.counts.Memory()
 	c.res.settle()
 	if err != nil {
@@ -251,7 +255,7 @@ func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
 	}
 	return &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
-		res: &Result{Provisional: opts.Live}, Collector: problem.NewCollector(opts.MaxFindings, opts.MaxPlaces, img.Geometry),
+		res: &Result{Provisional: opts.Live}, Collector: problem.NewCollector(opts.MaxFindings, opts.Keep, img.Geometry),
 		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
 }
@@ -315,6 +319,6 @@ func troubleFinding(o Owner, x qcow2.Extent, err error) problem.Finding {
 	}
 	return problem.Finding{
 		Code: problem.Unreadable, Structure: o.Structure, Extent: x, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap, Path: o.Path,
-		Message: fmt.Sprintf("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
+		Message: problem.Say("%d bytes of %s at offset %v cannot be read: %v", x.Length, o, x.Offset, err),
 	}
 }

@@ -14,12 +14,12 @@ type findingKey struct {
 	extent   qcow2.Extent
 	snapshot string
 	bitmap   string
-	value    string
+	value    problem.Value
 	rest     bool
 }
 
 func keyOf(f *problem.Finding) findingKey {
-	return findingKey{f.Code, f.Extent, f.Snapshot, f.Bitmap, f.Value, f.Rest}
+	return findingKey{f.Code, f.Extent, f.Snapshot, f.Bitmap, f.Value, f.Unlisted}
 }
 
 // SameFindings tells whether two checks of an image have found the same.

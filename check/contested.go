@@ -105,7 +105,7 @@ func (c *run) settleRepairs(all []problem.Finding) {
 		case broken && f.Code == problem.SnapshotFieldsMissing,
 			// A table that is lost may have been lost to a pointer that leads to data.
 			len(c.lostTables) > 0 && (f.Code == problem.L2ReservedBits || f.Code == problem.CompressedCopied || f.Code == problem.SubclusterConflict),
-			!f.Rest && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == problem.StructRefcountTable || f.Code == problem.RefcountBlockOverlap):
+			!f.Unlisted && f.Extent.Length > 0 && c.isContested(f.Extent, f.Structure == problem.StructRefcountTable || f.Code == problem.RefcountBlockOverlap):
 			f.Repair = problem.RepairLossy
 		}
 		if c.hasMisread && f.Repair == problem.RepairLossy && c.namedByMisread(f) {

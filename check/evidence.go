@@ -12,6 +12,8 @@ import (
 // Evidence is what a check has learned of an image besides its findings, as far
 // as a repair needs it.
 type Evidence struct {
+	// Findings are those of the result, and up to [Options.Keep] more of each code.
+	Findings []problem.Finding
 	// Counts are the references that were found.
 	Counts *refcount.Counts
 	// Table is what the file says; nil where the refcount table cannot be read.
@@ -83,7 +85,8 @@ func Inspect(ctx context.Context, img *qcow2.Image, opts Options) (*Result, *Evi
 	c := newRun(ctx, img, opts)
 	res, err := c.check()
 	e := &Evidence{
-		Counts: c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
+		Findings: c.kept,
+		Counts:   c.counts, Table: c.table, Complete: !c.uncounted && err == nil, Doubts: c.doubts,
 		Snapshots: c.snapshots, SnapshotTable: c.snapshotTable, Bitmaps: c.bitmaps, LostTables: c.lostTables, LostSnapshots: c.lostSnapshots, Mends: c.mends, run: c,
 	}
 	if c.table != nil {

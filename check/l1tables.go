@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/qcheck/qcheck/check/problem"
@@ -95,7 +94,7 @@ func (c *run) separateL1s() {
 	for n, i := range clash {
 		l := &c.l1s[i]
 		if n >= maxClashes {
-			c.report(problem.Finding{Code: problem.MetadataOverlap, Rest: true})
+			c.report(problem.Finding{Code: problem.MetadataOverlap, Unlisted: true})
 			l.cut(0)
 			continue
 		}
@@ -190,12 +189,12 @@ func (c *run) reportL1Clash(l *l1table, other Owner) {
 	if other.isBitmap() {
 		code = problem.BitmapOverlap
 	}
-	if c.Crowded(code, 0, 1) {
+	if c.Unlisted(code, 0, 1) {
 		return
 	}
 	c.report(problem.Finding{
 		Code: code, Structure: problem.StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.ref,
-		Cluster: ptr(c.g.HostCluster(l.extent.Offset)), Value: l.extent.Offset.String(),
-		Message: fmt.Sprintf("%s (%d entries at %v) lies where %s is", o, l.entries, l.extent.Offset, other),
+		Cluster: ptr(c.g.HostCluster(l.extent.Offset)), Value: problem.Hex(l.extent.Offset),
+		Message: problem.Say("%s (%d entries at %v) lies where %s is", o, l.entries, l.extent.Offset, other),
 	})
 }

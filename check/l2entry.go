@@ -1,8 +1,6 @@
 package check
 
 import (
-	"fmt"
-
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 	"github.com/qcheck/qcheck/refcount"
@@ -162,7 +160,7 @@ func (s *scanner) reportGarbage(ts *tableScan) {
 	s.out.Add(problem.Finding{
 		Code: problem.NotAnL2Table, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(ts.t.offset, len(ts.raw)),
 		GuestOffset: ptr(s.c.windowStart(ts.t.window)), Cluster: ptr(s.c.g.HostCluster(ts.t.offset)),
-		Message: fmt.Sprintf("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
+		Message: problem.Say("%s holds no L2 table: %d of its %d entries in use make no sense; %s lies there now; gone: guest %s",
 			o, ts.bad-ts.past, ts.seen, s.liesThere(ts.raw), s.c.windowRange(ts.t)),
 	})
 	s.doubt(o, "its content is not an L2 table")
@@ -176,8 +174,8 @@ func (c *run) entryFinding(t *l2table, i int) problem.Finding {
 	}
 }
 
-func (c *run) entryPath(t *l2table, i int) string {
-	return fmt.Sprintf("l1[%d] → l2[%d]", t.window, i)
+func (c *run) entryPath(t *l2table, i int) problem.Path {
+	return problem.ToL2Entry(uint64(t.window), uint64(i))
 }
 
 // entryGuest is the first guest byte that an L2 entry is for.
@@ -200,8 +198,7 @@ var l2codes = [...]struct {
 	{faultCopiedNothing, problem.L2ToHeader}, {faultDataFile, problem.DataFileOffset}, {faultBeyond, problem.MappedPastDisk},
 }
 
-// reportEntry reports each fault of an entry. There can be millions, of which most need
-// no words.
+// reportEntry reports each fault of an entry. There can be millions.
 func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 	readsZeros := s.zeroFlag && j.entry.Zero()
 	guest, l := s.c.entryGuest(ts.t, i), &s.c.l1s[ts.t.l1]
@@ -209,7 +206,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 		if j.faults&k.fault == 0 || k.fault == faultBeyond && j.faults&(faultPastEnd|faultCompressed) != 0 {
 			continue // no larger disk would show what is not there
 		}
-		f := problem.Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
+		f := problem.Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Path: s.c.entryPath(ts.t, i), Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
 			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
@@ -235,10 +232,8 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 		case faultBeyond:
 			f.Severity = problem.Warning // QEMU goes on, but a larger disk would show the data
 		}
-		if !s.out.Wordless(f) {
-			s.word(&f, ts, i, j, k.fault)
-			s.out.Add(f)
-		}
+		s.describe(&f, j, k.fault)
+		s.out.Add(f)
 	}
 	readsZeros = readsZeros || s.c.g.ExtendedL2 && j.faults&faultPastEnd != 0 && j.bitmap.Allocated() == 0
 	lost := !s.forNobody(ts, j) && (j.faults&(faultPastEnd|faultCompressed|faultNoOffset|faultCopiedNothing) != 0 || j.faults&faultMisaligned != 0 && !readsZeros)
@@ -257,47 +252,46 @@ func (s *scanner) forNobody(ts *tableScan, j *judgement) bool {
 	return past && ts.t.active() && ts.t.times == 1
 }
 
-// word puts a fault of an L2 entry into words.
-func (s *scanner) word(f *problem.Finding, ts *tableScan, i int, j *judgement, fault l2fault) {
-	c, off := s.c, j.entry.Offset()
-	f.Path = c.entryPath(ts.t, i)
-	f.Value = hex(j.entry)
-	say := func(format string, args ...any) { f.Message = f.Path + " " + fmt.Sprintf(format, args...) }
+// describe says what is wrong with an L2 entry, and what stands there.
+func (s *scanner) describe(f *problem.Finding, j *judgement, fault l2fault) {
+	c, off, end := s.c, uint64(j.entry.Offset()), uint64(s.fileSize)
+	f.Value = problem.Hex(j.entry)
+	say := func(format string, numbers ...uint64) { f.Message = problem.SayOfEntry(format, numbers...) }
 	switch fault {
 	case faultReserved:
 		r := j.entry.Reserved(s.zeroFlag)
-		f.Value, f.Expected = hex(r), "0x0"
+		f.Value, f.Expected = problem.Hex(r), problem.Hex(uint64(0))
 		say("is 0x%016x: reserved bits 0x%x are set", uint64(j.entry), r)
 	case faultMisaligned:
-		f.Expected = fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
-		say("names data at %v, which is not the start of a cluster", off)
+		f.Expected = problem.MultipleOf(c.g.ClusterSize())
+		say("names data at 0x%x, which is not the start of a cluster", off)
 	case faultPastEnd:
-		say("names data at %v, but the file ends at 0x%x", off, s.fileSize)
+		say("names data at 0x%x, but the file ends at 0x%x", off, end)
 	case faultCopiedClear:
-		f.Value, f.Expected = "clear", "set"
+		f.Value, f.Expected = problem.Flag(false), problem.Flag(true)
 		say("has COPIED clear; with an external data file every cluster is the only one of its kind")
 	case faultCopied:
-		f.Value, f.Expected = "set", "clear"
+		f.Value, f.Expected = problem.Flag(true), problem.Flag(false)
 		say("is compressed and has COPIED set")
 	case faultCompressed:
-		say("names compressed data at %v, %d bytes, but the file ends at 0x%x", j.descriptor.Offset, j.descriptor.Length(), s.fileSize)
+		say("names compressed data at 0x%x, %d bytes, but the file ends at 0x%x", uint64(j.descriptor.Offset), j.descriptor.Length(), end)
 	case faultCompressedData:
 		say("is compressed, which an image with an external data file cannot have")
 	case faultConflict:
-		f.Value = hex(j.bitmap)
-		say("has %d subclusters that are both allocated and zero (mask 0x%08x)", j.bitmap.ConflictCount(), j.bitmap.Conflicts())
+		f.Value = problem.Hex(j.bitmap)
+		say("has %d subclusters that are both allocated and zero (mask 0x%08x)", uint64(j.bitmap.ConflictCount()), uint64(j.bitmap.Conflicts()))
 	case faultNoOffset:
-		f.Value = hex(j.bitmap)
-		say("has allocated subclusters (mask 0x%08x) but no place for them", j.bitmap.Allocated())
+		f.Value = problem.Hex(j.bitmap)
+		say("has allocated subclusters (mask 0x%08x) but no place for them", uint64(j.bitmap.Allocated()))
 	case faultBitmap:
-		f.Value, f.Expected = hex(j.bitmap), "0x0"
+		f.Value, f.Expected = problem.Hex(j.bitmap), problem.Hex(uint64(0))
 		say("is compressed, so its subcluster bitmap must be zero, but is 0x%016x", uint64(j.bitmap))
 	case faultCopiedNothing:
 		say("has COPIED set but names no cluster")
 	case faultDataFile:
-		f.Expected = f.GuestOffset.String()
-		say("maps guest offset %v to %v of the data file; the two must be the same", *f.GuestOffset, off)
+		f.Expected = problem.Hex(*f.GuestOffset)
+		say("maps guest offset 0x%x to 0x%x of the data file; the two must be the same", uint64(*f.GuestOffset), off)
 	case faultBeyond:
-		say("maps guest offset %v, past the end of the disk at 0x%x", *f.GuestOffset, c.h.Size)
+		say("maps guest offset 0x%x, past the end of the disk at 0x%x", uint64(*f.GuestOffset), c.h.Size)
 	}
 }

@@ -2,7 +2,6 @@ package check
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/bits"
 
 	"github.com/qcheck/qcheck/check/problem"
@@ -215,7 +214,7 @@ func (s *scanner) readAt(p []byte, off qcow2.HostOffset) error {
 // tableOwner names an L2 table.
 func (c *run) tableOwner(t *l2table) Owner {
 	l := &c.l1s[t.l1]
-	return Owner{Structure: problem.StructL2Table, Path: fmt.Sprintf("l1[%d]", t.window), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
+	return Owner{Structure: problem.StructL2Table, Path: problem.ToL1Entry(uint64(t.window)), Snapshot: l.snapshot, Of: l.of, Ref: l.entry(uint64(t.window))}
 }
 
 func (s *scanner) doubt(o Owner, why string) {

@@ -89,7 +89,7 @@ func (c *run) blankOwners() []Owner {
 	}
 	for _, cl := range c.unallocated {
 		if zero, err := c.img.IsZero(at(c.g.HostOffset(cl), c.g.ClusterSize())); err == nil && zero {
-			owners = append(owners, Owner{Structure: problem.StructDataCluster, Path: c.clusterRange(cl, 1)})
+			owners = append(owners, Owner{Structure: problem.StructDataCluster, Path: problem.ToClusterAt(cl, c.g.HostOffset(cl))})
 			break
 		}
 	}
@@ -182,7 +182,7 @@ func (c *run) findLostTables(leaks []unowned, cut bool) error {
 			}
 			if c.isLostL1(table) {
 				c.explain(cl, 1)
-				c.doubt(Owner{Structure: problem.StructL1Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "it reads as one, and nothing refers to it")
+				c.doubt(Owner{Structure: problem.StructL1Table, Path: problem.ToCluster(cl)}, "it reads as one, and nothing refers to it")
 				continue
 			}
 			if len(slots) == 0 {
@@ -327,7 +327,7 @@ func (s *scanner) ownsUnowned(table []byte, strays int) lostTable {
 // for the place where it belongs.
 func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot) {
 	off := c.g.HostOffset(cl)
-	f := problem.Finding{Code: problem.OrphanL2Table, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: off.String()}
+	f := problem.Finding{Code: problem.OrphanL2Table, Extent: at(off, c.g.ClusterSize()), Cluster: ptr(cl), Value: problem.Hex(off)}
 	slot, evidence := placeFor(off, c.slotsFor(&t, slots))
 	c.explain(cl, 1)
 	for _, r := range t.runs {
@@ -336,18 +336,18 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	lost := LostTable{Offset: off, Why: evidence}
 	if slot != nil {
 		l := &c.l1s[slot.l1]
-		f.Path, f.Snapshot, f.Of = fmt.Sprintf("l1[%d]", slot.index), l.snapshot, l.of
+		f.Path, f.Snapshot, f.Of = problem.ToL1Entry(uint64(slot.index)), l.snapshot, l.of
 		f.GuestOffset = ptr(c.windowStart(slot.index))
 		lost.Slot, lost.Snapshot, lost.Of, lost.Index = l.entry(uint64(slot.index)), l.snapshot, l.of, slot.index
 	}
-	f.Message = fmt.Sprintf("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
+	f.Message = problem.Say("no reference leads to %s, but it reads as an L2 table with %d entries, for clusters that nothing else refers to; %s",
 		c.clusterRange(cl, 1), t.entries, evidence)
 	if slot == nil && !c.strayL1() {
 		f.Repair = problem.RepairNone // it is known to be of no use
 	}
 	if !c.guestHasLost(t) {
 		f.Severity = problem.InDoubt
-		f.Message += "; it may also be what an interrupted operation has left behind"
+		f.Message.And("; it may also be what an interrupted operation has left behind")
 	} else {
 		c.guestHasLostAny = true
 	}
@@ -355,7 +355,7 @@ func (c *run) reportLostTable(cl qcow2.HostCluster, t lostTable, slots []l1slot)
 	if len(c.lostTables) < maxLostTables {
 		c.lostTables = append(c.lostTables, lost)
 	}
-	c.doubt(Owner{Structure: problem.StructL2Table, Path: "cluster " + fmt.Sprint(uint64(cl))}, "no L1 entry names it any more")
+	c.doubt(Owner{Structure: problem.StructL2Table, Path: problem.ToCluster(cl)}, "no L1 entry names it any more")
 }
 
 // guestHasLost tells whether a lost table can only be a part of the active disk

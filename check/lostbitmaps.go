@@ -159,33 +159,33 @@ func (c *run) reportLostDirectory(found []sniff.Directory, leaks []unowned, cut 
 	vouched := c.h.AutoclearFeatures.Has(qcow2.AutoclearBitmaps)
 	sure := vouched && unique && (c.explainsAll(d.Clusters, leaks, cut) || c.pointsNear(d)) && !c.placeHasOwner(d)
 	f := problem.Finding{
-		Code: problem.BitmapsOrphaned, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: d.Offset.String(), Repair: problem.RepairPolicy,
-		Message: fmt.Sprintf("nothing leads to the bitmap directory of %d bytes at %v, which names %s", d.Size, d.Offset, namesOf(d)),
+		Code: problem.BitmapsOrphaned, Cluster: ptr(c.g.HostCluster(d.Offset)), Expected: problem.Hex(d.Offset), Repair: problem.RepairPolicy,
+		Message: problem.Say("nothing leads to the bitmap directory of %d bytes at %v, which names %s", d.Size, d.Offset, namesOf(d)),
 	}
 	if !vouched {
 		f.Severity = problem.Warning
-		f.Message += "; autoclear bit 0 is clear, so nothing says that they are up to date"
+		f.Message.And("; autoclear bit 0 is clear, so nothing says that they are up to date")
 	}
 	if !unique {
-		f.Message += fmt.Sprintf("; %d more directories are there", len(found)-1)
+		f.Message.And("; %d more directories are there", len(found)-1)
 	}
 	ext := c.img.Extension(qcow2.ExtBitmaps)
 	if ext != nil {
-		f.Value = c.traces.where()
+		f.Value = problem.Words(c.traces.where())
 	}
 	mend, why := c.leadBack(ext, d)
 	switch {
 	case mend == nil:
 		f.Extent = c.h.ExtensionArea(c.g)
 		f.Repair = problem.RepairNone
-		f.Message += "; " + why
+		f.Message.And("; %s", why)
 	default:
 		f.Extent = at(mend.At, len(mend.Put))
 		c.mends = append(c.mends, *mend)
 		if sure {
 			f.Repair = problem.RepairSafe
 		} else if vouched {
-			f.Message += "; whether they are up to date is not certain"
+			f.Message.And("; whether they are up to date is not certain")
 			c.mends = append(c.mends, asInUse(d)...)
 		}
 	}

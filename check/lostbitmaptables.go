@@ -65,7 +65,7 @@ func (c *run) findLostBitmapTables(leaks []unowned, cut bool) error {
 		for k := range put {
 			put[k] = byte(uint64(t.offset) >> (8 * (7 - k)))
 		}
-		f := b.entryFinding(problem.BitmapTableElsewhere, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), t.offset.String(),
+		f := b.entryFinding(problem.BitmapTableElsewhere, qcow2.BitmapFieldTableOffset, 8, problem.Hex(b.TableOffset), problem.Hex(t.offset),
 			"its table is said to be at %v, but a table of %d entries that nothing leads to lies at %v, %s", b.TableOffset, b.TableSize, t.offset, t.why)
 		c.report(f)
 		c.spoilTable(b)

@@ -45,7 +45,7 @@ func (c *run) findLostSnapshots(leaks []unowned) {
 	if len(lost) > 0 {
 		c.reportLostSnapshots(LostSnapshots{
 			Table: x.Offset, Count: c.h.NbSnapshots + uint32(len(lost)), Snapshots: lost,
-		}, at(qcow2.FieldNbSnapshots, 4), fmt.Sprint(c.h.NbSnapshots))
+		}, at(qcow2.FieldNbSnapshots, 4), problem.Number(c.h.NbSnapshots))
 	}
 }
 
@@ -80,7 +80,7 @@ func (c *run) findSnapshotTable(leaks []unowned) {
 		}
 	}
 	if len(found) == 1 {
-		c.reportLostSnapshots(found[0], at(qcow2.FieldSnapshotsOffset, 8), c.h.SnapshotsOffset.String())
+		c.reportLostSnapshots(found[0], at(qcow2.FieldSnapshotsOffset, 8), problem.Hex(c.h.SnapshotsOffset))
 	}
 }
 
@@ -101,7 +101,7 @@ func (c *run) lostEntries(from qcow2.HostOffset, most int) (lost []qcow2.Snapsho
 	return lost
 }
 
-func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value string) {
+func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value problem.Value) {
 	const named = 8
 	var names []string
 	for i := range l.Snapshots {
@@ -114,16 +114,16 @@ func (c *run) reportLostSnapshots(l LostSnapshots, field qcow2.Extent, value str
 	}
 	f := problem.Finding{Code: problem.SnapshotsOrphaned, Extent: field, Value: value, Count: uint64(len(l.Snapshots))}
 	if field.Offset == qcow2.FieldNbSnapshots {
-		f.Expected = fmt.Sprint(l.Count)
-		f.Message = fmt.Sprintf("nb_snapshots is %d, but the table at %v carries on with entries whose L1 tables nothing else refers to: snapshot %s",
+		f.Expected = problem.Number(l.Count)
+		f.Message = problem.Say("nb_snapshots is %d, but the table at %v carries on with entries whose L1 tables nothing else refers to: snapshot %s",
 			c.h.NbSnapshots, l.Table, strings.Join(names, ", "))
 		// A deletion that was cut short can look like this as well, where the new table was
 		// written over an earlier one.
 		f.Severity = problem.InDoubt
-		f.Message += "; it may also be what an interrupted deletion has left behind"
+		f.Message.And("; it may also be what an interrupted deletion has left behind")
 	} else {
-		f.Expected = l.Table.String()
-		f.Message = fmt.Sprintf("the header does not lead to the snapshot table, which is at %v: nothing refers to its clusters, and its entries make sense: snapshot %s",
+		f.Expected = problem.Hex(l.Table)
+		f.Message = problem.Say("the header does not lead to the snapshot table, which is at %v: nothing refers to its clusters, and its entries make sense: snapshot %s",
 			l.Table, strings.Join(names, ", "))
 	}
 	c.report(f)

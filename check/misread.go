@@ -54,7 +54,7 @@ func (c *run) namedByMisread(f *problem.Finding) bool {
 		if !l.misread || l.of != f.Of {
 			continue
 		}
-		if f.Structure == problem.StructL2Table || f.Rest || f.Extent.Offset >= l.extent.Offset && f.Extent.Offset < l.end() {
+		if f.Structure == problem.StructL2Table || f.Unlisted || f.Extent.Offset >= l.extent.Offset && f.Extent.Offset < l.end() {
 			return true
 		}
 	}

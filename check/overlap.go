@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/qcheck/qcheck/check/problem"
@@ -145,18 +144,18 @@ func (c *run) reportOverlap(culprit, other place) {
 		c.spoilBitmap(c.placeOwner(culprit))
 		c.spoilBitmap(c.placeOwner(other))
 	}
-	if c.Crowded(code, 0, uint64(end-first)) {
+	if c.Unlisted(code, 0, uint64(end-first)) {
 		return
 	}
 	o, oo := c.placeOwner(culprit), c.placeOwner(other)
 	f := problem.Finding{
 		Code: code, Structure: o.Structure, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Bitmap: o.Bitmap,
 		Extent: o.Ref, Cluster: ptr(first), Count: uint64(end - first),
-		Message: fmt.Sprintf("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
+		Message: problem.Say("%s lies where %s is: %s", o, oo, c.clusterRange(first, uint64(end-first))),
 	}
 	if culprit.kind == placeTable {
 		t := &c.tables[culprit.index]
-		f.Message += "; gone: guest " + c.windowRange(t)
+		f.Message.And("; gone: guest %s", c.windowRange(t))
 	}
 	if code == problem.RefcountBlockOverlap && culprit.kind != placeBlock {
 		// The block is the right one: it is the other structure that has to go.
@@ -234,11 +233,8 @@ func (c *run) misleading(p place) int {
 }
 
 // clusterRange words a run of clusters for a message.
-func (c *run) clusterRange(first qcow2.HostCluster, n uint64) string {
-	if n == 1 {
-		return fmt.Sprintf("cluster %d at %v", first, c.g.HostOffset(first))
-	}
-	return fmt.Sprintf("clusters %d to %d at %v", first, uint64(first)+n-1, c.g.HostOffset(first))
+func (c *run) clusterRange(first qcow2.HostCluster, n uint64) problem.Clusters {
+	return problem.Clusters{First: first, N: n, Offset: c.g.HostOffset(first)}
 }
 
 // placeAt gives the number of the first place that ends behind a cluster.

@@ -10,8 +10,8 @@ import (
 // Owner names a structure that clusters of the file belong to.
 type Owner struct {
 	Structure problem.Structure
-	Path      string // "l1[3]", "refcount table[7]"; may be empty
-	Snapshot  string // ID, escaped, for a reader; empty for the active disk
+	Path      problem.Path // may be zero
+	Snapshot  string       // ID, escaped, for a reader; empty for the active disk
 	Of        problem.SnapshotRef
 	Bitmap    string // name, escaped
 	// Ref is the bytes of the file that say where the structure is: a header
@@ -23,8 +23,8 @@ type Owner struct {
 // of snapshot 1", "the bitmap table of bitmap b0".
 func (o Owner) String() string {
 	s := "the " + ownerNames[o.Structure]
-	if o.Path != "" {
-		s += " at " + o.Path
+	if !o.Path.IsZero() {
+		s += " at " + o.Path.String()
 	}
 	if o.Snapshot != "" {
 		s += fmt.Sprintf(" of snapshot %s", Shorten(o.Snapshot))

@@ -36,8 +36,8 @@ func (c *run) checkBacking() error {
 	if format != "" && !slices.Contains(qemuDrivers, format) {
 		c.backing = fmt.Sprintf("the backing file has the unknown format \"%s\"", Excerpt(format))
 		c.report(problem.Finding{
-			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: Excerpt(format),
-			Message: fmt.Sprintf(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, Excerpt(format)),
+			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: problem.Words(Excerpt(format)),
+			Message: problem.Say(`the recorded format of the backing file, "%s", is not a format that QEMU knows`, Excerpt(format)),
 		})
 		return nil
 	}
@@ -52,8 +52,8 @@ func (c *run) checkBacking() error {
 	defer s.Close() // it was only read from
 	if l, ok := s.(LiveSibling); ok && l.Live() {
 		c.report(problem.Finding{
-			Code: problem.BackingInUse, Severity: problem.Warning, Extent: c.backingNameExtent(), Value: Excerpt(name),
-			Message: fmt.Sprintf(`something is writing to backing file "%s"; unless it is a commit of this chain, the image no longer fits it`, Excerpt(name)),
+			Code: problem.BackingInUse, Severity: problem.Warning, Extent: c.backingNameExtent(), Value: problem.Words(Excerpt(name)),
+			Message: problem.Say(`something is writing to backing file "%s"; unless it is a commit of this chain, the image no longer fits it`, Excerpt(name)),
 		})
 	}
 	if is := ContentFormat(s); format != "" && is != format && isContentFormat(format) {
@@ -63,13 +63,13 @@ func (c *run) checkBacking() error {
 			what = "but its content is " + is
 		}
 		c.report(problem.Finding{
-			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: Excerpt(format), Expected: is,
-			Message: fmt.Sprintf(`the backing file "%s" is recorded as %s, %s`, Excerpt(name), format, what),
+			Code: problem.BackingFormatWrong, Extent: extensionExtent(formatExt), Value: problem.Words(Excerpt(format)), Expected: problem.Words(is),
+			Message: problem.Say(`the backing file "%s" is recorded as %s, %s`, Excerpt(name), format, what),
 		})
 	} else if format == "raw" && is == "qcow2" {
 		c.report(problem.Finding{
-			Code: problem.BackingFormatWrong, Severity: problem.Warning, Extent: extensionExtent(formatExt), Value: format, Expected: is,
-			Message: fmt.Sprintf(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, Excerpt(name)),
+			Code: problem.BackingFormatWrong, Severity: problem.Warning, Extent: extensionExtent(formatExt), Value: problem.Words(format), Expected: problem.Words(is),
+			Message: problem.Say(`the backing file "%s" is recorded as raw, but it is a qcow2 image: the guest sees its tables in place of its disk`, Excerpt(name)),
 		})
 	}
 	return nil
@@ -77,7 +77,7 @@ func (c *run) checkBacking() error {
 
 // reportBackingError reports a backing file that could not be opened.
 func (c *run) reportBackingError(name string, err error) {
-	f := problem.Finding{Code: problem.BackingUnreadable, Extent: c.backingNameExtent(), Value: Excerpt(name)}
+	f := problem.Finding{Code: problem.BackingUnreadable, Extent: c.backingNameExtent(), Value: problem.Words(Excerpt(name))}
 	looked := ""
 	var loop *LoopError
 	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path != name {
@@ -86,20 +86,20 @@ func (c *run) reportBackingError(name string, err error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.backing = "the backing file is not there"
-		f.Message = fmt.Sprintf(`backing file "%s" not found%s`, Excerpt(name), looked)
+		f.Message = problem.Say(`backing file "%s" not found%s`, Excerpt(name), looked)
 	case errors.Is(err, ErrInUse):
 		c.backing = "another program writes to the backing file"
 		f.Code = problem.BackingInUse
-		f.Message = fmt.Sprintf(`backing file "%s" is in use: %v`, Excerpt(name), err)
+		f.Message = problem.Say(`backing file "%s" is in use: %v`, Excerpt(name), err)
 	case errors.As(err, &loop):
 		c.backing = "the chain of backing files is a loop"
-		f.Message = fmt.Sprintf(`backing file "%s" is "%s", which stands on this image: the chain is a loop, and QEMU never finishes opening it`, Excerpt(name), Excerpt(loop.Again))
+		f.Message = problem.Say(`backing file "%s" is "%s", which stands on this image: the chain is a loop, and QEMU never finishes opening it`, Excerpt(name), Excerpt(loop.Again))
 	case errors.Is(err, ErrBackingLoop):
 		c.backing = "the image is its own backing file"
-		f.Message = fmt.Sprintf(`the backing file "%s" is the image itself: QEMU never finishes opening it`, Excerpt(name))
+		f.Message = problem.Say(`the backing file "%s" is the image itself: QEMU never finishes opening it`, Excerpt(name))
 	default:
 		f.Code, f.Structure = problem.Unreadable, problem.StructBackingFile
-		f.Message = fmt.Sprintf(`backing file "%s" cannot be opened: %v`, Excerpt(name), err)
+		f.Message = problem.Say(`backing file "%s" cannot be opened: %v`, Excerpt(name), err)
 	}
 	c.report(f)
 }

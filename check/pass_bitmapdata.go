@@ -65,9 +65,9 @@ func (p *bitmapsPass) checkTail(b *bitmap) {
 	}
 	last := len(bytes.TrimRight(tail, "\x00"))
 	p.report(problem.Finding{
-		Code: problem.BitmapTrailingBits, Extent: at(x.Offset+qcow2.HostOffset(first), last-first), Bitmap: b.name, Path: tablePath(b.needed - 1),
-		Value: fmt.Sprintf("0x%02x", tail[first]), Expected: "0x00",
-		Message: fmt.Sprintf("%s: bits are set after its last one, number %d, at the end of the cluster at %v", b.label(), (b.needed-1)*p.g.ClusterSize()*8+used-1, offset),
+		Code: problem.BitmapTrailingBits, Extent: at(x.Offset+qcow2.HostOffset(first), last-first), Bitmap: b.name, Path: problem.ToBitmapTableEntry(b.needed - 1),
+		Value: problem.Words(fmt.Sprintf("0x%02x", tail[first])), Expected: problem.Words("0x00"),
+		Message: problem.Say("%s: bits are set after its last one, number %d, at the end of the cluster at %v", b.label(), (b.needed-1)*p.g.ClusterSize()*8+used-1, offset),
 	})
 }
 
@@ -86,7 +86,7 @@ func (p *bitmapsPass) readData(x qcow2.Extent) ([]byte, error) {
 // unreadable reports data that could not be read.
 func (p *bitmapsPass) unreadable(b *bitmap, entry uint64, x qcow2.Extent, err error) {
 	t := troubleFinding(b.dataOwner(qcow2.Extent{}), x, err)
-	t.Code, t.Path = problem.BitmapDataUnreadable, tablePath(entry)
+	t.Code, t.Path = problem.BitmapDataUnreadable, problem.ToBitmapTableEntry(entry)
 	p.report(t)
 	b.spoil("some of its data cannot be read")
 }
@@ -169,20 +169,25 @@ func (p *bitmapsPass) uniform(b *bitmap, entry uint64, data []byte) string {
 	}
 	switch {
 	case last == 0 && sniff.Zero(whole):
-		return "zeros"
+		return DataZeros
 	case bits%64 == 0 && len(bytes.TrimLeft(whole, "\xff")) == 0:
-		return "ones"
+		return DataOnes
 	}
 	return ""
 }
 
+// What a cluster of bitmap data that need not be stored holds ([problem.BitmapDataUniform]).
+const (
+	DataZeros = "zeros"
+	DataOnes  = "ones"
+)
+
 func (p *bitmapsPass) reportUniform(b *bitmap, entry uint64, o qcow2.HostOffset, kind string) {
-	if p.Full(problem.BitmapDataUniform) {
-		p.report(problem.Finding{Code: problem.BitmapDataUniform, Rest: true})
+	if p.Unlisted(problem.BitmapDataUniform, 0, 1) {
 		return
 	}
 	p.report(problem.Finding{
-		Code: problem.BitmapDataUniform, Extent: at(o, p.g.ClusterSize()), Bitmap: b.name, Path: tablePath(entry), Value: kind,
-		Message: fmt.Sprintf("%s: the data cluster at %v holds only %s and could be a table entry instead", b.label(), o, kind),
+		Code: problem.BitmapDataUniform, Extent: at(o, p.g.ClusterSize()), Bitmap: b.name, Path: problem.ToBitmapTableEntry(entry), Value: problem.Words(kind),
+		Message: problem.Say("%s: the data cluster at %v holds only %s and could be a table entry instead", b.label(), o, kind),
 	})
 }

@@ -23,17 +23,17 @@ func (p *bitmapsPass) checkDirectory() {
 	claimed := uint64(p.ext.NbBitmaps)
 	nbBad := claimed == 0 || claimed > qcow2.MaxBitmaps
 	badCount := func(got int) {
-		f := problem.Finding{Code: problem.BitmapCountWrong, Extent: nb, Value: fmt.Sprint(claimed)}
+		f := problem.Finding{Code: problem.BitmapCountWrong, Extent: nb, Value: problem.Number(claimed)}
 		switch {
 		case claimed == 0:
-			f.Message = "the bitmaps extension says that there are 0 bitmaps; it must not be there then"
+			f.Message = problem.Say("the bitmaps extension says that there are 0 bitmaps; it must not be there then")
 		case claimed > qcow2.MaxBitmaps:
-			f.Message = fmt.Sprintf("the bitmaps extension says that there are %d bitmaps, more than the %d that QEMU takes", claimed, qcow2.MaxBitmaps)
+			f.Message = problem.Say("the bitmaps extension says that there are %d bitmaps, more than the %d that QEMU takes", claimed, qcow2.MaxBitmaps)
 		default:
-			f.Message = fmt.Sprintf("the bitmaps extension says that there are %d bitmaps, but the directory holds %d", claimed, got)
+			f.Message = problem.Say("the bitmaps extension says that there are %d bitmaps, but the directory holds %d", claimed, got)
 		}
 		if got > 0 {
-			f.Expected = fmt.Sprint(got)
+			f.Expected = problem.Number(got)
 		}
 		p.report(f)
 	}
@@ -57,11 +57,11 @@ func (p *bitmapsPass) checkDirectory() {
 		p.bitmaps = append(p.bitmaps, d.partial)
 	}
 
-	expected := fmt.Sprint(end)
+	expected := problem.Number(end)
 	missing := !nbBad && got < claimed
 	switch {
 	case sizeBad != "":
-		f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Message: sizeBad}
+		f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: size, Value: problem.Number(p.ext.DirectorySize), Message: problem.Say("%s", sizeBad)}
 		if p.outside(p.ext.DirectoryOffset, p.ext.DirectorySize) && p.ext.DirectorySize <= qcow2.MaxBitmapDirectorySize {
 			f.Extent = at(size.Offset, size.Length+8)
 		}
@@ -73,8 +73,8 @@ func (p *bitmapsPass) checkDirectory() {
 		p.report(*d.fault)
 	case end != p.ext.DirectorySize && !(nbBad && got == 0):
 		p.report(problem.Finding{
-			Code: problem.BitmapDirectorySize, Extent: size, Value: fmt.Sprint(p.ext.DirectorySize), Expected: expected,
-			Message: fmt.Sprintf("the bitmap directory is said to have %d bytes, but its %d entries take %d", p.ext.DirectorySize, got, end),
+			Code: problem.BitmapDirectorySize, Extent: size, Value: problem.Number(p.ext.DirectorySize), Expected: expected,
+			Message: problem.Say("the bitmap directory is said to have %d bytes, but its %d entries take %d", p.ext.DirectorySize, got, end),
 		})
 	}
 	if nbBad || got > claimed || missing && sizeBad == "" && d.fault == nil {
@@ -100,14 +100,14 @@ func (p *bitmapsPass) directoryOwner() Owner {
 // directoryPlaced tells whether the directory starts where it can be read.
 func (p *bitmapsPass) directoryPlaced() bool {
 	o := p.ext.DirectoryOffset
-	f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: p.directoryOwner().Ref, Value: hex(o)}
+	f := problem.Finding{Code: problem.BitmapDirectoryMisplaced, Extent: p.directoryOwner().Ref, Value: problem.Hex(o)}
 	switch {
 	case o == 0:
-		f.Message = "the bitmap directory is said to be at offset 0, where the header is"
+		f.Message = problem.Say("the bitmap directory is said to be at offset 0, where the header is")
 	case !p.g.Aligned(o):
-		f.Message = fmt.Sprintf("the bitmap directory is said to be at offset %v, which is not the start of a cluster", o)
+		f.Message = problem.Say("the bitmap directory is said to be at offset %v, which is not the start of a cluster", o)
 	case uint64(o) >= uint64(p.img.Size()):
-		f.Message = fmt.Sprintf("the bitmap directory is said to be at offset %v, but the file ends at 0x%x", o, p.img.Size())
+		f.Message = problem.Say("the bitmap directory is said to be at offset %v, but the file ends at 0x%x", o, p.img.Size())
 	default:
 		return true
 	}
@@ -210,16 +210,14 @@ func (p *bitmapsPass) directoryEnd() qcow2.HostOffset {
 // lostFrom words that the directory cannot be followed from an entry on.
 func (p *bitmapsPass) lostFrom(i int, x qcow2.Extent, what string) *problem.Finding {
 	return &problem.Finding{
-		Code: problem.BitmapEntryBroken, Extent: x, Path: entryPath(i),
-		Message: fmt.Sprintf("entry %d of the bitmap directory %s; nothing leads to what follows, and %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
+		Code: problem.BitmapEntryBroken, Extent: x, Path: problem.ToBitmap(i),
+		Message: problem.Say("entry %d of the bitmap directory %s; nothing leads to what follows, and %d of %d bitmaps could be read", i, what, i, p.ext.NbBitmaps),
 	}
 }
 
 func claimsBytes(e *qcow2.BitmapEntry) string {
 	return fmt.Sprintf("claims %d bytes (%d of extra data, %d of name)", e.EntrySize(), e.ExtraDataSize, e.NameSize)
 }
-
-func entryPath(i int) string { return fmt.Sprintf("bitmap directory[%d]", i) }
 
 // mendDirectory is for a directory with entries that make no sense, or too few.
 // Either its size is too small: then further entries follow behind its end. Or
@@ -333,14 +331,14 @@ func (p *bitmapsPass) mendEntry(e *qcow2.BitmapEntry, i int, next qcow2.HostOffs
 	b.name = ownerName(b.Name)
 	b.badEntry = "its directory entry does not end where the next one begins"
 	f := problem.Finding{
-		Code: problem.BitmapEntryBroken, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: entryPath(i),
-		Message: fmt.Sprintf("entry %d of the bitmap directory %s, but there are %d up to the next entry or the directory's end", i, claimsBytes(e), size),
+		Code: problem.BitmapEntryBroken, Extent: at(e.EntryOffset+qcow2.BitmapFieldNameSize, 6), Bitmap: b.name, Path: problem.ToBitmap(i),
+		Message: problem.Say("entry %d of the bitmap directory %s, but there are %d up to the next entry or the directory's end", i, claimsBytes(e), size),
 	}
 	b.mended = true
 	if sniff.BlankBitmapEntry(e) {
 		b.partial, b.badEntry = true, "its directory entry is all zeros"
 		f.Extent = at(e.EntryOffset, size)
-		f.Message = fmt.Sprintf("entry %d of the bitmap directory is all zeros", i)
+		f.Message = problem.Say("entry %d of the bitmap directory is all zeros", i)
 	}
 	p.report(f)
 	return b

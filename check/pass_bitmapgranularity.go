@@ -20,8 +20,8 @@ func (p *bitmapsPass) mendGranularity(b *bitmap, f *problem.Finding) {
 		return
 	}
 	f.Extent = b.field(qcow2.BitmapFieldGranularityBits, 1)
-	f.Value, f.Expected, f.Repair = fmt.Sprint(b.GranularityBits), fmt.Sprint(meant), problem.RepairSafe
-	f.Message += fmt.Sprintf("; its table has the size for granularity_bits %d, which is one bit away", meant)
+	f.Value, f.Expected, f.Repair = problem.Number(b.GranularityBits), problem.Number(meant), problem.RepairSafe
+	f.Message.And("; its table has the size for granularity_bits %d, which is one bit away", meant)
 	p.mends = append(p.mends, Mend{At: f.Extent.Offset, Put: []byte{meant}, Code: f.Code,
 		Why: fmt.Sprintf("%s: give it the granularity of %d bytes that its table was made for", b.label(), uint64(1)<<meant)})
 }

@@ -96,15 +96,14 @@ func (p *bitmapsPass) reportOverlap(a, b bitmapRun, first, n uint64) {
 		p.bitmaps[other.bitmap].spoil("some of its clusters are another bitmap's, too")
 		p.bitmaps[other.bitmap].shared = true
 	}
-	if p.Full(problem.BitmapOverlap) {
-		p.report(problem.Finding{Code: problem.BitmapOverlap, Count: n, Rest: true})
+	if p.Unlisted(problem.BitmapOverlap, 0, n) {
 		return
 	}
 	entry := uint64(wrong.entry) + first - wrong.first
 	x := at(bm.tableEntry(entry), n*8)
 	f := problem.Finding{
-		Code: problem.BitmapOverlap, Extent: x, Bitmap: bm.name, Path: tablePath(entry), Cluster: ptr(qcow2.HostCluster(first)), Count: n,
-		Value: p.g.HostOffset(qcow2.HostCluster(first)).String(),
+		Code: problem.BitmapOverlap, Extent: x, Bitmap: bm.name, Path: problem.ToBitmapTableEntry(entry), Cluster: ptr(qcow2.HostCluster(first)), Count: n,
+		Value: problem.Hex(p.g.HostOffset(qcow2.HostCluster(first))),
 	}
 	what := ""
 	switch {
@@ -119,7 +118,7 @@ func (p *bitmapsPass) reportOverlap(a, b bitmapRun, first, n uint64) {
 	default:
 		what = fmt.Sprintf("entry %d of the table of %s names, too", uint64(other.entry)+first-other.first, p.bitmaps[other.bitmap].label())
 	}
-	f.Message = fmt.Sprintf("%s: table entry %d names %s, which %s", bm.label(), entry, p.clusterRange(qcow2.HostCluster(first), n), what)
+	f.Message = problem.Say("%s: table entry %d names %s, which %s", bm.label(), entry, p.clusterRange(qcow2.HostCluster(first), n), what)
 	p.report(f)
 }
 

@@ -100,8 +100,8 @@ func (p *bitmapsPass) findExtension() bool {
 		owner.Ref = at(qcow2.FieldAutoclearFeatures, 8)
 		if p.img.ExtensionsComplete && p.h.HeaderLengthOK(p.g) && p.h.ExtensionArea(p.g).Length > 0 {
 			p.report(problem.Finding{
-				Code: problem.BitmapExtensionMissing, Extent: owner.Ref, Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps),
-				Message: "autoclear bit 0 says that there are valid bitmaps, but there is no bitmaps extension",
+				Code: problem.BitmapExtensionMissing, Extent: owner.Ref, Value: problem.Hex(p.h.AutoclearFeatures), Expected: problem.Hex(p.h.AutoclearFeatures &^ qcow2.AutoclearBitmaps),
+				Message: problem.Say("autoclear bit 0 says that there are valid bitmaps, but there is no bitmaps extension"),
 			})
 		}
 		p.doubt(owner, "autoclear bit 0 says that there are bitmaps, but no bitmaps extension leads to them")
@@ -125,14 +125,14 @@ func (p *bitmapsPass) findExtension() bool {
 		p.stale = "the image is of version 2, which knows no bitmaps"
 		p.noteStale(problem.Finding{
 			Code: problem.BitmapsInVersion2, Extent: at(ext.Offset, uint64(ext.DataOffset()-ext.Offset)+qcow2.BitmapsExtensionSize),
-			Message: "there are bitmaps in an image of version 2: whatever writes to it need not keep them up to date, and nothing would tell",
+			Message: problem.Say("there are bitmaps in an image of version 2: whatever writes to it need not keep them up to date, and nothing would tell"),
 		})
 	case !autoclear:
 		p.stale = "autoclear bit 0 is clear: the image was written to by software that knows no bitmaps"
 		p.noteStale(problem.Finding{
 			Code: problem.BitmapsStale, Extent: at(qcow2.FieldAutoclearFeatures, 8),
-			Value: hex(p.h.AutoclearFeatures), Expected: hex(p.h.AutoclearFeatures | qcow2.AutoclearBitmaps),
-			Message: "autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed",
+			Value: problem.Hex(p.h.AutoclearFeatures), Expected: problem.Hex(p.h.AutoclearFeatures | qcow2.AutoclearBitmaps),
+			Message: problem.Say("autoclear bit 0 is clear although there are bitmaps: the image was written to by software that knows no bitmaps, and they do not say what it changed"),
 		})
 	}
 	if p.stale != "" {
@@ -140,8 +140,8 @@ func (p *bitmapsPass) findExtension() bool {
 	}
 	if p.ext.Reserved != 0 {
 		p.report(problem.Finding{
-			Code: problem.BitmapExtensionReserved, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: hex(p.ext.Reserved), Expected: "0x0",
-			Message: fmt.Sprintf("the reserved field of the bitmaps extension is 0x%x", p.ext.Reserved),
+			Code: problem.BitmapExtensionReserved, Extent: at(p.extAt+qcow2.BitmapsExtReserved, 4), Value: problem.Hex(p.ext.Reserved), Expected: problem.Hex(uint64(0)),
+			Message: problem.Say("the reserved field of the bitmaps extension is 0x%x", p.ext.Reserved),
 		})
 	}
 	return true
@@ -159,7 +159,7 @@ func (c *run) reportStale() {
 	f := *c.staleBitmaps
 	f.Count = c.staleClusters
 	if f.Count > 0 {
-		f.Message += fmt.Sprintf("; nothing but these bitmaps refers to %d %s", f.Count, plural(f.Count, "cluster", "clusters"))
+		f.Message.And("; nothing but these bitmaps refers to %d %s", f.Count, plural(f.Count, "cluster", "clusters"))
 	}
 	c.report(f)
 }

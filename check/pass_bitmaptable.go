@@ -30,9 +30,9 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 		b.sized = b.needed == size
 	}
 	const offsetAt, sizeAt = qcow2.BitmapFieldTableOffset, qcow2.BitmapFieldTableSize
-	value, expected := fmt.Sprint(size), ""
+	value, expected := problem.Number(size), problem.Value{}
 	if knowable && b.needed > 0 {
-		expected = fmt.Sprint(b.needed)
+		expected = problem.Number(b.needed)
 	}
 	tooLarge := size > qcow2.MaxBitmapTableEntries || size*p.g.ClusterSize() > qcow2.MaxBitmapPhysicalSize
 	switch {
@@ -48,11 +48,11 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 	placed := false
 	switch {
 	case offset == 0:
-		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset 0, where the header is"))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, problem.Hex(offset), problem.Value{}, "its table is said to be at offset 0, where the header is"))
 	case !p.g.Aligned(offset):
-		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, which is not the start of a cluster", offset))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, problem.Hex(offset), problem.Value{}, "its table is said to be at offset %v, which is not the start of a cluster", offset))
 	case uint64(offset) >= uint64(p.img.Size()):
-		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, hex(offset), "", "its table is said to be at offset %v, but the file ends at 0x%x", offset, p.img.Size()))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 8, problem.Hex(offset), problem.Value{}, "its table is said to be at offset %v, but the file ends at 0x%x", offset, p.img.Size()))
 	default:
 		placed = true
 	}
@@ -73,15 +73,15 @@ func (p *bitmapsPass) checkTablePlace(b *bitmap) {
 			p.doubt(b.tableOwner(), "its size is not known")
 		}
 	case !fits(size) && (inUse || !knowable || b.sized):
-		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 12, fmt.Sprintf("%d at %v", size, offset), "", "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
+		bad(b.entryFinding(problem.BitmapTableMisplaced, offsetAt, 12, problem.Words(fmt.Sprintf("%d at %v", size, offset)), problem.Value{}, "its table of %d entries at offset %v reaches past the end of the file at 0x%x", size, offset, p.img.Size()))
 		p.doubt(b.tableOwner(), "it reaches past the end of the file")
 	case knowable && !b.sized:
-		f := b.entryFinding(problem.BitmapSizeMismatch, sizeAt, 4, value, fmt.Sprint(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
+		f := b.entryFinding(problem.BitmapSizeMismatch, sizeAt, 4, value, problem.Number(b.needed), "its table has %d entries, but a disk of %d bytes and a granularity of %d bytes need %d",
 			size, p.h.Size, uint64(1)<<b.GranularityBits, b.needed)
 		if p.settleTableSize(b) && inUse {
 			f.Severity = problem.Note
 			p.resizedInUse = true
-			f.Message += "; the disk was resized while the bitmap was in use"
+			f.Message.And("; the disk was resized while the bitmap was in use")
 		} else if !inUse && (!oneBit(size, b.needed) || p.storesBeyond(b)) {
 			p.mendGranularity(b, &f)
 		}
@@ -247,12 +247,12 @@ func (p *bitmapsPass) overlapsEarlier(b, prev *bitmap) bool {
 		lo, hi := max(f, first), min(f+qcow2.HostCluster(m), first+qcow2.HostCluster(n))
 		return uint64(max(lo, hi) - lo)
 	}
-	f := b.entryFinding(problem.BitmapOverlap, qcow2.BitmapFieldTableOffset, 8, hex(b.TableOffset), "", "")
+	f := b.entryFinding(problem.BitmapOverlap, qcow2.BitmapFieldTableOffset, 8, problem.Hex(b.TableOffset), problem.Value{}, "")
 	f.Structure, f.Cluster = problem.StructBitmapTable, ptr(first)
-	f.Message = fmt.Sprintf("%s: its table at %v", b.label(), b.TableOffset)
+	f.Message = problem.Say("%s: its table at %v", b.label(), b.TableOffset)
 	same := false
 	if f.Count = shared(p.directory); f.Count > 0 {
-		f.Message += " lies where the bitmap directory is"
+		f.Message.And(" lies where the bitmap directory is")
 	} else {
 		if prev != nil {
 			f.Count = shared(at(prev.TableOffset, prev.entries*8))
@@ -261,10 +261,10 @@ func (p *bitmapsPass) overlapsEarlier(b, prev *bitmap) bool {
 			return false
 		}
 		if same = b.TableOffset == prev.TableOffset && b.entries == prev.entries; same {
-			f.Message += fmt.Sprintf(" is that of %s, too", prev.label())
+			f.Message.And(" is that of %s, too", prev.label())
 			prev.copies++
 		} else {
-			f.Message += fmt.Sprintf(" lies where that of %s is", prev.label())
+			f.Message.And(" lies where that of %s is", prev.label())
 		}
 		prev.shared = true
 		prev.spoil("another bitmap's table lies where its own is")
@@ -375,41 +375,41 @@ func (p *bitmapsPass) reportTable(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapT
 
 // reportEntry reports each fault of a table entry.
 func (p *bitmapsPass) reportEntry(b *bitmap, i uint64, e qcow2.BitmapTableEntry, faults bitmapFaults) {
-	bad := func(code problem.Code, expected, format string, args ...any) {
-		f := problem.Finding{Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name}
-		if p.Wordless(f) {
+	bad := func(code problem.Code, expected problem.Value, format string, args ...any) {
+		if p.Unlisted(code, 0, 1) {
 			return
 		}
-		f.Path, f.Value, f.Expected = tablePath(i), hex(e), expected
-		f.Message = fmt.Sprintf("%s: table entry %d is 0x%016x: ", b.label(), i, uint64(e)) + fmt.Sprintf(format, args...)
+		f := problem.Finding{
+			Code: code, Extent: at(b.tableEntry(i), 8), Bitmap: b.name, Path: problem.ToBitmapTableEntry(i), Value: problem.Hex(e), Expected: expected,
+			Message: problem.Say("%s: table entry %d is 0x%016x: ", b.label(), i, uint64(e)),
+		}
+		f.Message.And(format, args...)
 		p.report(f)
 	}
 	sound := uint64(e) &^ (e.ReservedLow() | e.ReservedHigh())
 	if faults&badLow != 0 {
-		bad(problem.BitmapLowReserved, hex(sound), "reserved bits 0x%x are set", e.ReservedLow())
+		bad(problem.BitmapLowReserved, problem.Hex(sound), "reserved bits 0x%x are set", e.ReservedLow())
 	}
 	if faults&badHigh != 0 {
-		bad(problem.BitmapHighReserved, hex(sound), "reserved bits 0x%x are set", e.ReservedHigh())
+		bad(problem.BitmapHighReserved, problem.Hex(sound), "reserved bits 0x%x are set", e.ReservedHigh())
 	}
 	if faults&badAllOnes != 0 {
-		bad(problem.BitmapEntryContradiction, "", "it names a cluster and has bit 0 set, which says that there is none")
+		bad(problem.BitmapEntryContradiction, problem.Value{}, "it names a cluster and has bit 0 set, which says that there is none")
 	}
 	if faults&badAlignment != 0 {
-		bad(problem.BitmapEntryUnaligned, "", "offset %v is not the start of a cluster", e.Offset())
+		bad(problem.BitmapEntryUnaligned, problem.Value{}, "offset %v is not the start of a cluster", e.Offset())
 	}
 	if faults&badPlace != 0 {
-		bad(problem.BitmapEntryPastEnd, "", "the cluster at %v is past the end of the file at 0x%x", e.Offset(), p.img.Size())
+		bad(problem.BitmapEntryPastEnd, problem.Value{}, "the cluster at %v is past the end of the file at 0x%x", e.Offset(), p.img.Size())
 	}
 }
-
-func tablePath(i uint64) string { return fmt.Sprintf("bitmap table[%d]", i) }
 
 // reportGarbage reports a table that holds something else, once.
 func (p *bitmapsPass) reportGarbage(b *bitmap, scan *qcow2.TableScan[qcow2.BitmapTableEntry], faulty uint64) error {
 	codes := []problem.Code{problem.BitmapLowReserved, problem.BitmapHighReserved, problem.BitmapEntryContradiction, problem.BitmapEntryUnaligned, problem.BitmapEntryPastEnd}
 	f := problem.Finding{
 		Extent: at(b.TableOffset, b.entries*8), Bitmap: b.name, Count: faulty, Repair: problem.RepairPolicy,
-		Message: fmt.Sprintf("%s: %d of its table's %d entries are no table entries: the table was overwritten or lies elsewhere", b.label(), faulty, b.entries),
+		Message: problem.Say("%s: %d of its table's %d entries are no table entries: the table was overwritten or lies elsewhere", b.label(), faulty, b.entries),
 	}
 	for _, e := range scan.All() {
 		if faults := p.entryFaults(e); faults != 0 {

@@ -60,11 +60,8 @@ func (c *run) checkL1Copied() {
 		f.Code, f.Extent = problem.L1Copied, l.entry(i)
 		if !run.goesOn(i, e.Copied()) {
 			f.GuestOffset = ptr(c.windowStart(uint32(i)))
-			if c.Wordless(f) {
-				continue
-			}
-			f.Path, f.Cluster = fmt.Sprintf("l1[%d]", i), ptr(c.g.HostCluster(offset))
-			f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, s.usersOf(c.g.HostCluster(offset), refs), offset)
+			f.Path, f.Cluster = problem.ToL1Entry(i), ptr(c.g.HostCluster(offset))
+			f.Message = problem.Say("%s has COPIED %s, but %s to its L2 table at %v", f.Path, f.Value, s.usersOf(c.g.HostCluster(offset), refs), offset)
 		}
 		c.report(f)
 	}
@@ -106,16 +103,23 @@ func (s *scanner) overcount(cl qcow2.HostCluster) (n uint64, known bool) {
 	return n, err == nil || len(c.doubts) == 0
 }
 
-// usersOf words what a COPIED flag contradicts.
-func (s *scanner) usersOf(cl qcow2.HostCluster, refs uint64) string {
-	if n, _ := s.overcount(cl); n > refs {
-		return fmt.Sprintf("the refcount is %d, and %s", n, references(refs))
+// users is what a COPIED flag contradicts.
+type users struct{ refcount, references uint64 }
+
+func (s *scanner) usersOf(cl qcow2.HostCluster, refs uint64) users {
+	n, _ := s.overcount(cl)
+	return users{n, refs}
+}
+
+func (u users) String() string {
+	if u.refcount > u.references {
+		return fmt.Sprintf("the refcount is %d, and %s", u.refcount, references(u.references))
 	}
-	return references(refs)
+	return references(u.references)
 }
 
 // copiedRun follows the entries of a table with a wrong flag. What joins the entry
-// before it needs no words of its own, and there can be millions.
+// before it says nothing of its own, and there can be millions.
 type copiedRun struct {
 	next   uint64 // the entry after the last one
 	copied bool
@@ -138,9 +142,9 @@ func references(n uint64) string {
 
 func (c *run) copiedFinding(copied bool) problem.Finding {
 	if copied {
-		return problem.Finding{Value: "set", Expected: "clear"}
+		return problem.Finding{Value: problem.Flag(true), Expected: problem.Flag(false)}
 	}
-	return problem.Finding{Value: "clear", Expected: "set"}
+	return problem.Finding{Value: problem.Flag(false), Expected: problem.Flag(true)}
 }
 
 // nameContradictions reads the L2 tables of the active disk again and reports
@@ -200,7 +204,7 @@ func (e *Evidence) ShouldBeCopied(cl qcow2.HostCluster) bool {
 // reportCopied reports an L2 entry whose flag is wrong.
 func (s *scanner) reportCopied(found *problem.Collector, t *l2table, i int, j *judgement, refs uint64, run *copiedRun) {
 	c := s.c
-	if found.Crowded(problem.L2Copied, 0, 1) {
+	if found.Unlisted(problem.L2Copied, 0, 1) {
 		return
 	}
 	f := c.copiedFinding(j.entry.Copied())
@@ -208,11 +212,8 @@ func (s *scanner) reportCopied(found *problem.Collector, t *l2table, i int, j *j
 	// The first words of extended entries do not adjoin, so that they never join.
 	if !run.goesOn(uint64(i), j.entry.Copied()) || c.g.ExtendedL2 {
 		f.GuestOffset = ptr(c.entryGuest(t, i))
-		if found.Wordless(f) {
-			return
-		}
 		f.Path, f.Cluster = c.entryPath(t, i), ptr(j.first)
-		f.Message = fmt.Sprintf("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, s.usersOf(j.first, refs), j.entry.Offset())
+		f.Message = problem.Say("%s has COPIED %s, but %s to its cluster at %v", f.Path, f.Value, s.usersOf(j.first, refs), j.entry.Offset())
 	}
 	found.Add(f)
 }

@@ -30,16 +30,16 @@ func (c *run) checkCrypto() error {
 		c.doubt(owner, "the extension that points to it is missing")
 		if c.extensionsWhole() {
 			c.report(problem.Finding{
-				Code: problem.CryptoPointerContradiction, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod),
-				Message: "crypt_method is 2 (LUKS), but no header extension points to the LUKS header",
+				Code: problem.CryptoPointerContradiction, Extent: at(qcow2.FieldCryptMethod, 4), Value: problem.Number(c.h.CryptMethod),
+				Message: problem.Say("crypt_method is 2 (LUKS), but no header extension points to the LUKS header"),
 			})
 		}
 	case ext.Overruns() || ext.Length != qcow2.CryptoExtensionSize:
 		c.doubt(owner, "the extension that points to it cannot be read")
 	case !luks:
 		c.report(problem.Finding{
-			Code: problem.CryptoPointerContradiction, Extent: extensionExtent(ext), Value: fmt.Sprint(c.h.CryptMethod),
-			Message: fmt.Sprintf("a header extension points to an encryption header, but crypt_method is %d, not 2 (LUKS)", c.h.CryptMethod),
+			Code: problem.CryptoPointerContradiction, Extent: extensionExtent(ext), Value: problem.Number(c.h.CryptMethod),
+			Message: problem.Say("a header extension points to an encryption header, but crypt_method is %d, not 2 (LUKS)", c.h.CryptMethod),
 		})
 		owner.Ref = at(ext.DataOffset(), 16)
 		c.doubt(owner, "the encryption method does not go with it")
@@ -57,23 +57,23 @@ func (c *run) checkCryptoPointer(ext *qcow2.Extension) {
 	f := problem.Finding{Code: problem.CryptoHeaderMisplaced}
 	switch {
 	case !c.g.Aligned(p.Offset):
-		f.Extent, f.Value, f.Expected = offsetAt, p.Offset.String(), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize())
-		f.Message = fmt.Sprintf("the encryption header is said to start at %v, which is not the start of a cluster", p.Offset)
+		f.Extent, f.Value, f.Expected = offsetAt, problem.Hex(p.Offset), problem.MultipleOf(c.g.ClusterSize())
+		f.Message = problem.Say("the encryption header is said to start at %v, which is not the start of a cluster", p.Offset)
 	case p.Offset == 0:
-		f.Extent, f.Value, f.Expected = offsetAt, p.Offset.String(), fmt.Sprintf("at least 0x%x", c.g.ClusterSize())
-		f.Message = fmt.Sprintf("the encryption header is said to start at %v, where the image's own header is", p.Offset)
+		f.Extent, f.Value, f.Expected = offsetAt, problem.Hex(p.Offset), problem.AtLeastOffset(c.g.ClusterSize())
+		f.Message = problem.Say("the encryption header is said to start at %v, where the image's own header is", p.Offset)
 	case uint64(p.Offset) >= uint64(c.img.Size()):
-		f.Extent, f.Value, f.Expected = offsetAt, p.Offset.String(), fmt.Sprintf("below 0x%x", c.img.Size())
-		f.Message = fmt.Sprintf("the encryption header is said to start at %v, but the file ends at 0x%x", p.Offset, c.img.Size())
+		f.Extent, f.Value, f.Expected = offsetAt, problem.Hex(p.Offset), problem.Below(c.img.Size())
+		f.Message = problem.Say("the encryption header is said to start at %v, but the file ends at 0x%x", p.Offset, c.img.Size())
 	case p.Length < qcow2.LUKSHeaderSize:
-		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at least %d", qcow2.LUKSHeaderSize)
-		f.Message = fmt.Sprintf("the encryption header is said to have %d bytes, but a LUKS header has at least %d", p.Length, qcow2.LUKSHeaderSize)
+		f.Extent, f.Value, f.Expected = lengthAt, problem.Number(p.Length), problem.AtLeast(qcow2.LUKSHeaderSize)
+		f.Message = problem.Say("the encryption header is said to have %d bytes, but a LUKS header has at least %d", p.Length, qcow2.LUKSHeaderSize)
 	case p.Length > maxCryptoHeader && !c.g.PastEnd(p.Offset, p.Length, c.img.Size()):
-		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at most %d", uint64(maxCryptoHeader))
-		f.Message = fmt.Sprintf("the encryption header is said to have %d bytes, far more than its key slots can take", p.Length)
+		f.Extent, f.Value, f.Expected = lengthAt, problem.Number(p.Length), problem.AtMost(uint64(maxCryptoHeader))
+		f.Message = problem.Say("the encryption header is said to have %d bytes, far more than its key slots can take", p.Length)
 	case !c.claim(owner, at(p.Offset, p.Length)):
-		f.Extent, f.Value, f.Expected = lengthAt, fmt.Sprint(p.Length), fmt.Sprintf("at most %d", uint64(c.img.Size())-uint64(p.Offset))
-		f.Message = fmt.Sprintf("the encryption header at %v is said to have %d bytes, but the file ends at 0x%x", p.Offset, p.Length, c.img.Size())
+		f.Extent, f.Value, f.Expected = lengthAt, problem.Number(p.Length), problem.AtMost(uint64(c.img.Size())-uint64(p.Offset))
+		f.Message = problem.Say("the encryption header at %v is said to have %d bytes, but the file ends at 0x%x", p.Offset, p.Length, c.img.Size())
 		c.report(f)
 		c.doubt(owner, "it runs past the end of the file")
 		c.checkLUKS(p, ext.DataOffset())
@@ -104,8 +104,8 @@ const (
 // to its start.
 type luksFault struct {
 	field, length   uint64
-	value, expected string
-	message         string
+	value, expected problem.Value
+	message         problem.Text
 	pointer         bool // the field is the length in the header extension
 	warning         bool // QEMU does not mind
 }
@@ -139,14 +139,14 @@ func luksFaults(b []byte, length uint64) []luksFault {
 	h := qcow2.DecodeLUKSHeader(b)
 	if !h.MagicOK() {
 		return []luksFault{{
-			field: qcow2.LUKSFieldMagic, length: 6, value: fmt.Sprintf("0x%x", h.Magic[:]), expected: fmt.Sprintf("0x%x", qcow2.LUKSMagic),
-			message: "no LUKS header stands where the encryption header should be",
+			field: qcow2.LUKSFieldMagic, length: 6, value: problem.Words(fmt.Sprintf("0x%x", h.Magic[:])), expected: problem.Words(fmt.Sprintf("0x%x", qcow2.LUKSMagic)),
+			message: problem.Say("no LUKS header stands where the encryption header should be"),
 		}}
 	}
 	if h.Version != luksVersion {
 		return []luksFault{{
-			field: qcow2.LUKSFieldVersion, length: 2, value: fmt.Sprint(h.Version), expected: fmt.Sprint(luksVersion),
-			message: fmt.Sprintf("the LUKS header has version %d, but only version %d can be in a qcow2 image", h.Version, luksVersion),
+			field: qcow2.LUKSFieldVersion, length: 2, value: problem.Number(h.Version), expected: problem.Number(luksVersion),
+			message: problem.Say("the LUKS header has version %d, but only version %d can be in a qcow2 image", h.Version, luksVersion),
 		}}
 	}
 	var fs []luksFault
@@ -156,15 +156,15 @@ func luksFaults(b []byte, length uint64) []luksFault {
 	}{{qcow2.LUKSFieldCipherName, "cipher name"}, {qcow2.LUKSFieldCipherMode, "cipher mode"}, {qcow2.LUKSFieldHashSpec, "hash name"}} {
 		if bytes.IndexByte(b[text.field:][:32], 0) < 0 {
 			fs = append(fs, luksFault{
-				field: text.field, length: 32, value: Excerpt(b[text.field:][:32]), expected: "at most 31 bytes and a NUL",
-				message: fmt.Sprintf("the %s in the LUKS header has no end", text.name),
+				field: text.field, length: 32, value: problem.Words(Excerpt(b[text.field:][:32])), expected: problem.Words("at most 31 bytes and a NUL"),
+				message: problem.Say("the %s in the LUKS header has no end", text.name),
 			})
 		}
 	}
 	if n := binary.BigEndian.Uint32(b[luksIterations:]); n == 0 {
 		fs = append(fs, luksFault{
-			field: luksIterations, length: 4, value: "0", expected: "at least 1",
-			message: "the iteration count of the master key's digest in the LUKS header is 0",
+			field: luksIterations, length: 4, value: problem.Number(0), expected: problem.AtLeast(1),
+			message: problem.Say("the iteration count of the master key's digest in the LUKS header is 0"),
 		})
 	}
 	fs = append(fs, luksSlotFaults(&h)...)
@@ -176,28 +176,30 @@ func luksSlotFaults(h *qcow2.LUKSHeader) []luksFault {
 	var fs []luksFault
 	enabled := false
 	for i, s := range h.KeySlots {
-		add := func(field uint64, value, expected, format string, args ...any) {
-			fs = append(fs, luksFault{
+		add := func(field uint64, value, expected problem.Value, format string, args ...any) {
+			x := luksFault{
 				field: luksSlotField(i, field), length: 4, value: value, expected: expected,
-				message: fmt.Sprintf("key slot %d of the LUKS header ", i) + fmt.Sprintf(format, args...),
-			})
+				message: problem.Say("key slot %d of the LUKS header ", i),
+			}
+			x.message.And(format, args...)
+			fs = append(fs, x)
 		}
 		enabled = enabled || s.Enabled()
 		if !s.Enabled() && s.State != qcow2.LUKSSlotDisabled {
-			add(qcow2.LUKSSlotFieldActive, hex(s.State), fmt.Sprintf("0x%x or 0x%x", qcow2.LUKSSlotEnabled, qcow2.LUKSSlotDisabled),
+			add(qcow2.LUKSSlotFieldActive, problem.Hex(s.State), problem.Words(fmt.Sprintf("0x%x or 0x%x", qcow2.LUKSSlotEnabled, qcow2.LUKSSlotDisabled)),
 				"is neither enabled nor disabled but 0x%x", s.State)
 		}
 		if s.Enabled() && s.Iterations == 0 {
-			add(qcow2.LUKSSlotFieldIterations, "0", "at least 1", "has an iteration count of 0")
+			add(qcow2.LUKSSlotFieldIterations, problem.Number(0), problem.AtLeast(1), "has an iteration count of 0")
 		}
 		if s.Stripes != luksStripes {
-			add(qcow2.LUKSSlotFieldStripes, fmt.Sprint(s.Stripes), fmt.Sprint(luksStripes), "has %d stripes instead of %d", s.Stripes, luksStripes)
+			add(qcow2.LUKSSlotFieldStripes, problem.Number(s.Stripes), problem.Number(luksStripes), "has %d stripes instead of %d", s.Stripes, luksStripes)
 		}
 	}
 	if !enabled {
 		fs = append(fs, luksFault{
-			field: qcow2.LUKSFieldKeySlots, length: qcow2.LUKSKeySlots * qcow2.LUKSKeySlotSize, expected: "an enabled key slot",
-			message: "no key slot of the LUKS header is enabled: no key can ever open the disk",
+			field: qcow2.LUKSFieldKeySlots, length: qcow2.LUKSKeySlots * qcow2.LUKSKeySlotSize, expected: problem.Words("an enabled key slot"),
+			message: problem.Say("no key slot of the LUKS header is enabled: no key can ever open the disk"),
 		})
 	}
 	return fs
@@ -221,12 +223,12 @@ func luksLayoutFaults(h *qcow2.LUKSHeader, length uint64) []luksFault {
 			continue // where it ends is anyone's guess
 		}
 		if start < luksKeyArea {
-			fs = append(fs, x.fault("where the LUKS header itself is", fmt.Sprintf("at least %d", luksKeyArea/qcow2.SectorSize)))
+			fs = append(fs, x.fault("where the LUKS header itself is", problem.AtLeast(luksKeyArea/qcow2.SectorSize)))
 			continue
 		}
 		for _, o := range spans {
 			if x.start < o.end && o.start < x.end {
-				fs = append(fs, x.fault(fmt.Sprintf("where that of key slot %d is", o.slot), ""))
+				fs = append(fs, x.fault(fmt.Sprintf("where that of key slot %d is", o.slot), problem.Value{}))
 				break
 			}
 		}
@@ -240,32 +242,32 @@ func luksLayoutFaults(h *qcow2.LUKSHeader, length uint64) []luksFault {
 		}
 	}
 	payload := uint64(h.PayloadOffset) * qcow2.SectorSize
-	payloadFault := luksFault{field: qcow2.LUKSFieldPayloadOffset, length: 4, value: fmt.Sprint(h.PayloadOffset)}
+	payloadFault := luksFault{field: qcow2.LUKSFieldPayloadOffset, length: 4, value: problem.Number(h.PayloadOffset)}
 	switch {
 	case payload < luksKeyArea:
-		payloadFault.expected = fmt.Sprintf("at least %d", luksKeyArea/qcow2.SectorSize)
-		payloadFault.message = fmt.Sprintf("the LUKS payload offset is %d sectors, within the LUKS header itself", h.PayloadOffset)
+		payloadFault.expected = problem.AtLeast(luksKeyArea / qcow2.SectorSize)
+		payloadFault.message = problem.Say("the LUKS payload offset is %d sectors, within the LUKS header itself", h.PayloadOffset)
 	case payload > length && end <= payload && enabledEnd > length:
 		return append(fs, luksFault{
-			pointer: true, value: fmt.Sprint(length), expected: fmt.Sprintf("at least %d", enabledEnd),
-			message: fmt.Sprintf("the encryption header is said to have %d bytes, but its key material ends at byte %d", length, enabledEnd),
+			pointer: true, value: problem.Number(length), expected: problem.AtLeast(enabledEnd),
+			message: problem.Say("the encryption header is said to have %d bytes, but its key material ends at byte %d", length, enabledEnd),
 		})
 	case payload > length && end <= payload:
 		payloadFault.warning = true
-		payloadFault.expected = fmt.Sprintf("at most %d", length/qcow2.SectorSize)
-		payloadFault.message = fmt.Sprintf("the LUKS payload offset is %d sectors, but the encryption header has only %d bytes", h.PayloadOffset, length)
+		payloadFault.expected = problem.AtMost(length / qcow2.SectorSize)
+		payloadFault.message = problem.Say("the LUKS payload offset is %d sectors, but the encryption header has only %d bytes", h.PayloadOffset, length)
 	default:
 		for _, x := range spans {
 			switch {
 			case x.end > length:
-				fs = append(fs, x.fault(fmt.Sprintf("past the end of the encryption header of %d bytes", length), ""))
+				fs = append(fs, x.fault(fmt.Sprintf("past the end of the encryption header of %d bytes", length), problem.Value{}))
 			case x.end > payload:
-				payloadFault.expected = fmt.Sprintf("at least %d", x.end/qcow2.SectorSize)
-				payloadFault.message = fmt.Sprintf("the LUKS payload offset is %d sectors, within the key material", h.PayloadOffset)
+				payloadFault.expected = problem.AtLeast(x.end / qcow2.SectorSize)
+				payloadFault.message = problem.Say("the LUKS payload offset is %d sectors, within the key material", h.PayloadOffset)
 			}
 		}
 	}
-	if payloadFault.message != "" {
+	if !payloadFault.message.IsZero() {
 		fs = append(fs, payloadFault)
 	}
 	return fs
@@ -279,10 +281,10 @@ type luksSpan struct {
 }
 
 // fault tells that the material's place is wrong.
-func (x luksSpan) fault(where, expected string) luksFault {
+func (x luksSpan) fault(where string, expected problem.Value) luksFault {
 	return luksFault{
 		field: luksSlotField(x.slot, qcow2.LUKSSlotFieldMaterialOffset), length: 4,
-		value: fmt.Sprint(x.start / qcow2.SectorSize), expected: expected,
-		message: fmt.Sprintf("key slot %d of the LUKS header has its key material at bytes %d to %d, %s", x.slot, x.start, x.end, where),
+		value: problem.Number(x.start / qcow2.SectorSize), expected: expected,
+		message: problem.Say("key slot %d of the LUKS header has its key material at bytes %d to %d, %s", x.slot, x.start, x.end, where),
 	}
 }

@@ -2,7 +2,6 @@ package check
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
@@ -31,7 +30,7 @@ func (c *run) checkDataPass() error {
 	}
 	order, units := c.dataPlan()
 	workers := make([]*dataWorker, max(1, min(c.opts.Jobs, len(units))))
-	holes := holeList{most: c.Max(), cluster: c.g.ClusterSize()}
+	holes := holeList{most: c.Listed(), cluster: c.g.ClusterSize()}
 	var done, total uint64
 	for _, u := range units {
 		total += uint64(u.to-u.from) << c.g.ClusterBits
@@ -115,7 +114,7 @@ const maxGood = 1 << 14
 
 // unit looks at the entries of a part of a table.
 func (w *dataWorker) unit(table uint32, u dataUnit) dataResult {
-	r := dataResult{Collector: w.c.Part(), holes: holeList{most: w.c.Max(), cluster: w.c.g.ClusterSize()}}
+	r := dataResult{Collector: w.c.Part(), holes: holeList{most: w.c.Listed(), cluster: w.c.g.ClusterSize()}}
 	t := &w.c.tables[table]
 	if !w.load(t) {
 		return r // the mapping pass has said that it cannot be read
@@ -181,13 +180,13 @@ func (w *dataWorker) decompress(r *dataResult, t *l2table, i int, j *judgement) 
 		return
 	case errors.Is(err, qcow2.ErrCompressionType):
 		return // which is a finding about the header
-	case r.Crowded(problem.CompressedUnreadable, 0, 1):
+	case r.Unlisted(problem.CompressedUnreadable, 0, 1):
 		return
 	}
 	f := w.c.entryFinding(t, i)
 	f.Code, f.Cluster = problem.CompressedUnreadable, ptr(w.c.g.HostCluster(d.Offset))
-	f.Value = hex(j.entry)
-	f.Message = fmt.Sprintf("%s: the compressed cluster at %v, %d bytes for guest %s, cannot be decompressed: %v",
+	f.Value = problem.Hex(j.entry)
+	f.Message = problem.Say("%s: the compressed cluster at %v, %d bytes for guest %s, cannot be decompressed: %v",
 		f.Path, d.Offset, d.Length(), guestRange(uint64(*f.GuestOffset), w.c.g.ClusterSize()), err)
 	r.Add(f)
 }

@@ -2,7 +2,6 @@ package check
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"math/bits"
 	"strings"
@@ -58,16 +57,16 @@ func (c *run) reportUnnamed(ext *qcow2.Extension) {
 		return
 	}
 	f := problem.Finding{
-		Code: problem.DataFileUnnamed, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: "set",
-		Message: "the image has an external data file, but does not name it: whoever opens the image must say where it is",
+		Code: problem.DataFileUnnamed, Extent: at(qcow2.FieldIncompatibleFeatures, 8), Value: problem.Words("set"),
+		Message: problem.Say("the image has an external data file, but does not name it: whoever opens the image must say where it is"),
 	}
 	switch near := c.oneBitFrom(qcow2.ExtDataFile); {
 	case ext != nil && !ext.Overruns() && len(ext.Data) > 0:
-		f.Severity, f.Extent, f.Value = problem.Corruption, at(ext.DataOffset(), len(ext.Data)), Excerpt(ext.Data)
-		f.Message = "the name of the external data file begins with a NUL, so that QEMU takes it for empty"
+		f.Severity, f.Extent, f.Value = problem.Corruption, at(ext.DataOffset(), len(ext.Data)), problem.Words(Excerpt(ext.Data))
+		f.Message = problem.Say("the name of the external data file begins with a NUL, so that QEMU takes it for empty")
 	case near != nil:
-		f.Severity, f.Extent, f.Value, f.Expected = problem.Corruption, at(near.Offset, 4), hex(near.Type), hex(qcow2.ExtDataFile)
-		f.Message = fmt.Sprintf("the image has an external data file, but does not name it; the extension at %v, whose type differs in one bit from the one that does, holds \"%s\"",
+		f.Severity, f.Extent, f.Value, f.Expected = problem.Corruption, at(near.Offset, 4), problem.Hex(near.Type), problem.Hex(qcow2.ExtDataFile)
+		f.Message = problem.Say("the image has an external data file, but does not name it; the extension at %v, whose type differs in one bit from the one that does, holds \"%s\"",
 			near.Offset, Excerpt(near.Data))
 	}
 	c.data.nameLost = f.Severity == problem.Corruption
@@ -96,8 +95,8 @@ func (c *run) openDataFile(name string) {
 		c.data.found, c.data.size = true, uint64(max(s.Size(), 0))
 		if m, ok := s.(MisplacedSibling); ok && m.Misplaced() != "" {
 			c.report(problem.Finding{
-				Code: problem.DataFileMisplaced, Extent: c.data.name, Value: Excerpt(name),
-				Message: fmt.Sprintf(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, Excerpt(name), m.Misplaced()),
+				Code: problem.DataFileMisplaced, Extent: c.data.name, Value: problem.Words(Excerpt(name)),
+				Message: problem.Say(`the external data file "%s" has a relative name, which QEMU takes from the folder that it is started in: %s`, Excerpt(name), m.Misplaced()),
 			})
 		}
 		// Only its size is of interest: nothing can have been lost in closing.
@@ -105,13 +104,13 @@ func (c *run) openDataFile(name string) {
 	case errors.Is(err, fs.ErrNotExist):
 		c.data.gone = true
 		c.report(problem.Finding{
-			Code: problem.DataFileMissing, Extent: c.data.name, Value: fileName(name),
-			Message: fmt.Sprintf(`the external data file "%s", which holds all guest data, is not there`, fileName(name)),
+			Code: problem.DataFileMissing, Extent: c.data.name, Value: problem.Words(fileName(name)),
+			Message: problem.Say(`the external data file "%s", which holds all guest data, is not there`, fileName(name)),
 		})
 	default:
 		c.report(problem.Finding{
-			Code: problem.Unreadable, Structure: problem.StructDataFile, Extent: c.data.name, Value: fileName(name),
-			Message: fmt.Sprintf(`the external data file "%s" cannot be opened: %v`, fileName(name), err),
+			Code: problem.Unreadable, Structure: problem.StructDataFile, Extent: c.data.name, Value: problem.Words(fileName(name)),
+			Message: problem.Say(`the external data file "%s" cannot be opened: %v`, fileName(name), err),
 		})
 	}
 }
@@ -124,8 +123,8 @@ func (c *run) checkDataFileSize() {
 		return
 	}
 	c.report(problem.Finding{
-		Code: problem.DataFileMissing, Extent: c.data.name, Value: fmt.Sprint(c.data.size), Expected: fmt.Sprintf("at least %d", c.dataFileEnd),
-		Message: fmt.Sprintf("the external data file has %d bytes, but guest data is mapped into it up to byte %d", c.data.size, c.dataFileEnd),
+		Code: problem.DataFileMissing, Extent: c.data.name, Value: problem.Number(c.data.size), Expected: problem.AtLeast(c.dataFileEnd),
+		Message: problem.Say("the external data file has %d bytes, but guest data is mapped into it up to byte %d", c.data.size, c.dataFileEnd),
 	})
 }
 

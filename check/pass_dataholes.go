@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"fmt"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
@@ -91,16 +90,16 @@ func (c *run) reportHoles(l *holeList) {
 		r := &l.runs[i]
 		f := r.first
 		f.Code, f.Severity, f.Extent, f.Count = problem.ClusterNotStored, severity, r.entries, r.n
-		f.Message = fmt.Sprintf("%s: %d allocated clusters are holes of the file, so that guest %s reads as zeros; %s",
+		f.Message = problem.Say("%s: %d allocated clusters are holes of the file, so that guest %s reads as zeros; %s",
 			f.Path, r.n, guestRange(r.guest, r.n<<c.g.ClusterBits), why)
 		if r.n == 1 {
-			f.Message = fmt.Sprintf("%s: an allocated cluster is a hole of the file, so that guest %s reads as zeros; %s",
+			f.Message = problem.Say("%s: an allocated cluster is a hole of the file, so that guest %s reads as zeros; %s",
 				f.Path, guestRange(r.guest, c.g.ClusterSize()), why)
 		}
 		c.Add(f)
 	}
 	if l.more > 0 {
-		c.Add(problem.Finding{Code: problem.ClusterNotStored, Severity: severity, Count: l.more, Rest: true})
+		c.Count(problem.ClusterNotStored, severity, l.more)
 	}
 }
 
@@ -134,12 +133,12 @@ func (c *run) checkKeyMaterial() {
 			continue
 		}
 		bad = append(bad, problem.Finding{Code: problem.LUKSHeaderDamaged, Extent: x,
-			Message: fmt.Sprintf("key slot %d of the LUKS header is enabled, but %d bytes of its key material at %v are all the same: no password opens it", i, x.Length, x.Offset)})
+			Message: problem.Say("key slot %d of the LUKS header is enabled, but %d bytes of its key material at %v are all the same: no password opens it", i, x.Length, x.Offset)})
 	}
 	for _, f := range bad {
 		if good > 0 {
 			f.Severity = problem.Warning
-			f.Message += fmt.Sprintf("; %d others can", good)
+			f.Message.And("; %d others can", good)
 		}
 		c.Add(f)
 	}
@@ -171,7 +170,7 @@ func (c *run) checkRawDataFile() {
 		return
 	}
 	c.Add(problem.Finding{
-		Code: problem.DataFileMissing, Severity: problem.Warning, Extent: c.data.name, Value: fmt.Sprint(c.data.size), Expected: fmt.Sprint(size),
-		Message: fmt.Sprintf("the external data file is said to be the disk by itself, but has %d bytes of its %d: whoever reads it as a raw image sees a shorter disk", c.data.size, size),
+		Code: problem.DataFileMissing, Severity: problem.Warning, Extent: c.data.name, Value: problem.Number(c.data.size), Expected: problem.Number(size),
+		Message: problem.Say("the external data file is said to be the disk by itself, but has %d bytes of its %d: whoever reads it as a raw image sees a shorter disk", c.data.size, size),
 	})
 }

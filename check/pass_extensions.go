@@ -31,8 +31,8 @@ func (c *run) checkExtensions() error {
 		}
 		if seen[ext.Type] {
 			c.report(problem.Finding{
-				Code: problem.ExtensionDuplicate, Extent: extensionExtent(ext), Value: hex(ext.Type),
-				Message: fmt.Sprintf("the %s comes again at %v; QEMU goes by the last one", extensionName(ext.Type), ext.Offset),
+				Code: problem.ExtensionDuplicate, Extent: extensionExtent(ext), Value: problem.Hex(ext.Type),
+				Message: problem.Say("the %s comes again at %v; QEMU goes by the last one", extensionName(ext.Type), ext.Offset),
 			})
 		}
 		seen[ext.Type] = true
@@ -48,41 +48,41 @@ func (c *run) checkExtension(ext *qcow2.Extension) {
 	switch ext.Type {
 	case qcow2.ExtBitmaps:
 		if ext.Length != qcow2.BitmapsExtensionSize {
-			c.reportLength(ext, problem.RepairPolicy, fmt.Sprint(qcow2.BitmapsExtensionSize))
+			c.reportLength(ext, problem.RepairPolicy, problem.Number(qcow2.BitmapsExtensionSize))
 			c.doubt(Owner{Structure: problem.StructBitmapExtension, Ref: extensionExtent(ext)}, "its length is wrong")
 		}
 	case qcow2.ExtCrypto:
 		if ext.Length != qcow2.CryptoExtensionSize {
-			c.reportLength(ext, problem.RepairNone, fmt.Sprint(qcow2.CryptoExtensionSize))
+			c.reportLength(ext, problem.RepairNone, problem.Number(qcow2.CryptoExtensionSize))
 			c.doubt(Owner{Structure: problem.StructCryptoHeader, Ref: extensionExtent(ext)}, "the length of the extension that points to it is wrong")
 		}
 	case qcow2.ExtFeatureNames:
 		if ext.Length%qcow2.FeatureNameSize != 0 {
-			c.reportLength(ext, problem.RepairSafe, fmt.Sprintf("a multiple of %d", qcow2.FeatureNameSize))
+			c.reportLength(ext, problem.RepairSafe, problem.Words(fmt.Sprintf("a multiple of %d", qcow2.FeatureNameSize)))
 		}
 		c.checkFeatureNames(ext)
 	case qcow2.ExtBackingFormat:
 		// Its size is not fixed, but QEMU's limit is as hard.
 		if ext.Length > qcow2.MaxBackingFormat {
-			c.reportLength(ext, problem.RepairNone, fmt.Sprintf("at most %d", qcow2.MaxBackingFormat))
+			c.reportLength(ext, problem.RepairNone, problem.AtMost(qcow2.MaxBackingFormat))
 		}
 		if c.h.BackingFileOffset == 0 {
 			c.report(problem.Finding{
-				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: fileName(ext.Data),
-				Message: fmt.Sprintf(`a backing file format ("%s") is recorded, but the image has no backing file`, Excerpt(ext.Data)),
+				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: problem.Words(fileName(ext.Data)),
+				Message: problem.Say(`a backing file format ("%s") is recorded, but the image has no backing file`, Excerpt(ext.Data)),
 			})
 		}
 	case qcow2.ExtDataFile:
 		if !c.h.HasDataFile() {
 			c.report(problem.Finding{
-				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: fileName(ext.Data),
-				Message: fmt.Sprintf(`a data file ("%s") is named, but the external-data-file bit is clear`, fileName(ext.Data)),
+				Code: problem.ExtensionUnused, Extent: extensionExtent(ext), Value: problem.Words(fileName(ext.Data)),
+				Message: problem.Say(`a data file ("%s") is named, but the external-data-file bit is clear`, fileName(ext.Data)),
 			})
 		}
 	default:
 		c.report(problem.Finding{
-			Code: problem.ExtensionUnknown, Extent: extensionExtent(ext), Value: hex(ext.Type),
-			Message: fmt.Sprintf("header extension of unknown type 0x%08x with %d bytes of data", uint32(ext.Type), ext.Length),
+			Code: problem.ExtensionUnknown, Extent: extensionExtent(ext), Value: problem.Hex(ext.Type),
+			Message: problem.Say("header extension of unknown type 0x%08x with %d bytes of data", uint32(ext.Type), ext.Length),
 		})
 	}
 }
@@ -94,23 +94,23 @@ func (c *run) checkFeatureNames(ext *qcow2.Extension) {
 		switch {
 		case n.Type > qcow2.FeatureAutoclear:
 			c.report(problem.Finding{
-				Code: problem.FeatureNameImpossible, Extent: at(entry, 1), Value: fmt.Sprint(n.Type), Expected: "0, 1 or 2",
-				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, Excerpt(n.Name), n.Type),
+				Code: problem.FeatureNameImpossible, Extent: at(entry, 1), Value: problem.Number(n.Type), Expected: problem.Words("0, 1 or 2"),
+				Message: problem.Say(`entry %d of the feature name table ("%s") is for features of type %d, which there are none of`, i, Excerpt(n.Name), n.Type),
 			})
 		case n.Bit > 63:
 			c.report(problem.Finding{
-				Code: problem.FeatureNameImpossible, Extent: at(entry+1, 1), Value: fmt.Sprint(n.Bit), Expected: "0 to 63",
-				Message: fmt.Sprintf(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, Excerpt(n.Name), n.Bit),
+				Code: problem.FeatureNameImpossible, Extent: at(entry+1, 1), Value: problem.Number(n.Bit), Expected: problem.Words("0 to 63"),
+				Message: problem.Say(`entry %d of the feature name table ("%s") is for feature bit %d, but there are 64 bits`, i, Excerpt(n.Name), n.Bit),
 			})
 		}
 	}
 }
 
 // reportLength reports an extension of the wrong length.
-func (c *run) reportLength(ext *qcow2.Extension, repair problem.Repair, expected string) {
+func (c *run) reportLength(ext *qcow2.Extension, repair problem.Repair, expected problem.Value) {
 	c.report(problem.Finding{
-		Code: problem.ExtensionLength, Extent: at(ext.Offset+4, 4), Repair: repair, Value: fmt.Sprint(ext.Length), Expected: expected,
-		Message: fmt.Sprintf("the %s at %v has %d bytes of data, but must have %s", extensionName(ext.Type), ext.Offset, ext.Length, expected),
+		Code: problem.ExtensionLength, Extent: at(ext.Offset+4, 4), Repair: repair, Value: problem.Number(ext.Length), Expected: expected,
+		Message: problem.Say("the %s at %v has %d bytes of data, but must have %s", extensionName(ext.Type), ext.Offset, ext.Length, expected),
 	})
 }
 
@@ -128,8 +128,8 @@ func (c *run) reportOverrun(ext *qcow2.Extension) {
 		border = "the backing file name"
 	}
 	c.report(problem.Finding{
-		Code: problem.ExtensionOverrun, Extent: at(ext.Offset+4, 4), Value: fmt.Sprint(ext.Length), Expected: fmt.Sprintf("at most %d", end-ext.DataOffset()),
-		Message: fmt.Sprintf("the %s at %v claims %d bytes of data, past %s at %v", extensionName(ext.Type), ext.Offset, ext.Length, border, end),
+		Code: problem.ExtensionOverrun, Extent: at(ext.Offset+4, 4), Value: problem.Number(ext.Length), Expected: problem.AtMost(end - ext.DataOffset()),
+		Message: problem.Say("the %s at %v claims %d bytes of data, past %s at %v", extensionName(ext.Type), ext.Offset, ext.Length, border, end),
 	})
 }
 
@@ -149,8 +149,8 @@ func (c *run) checkExtensionsEnd() {
 		return
 	}
 	c.report(problem.Finding{
-		Code: problem.ExtensionOverrun, Extent: at(pos, uint64(end-pos)), Value: fmt.Sprintf("%d bytes", end-pos), Expected: "an end marker of 8 bytes",
-		Message: fmt.Sprintf("the header extensions end at %v without an end marker, and the %d bytes to the backing file name hold none", pos, end-pos),
+		Code: problem.ExtensionOverrun, Extent: at(pos, uint64(end-pos)), Value: problem.Words(fmt.Sprintf("%d bytes", end-pos)), Expected: problem.Words("an end marker of 8 bytes"),
+		Message: problem.Say("the header extensions end at %v without an end marker, and the %d bytes to the backing file name hold none", pos, end-pos),
 	})
 }
 
@@ -166,8 +166,8 @@ func (c *run) checkBackingFormat() {
 		return
 	}
 	c.report(problem.Finding{
-		Code: problem.BackingFormatMissing, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: fileName(name),
-		Message: fmt.Sprintf(`no format is recorded for the backing file "%s", so it would be guessed from its content`, fileName(name)),
+		Code: problem.BackingFormatMissing, Extent: at(qcow2.FieldBackingFileOffset, 12), Value: problem.Words(fileName(name)),
+		Message: problem.Say(`no format is recorded for the backing file "%s", so it would be guessed from its content`, fileName(name)),
 	})
 }
 

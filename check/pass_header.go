@@ -70,8 +70,8 @@ func (c *run) checkHeaderSize() {
 	}
 	c.report(problem.Finding{
 		Code: problem.HeaderCut, Extent: at(qcow2.HostOffset(size), need-size),
-		Value: fmt.Sprint(size), Expected: fmt.Sprintf("at least %d bytes", need),
-		Message: fmt.Sprintf("the file ends after %d bytes, within its header of %d bytes", size, need),
+		Value: problem.Number(size), Expected: problem.Words(fmt.Sprintf("at least %d bytes", need)),
+		Message: problem.Say("the file ends after %d bytes, within its header of %d bytes", size, need),
 	})
 	c.doubt(Owner{Structure: problem.StructHeader}, "the file is too short to hold it")
 }
@@ -83,22 +83,22 @@ func (c *run) checkUnknownVersion() {
 		what = "not qcow2, but the older qcow format or nothing at all"
 	}
 	c.reportField(problem.Finding{
-		Code: problem.VersionUnknown, Extent: at(qcow2.FieldVersion, 4), Value: fmt.Sprint(c.h.Version), Expected: "2 or 3",
-		Message: fmt.Sprintf("version %d is %s", c.h.Version, what),
+		Code: problem.VersionUnknown, Extent: at(qcow2.FieldVersion, 4), Value: problem.Number(c.h.Version), Expected: problem.Words("2 or 3"),
+		Message: problem.Say("version %d is %s", c.h.Version, what),
 	})
 	c.doubt(Owner{Structure: problem.StructFile}, "what its version has beyond version 3 is unknown")
 }
 
 // checkClusterBits tests cluster_bits.
 func (c *run) checkClusterBits() {
-	f := problem.Finding{Code: problem.ClusterSizeInvalid, Extent: at(qcow2.FieldClusterBits, 4), Value: fmt.Sprint(c.h.ClusterBits)}
+	f := problem.Finding{Code: problem.ClusterSizeInvalid, Extent: at(qcow2.FieldClusterBits, 4), Value: problem.Number(c.h.ClusterBits)}
 	switch {
 	case !c.img.GeometryOK:
-		f.Expected = fmt.Sprintf("%d to %d", qcow2.MinClusterBits, qcow2.MaxClusterBits)
-		f.Message = fmt.Sprintf("cluster_bits is %d, but must be %s: without the cluster size nothing else can be found", c.h.ClusterBits, f.Expected)
+		f.Expected = problem.Between(qcow2.MinClusterBits, qcow2.MaxClusterBits)
+		f.Message = problem.Say("cluster_bits is %d, but must be %s: without the cluster size nothing else can be found", c.h.ClusterBits, f.Expected)
 	case !c.l2FormatKnown():
-		f.Expected = fmt.Sprintf("%d to %d", qcow2.MinClusterBitsExtL2, qcow2.MaxClusterBits)
-		f.Message = fmt.Sprintf("cluster_bits is %d, but must be %s with extended L2 entries: one of the two is wrong", c.h.ClusterBits, f.Expected)
+		f.Expected = problem.Between(qcow2.MinClusterBitsExtL2, qcow2.MaxClusterBits)
+		f.Message = problem.Say("cluster_bits is %d, but must be %s with extended L2 entries: one of the two is wrong", c.h.ClusterBits, f.Expected)
 		c.doubt(Owner{Structure: problem.StructL2Table}, "the size of L2 entries is in doubt")
 	default:
 		return
@@ -119,17 +119,17 @@ func (c *run) checkHeaderLength() {
 		return
 	}
 	n := c.h.HeaderLength
-	f := problem.Finding{Code: problem.HeaderLengthInvalid, Extent: at(qcow2.FieldHeaderLength, 4), Value: fmt.Sprint(n)}
+	f := problem.Finding{Code: problem.HeaderLengthInvalid, Extent: at(qcow2.FieldHeaderLength, 4), Value: problem.Number(n)}
 	switch {
 	case n < qcow2.HeaderLengthV3:
-		f.Expected = fmt.Sprintf("at least %d", qcow2.HeaderLengthV3)
-		f.Message = fmt.Sprintf("header_length is %d, but version 3 has at least %d bytes of header", n, qcow2.HeaderLengthV3)
+		f.Expected = problem.AtLeast(qcow2.HeaderLengthV3)
+		f.Message = problem.Say("header_length is %d, but version 3 has at least %d bytes of header", n, qcow2.HeaderLengthV3)
 	case c.img.GeometryOK && uint64(n) > c.g.ClusterSize():
-		f.Expected = fmt.Sprintf("at most %d", c.g.ClusterSize())
-		f.Message = fmt.Sprintf("header_length is %d, but the header must lie within the first cluster of %d bytes", n, c.g.ClusterSize())
+		f.Expected = problem.AtMost(c.g.ClusterSize())
+		f.Message = problem.Say("header_length is %d, but the header must lie within the first cluster of %d bytes", n, c.g.ClusterSize())
 	case n%8 != 0:
-		f.Expected = "a multiple of 8"
-		f.Message = fmt.Sprintf("header_length is %d, but must be a multiple of 8", n)
+		f.Expected = problem.Words("a multiple of 8")
+		f.Message = problem.Say("header_length is %d, but must be a multiple of 8", n)
 	default:
 		return
 	}
@@ -149,8 +149,8 @@ func (c *run) checkFeatureBits() {
 			name = fmt.Sprintf(` ("%s" in the feature name table)`, Escape(n))
 		}
 		c.reportField(problem.Finding{
-			Code: problem.FeatureUnknown, Extent: incompat, Value: fmt.Sprintf("bit %d", bit), Expected: "clear",
-			Message: fmt.Sprintf("incompatible feature bit %d%s is unknown: what the image holds can only be guessed", bit, name),
+			Code: problem.FeatureUnknown, Extent: incompat, Value: problem.Words(fmt.Sprintf("bit %d", bit)), Expected: problem.Words("clear"),
+			Message: problem.Say("incompatible feature bit %d%s is unknown: what the image holds can only be guessed", bit, name),
 		})
 	}
 	if unknown != 0 {
@@ -158,25 +158,25 @@ func (c *run) checkFeatureBits() {
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatDirty) {
 		f := problem.Finding{
-			Code: problem.MarkedDirty, Extent: incompat, Value: "set", Expected: "clear",
-			Message: "the dirty bit is set: the image was not closed cleanly, and with lazy refcounts its refcounts may be stale",
+			Code: problem.MarkedDirty, Extent: incompat, Value: problem.Flag(true), Expected: problem.Flag(false),
+			Message: problem.Say("the dirty bit is set: the image was not closed cleanly, and with lazy refcounts its refcounts may be stale"),
 		}
 		if c.opts.Live { // it is not closed yet
-			f.Severity, f.Expected = problem.Note, ""
-			f.Message = "the dirty bit is set: what writes to the image leaves its refcounts behind until it closes it"
+			f.Severity, f.Expected = problem.Note, problem.Value{}
+			f.Message = problem.Say("the dirty bit is set: what writes to the image leaves its refcounts behind until it closes it")
 		}
 		c.reportField(f)
 	}
 	if c.h.IncompatibleFeatures.Has(qcow2.IncompatCorrupt) {
 		c.reportField(problem.Finding{
-			Code: problem.MarkedCorrupt, Extent: incompat, Value: "set", Expected: "clear",
-			Message: "the corrupt bit is set: a program found the image damaged, and it must not be written to",
+			Code: problem.MarkedCorrupt, Extent: incompat, Value: problem.Flag(true), Expected: problem.Flag(false),
+			Message: problem.Say("the corrupt bit is set: a program found the image damaged, and it must not be written to"),
 		})
 	}
 	if unknown := c.h.AutoclearFeatures &^ qcow2.AutoclearKnown; unknown != 0 {
 		c.reportField(problem.Finding{
-			Code: problem.AutoclearUnknown, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: hex(unknown), Expected: "0x0",
-			Message: fmt.Sprintf("unknown autoclear feature bits 0x%x are set: a program that writes to the image must clear them", uint64(unknown)),
+			Code: problem.AutoclearUnknown, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: problem.Hex(unknown), Expected: problem.Hex(uint64(0)),
+			Message: problem.Say("unknown autoclear feature bits 0x%x are set: a program that writes to the image must clear them", uint64(unknown)),
 		})
 		c.doubt(Owner{Structure: problem.StructFile}, "unknown autoclear features may use clusters of their own")
 	}
@@ -200,14 +200,14 @@ func (c *run) featureName(typ qcow2.FeatureType, bit int) string {
 func (c *run) checkFeatureFields() {
 	if !c.h.RefcountOrderOK() {
 		c.reportField(problem.Finding{
-			Code: problem.RefcountWidthInvalid, Extent: at(qcow2.FieldRefcountOrder, 4), Value: fmt.Sprint(c.h.RefcountOrder), Expected: "0 to 6",
-			Message: fmt.Sprintf("refcount_order is %d, but must be 0 to 6: refcounts have at most 64 bits", c.h.RefcountOrder),
+			Code: problem.RefcountWidthInvalid, Extent: at(qcow2.FieldRefcountOrder, 4), Value: problem.Number(c.h.RefcountOrder), Expected: problem.Words("0 to 6"),
+			Message: problem.Say("refcount_order is %d, but must be 0 to 6: refcounts have at most 64 bits", c.h.RefcountOrder),
 		})
 	}
 	if c.h.CryptMethod > qcow2.CryptLUKS {
 		c.reportField(problem.Finding{
-			Code: problem.CryptMethodUnknown, Extent: at(qcow2.FieldCryptMethod, 4), Value: fmt.Sprint(c.h.CryptMethod), Expected: "0, 1 or 2",
-			Message: fmt.Sprintf("crypt_method is %d, but must be 0 (none), 1 (AES) or 2 (LUKS)", c.h.CryptMethod),
+			Code: problem.CryptMethodUnknown, Extent: at(qcow2.FieldCryptMethod, 4), Value: problem.Number(c.h.CryptMethod), Expected: problem.Words("0, 1 or 2"),
+			Message: problem.Say("crypt_method is %d, but must be 0 (none), 1 (AES) or 2 (LUKS)", c.h.CryptMethod),
 		})
 	}
 	c.checkCompressionType()
@@ -218,19 +218,19 @@ func (c *run) checkFeatureFields() {
 func (c *run) checkCompressionType() {
 	typ := c.h.CompressionType
 	bit := c.h.IncompatibleFeatures.Has(qcow2.IncompatCompression)
-	f := problem.Finding{Code: problem.CompressionTypeContradiction, Extent: at(qcow2.FieldCompressionType, 1), Value: fmt.Sprint(typ)}
+	f := problem.Finding{Code: problem.CompressionTypeContradiction, Extent: at(qcow2.FieldCompressionType, 1), Value: problem.Number(typ)}
 	switch {
 	case typ > qcow2.CompressionZstd:
 		f.Repair = problem.RepairNone
-		f.Expected = "0 or 1"
-		f.Message = fmt.Sprintf("compression_type is %d, but only 0 (zlib) and 1 (zstd) are known", typ)
+		f.Expected = problem.Words("0 or 1")
+		f.Message = problem.Say("compression_type is %d, but only 0 (zlib) and 1 (zstd) are known", typ)
 	case typ != qcow2.CompressionZlib && !bit:
-		f.Expected = "0"
-		f.Message = fmt.Sprintf("compression_type is %d, but the compression-type bit, which must go with it, is clear", typ)
+		f.Expected = problem.Words("0")
+		f.Message = problem.Say("compression_type is %d, but the compression-type bit, which must go with it, is clear", typ)
 	case typ == qcow2.CompressionZlib && bit:
 		f.Extent = at(qcow2.FieldIncompatibleFeatures, 8)
-		f.Value, f.Expected = "set", "clear"
-		f.Message = "the compression-type bit is set, but compression_type is 0 (zlib), which needs no bit"
+		f.Value, f.Expected = problem.Flag(true), problem.Flag(false)
+		f.Message = problem.Say("the compression-type bit is set, but compression_type is 0 (zlib), which needs no bit")
 	default:
 		return
 	}
@@ -242,13 +242,13 @@ func (c *run) checkRawBit() {
 	if !c.h.AutoclearFeatures.Has(qcow2.AutoclearRawData) {
 		return
 	}
-	f := problem.Finding{Code: problem.RawExternalMisused, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: "set", Expected: "clear"}
+	f := problem.Finding{Code: problem.RawExternalMisused, Extent: at(qcow2.FieldAutoclearFeatures, 8), Value: problem.Flag(true), Expected: problem.Flag(false)}
 	switch {
 	case !c.h.HasDataFile():
-		f.Message = "the raw-external-data bit is set, but the image has no external data file"
+		f.Message = problem.Say("the raw-external-data bit is set, but the image has no external data file")
 	case c.h.BackingFileOffset != 0:
 		f.Repair = problem.RepairNone
-		f.Message = "the raw-external-data bit is set, but the image has a backing file: the data file alone is then not the disk"
+		f.Message = problem.Say("the raw-external-data bit is set, but the image has a backing file: the data file alone is then not the disk")
 	default:
 		return
 	}
@@ -278,8 +278,8 @@ func (c *run) checkPadding() {
 	}
 	c.reportField(problem.Finding{
 		Code: problem.HeaderPaddingSet, Extent: at(qcow2.FieldCompressionType+1+qcow2.HostOffset(first), last-first+1),
-		Value: fmt.Sprintf("0x%x", padding[first:last+1]), Expected: "zeros",
-		Message: "the padding after compression_type is not zero",
+		Value: problem.Words(fmt.Sprintf("0x%x", padding[first:last+1])), Expected: problem.Words("zeros"),
+		Message: problem.Say("the padding after compression_type is not zero"),
 	})
 }
 
@@ -293,31 +293,31 @@ func (c *run) checkBackingName() {
 	case offset == 0:
 		return
 	case uint64(offset) > cluster:
-		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 8), offset.String()
-		f.Expected = fmt.Sprintf("at most 0x%x", cluster)
-		f.Message = fmt.Sprintf("the backing file name is said to stand at %v, but must lie within the first cluster of %d bytes", offset, cluster)
+		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 8), problem.Hex(offset)
+		f.Expected = problem.AtMostOffset(cluster)
+		f.Message = problem.Say("the backing file name is said to stand at %v, but must lie within the first cluster of %d bytes", offset, cluster)
 	case length > qcow2.MaxBackingFileName:
-		f.Extent, f.Value = at(qcow2.FieldBackingFileSize, 4), fmt.Sprint(length)
-		f.Expected = fmt.Sprintf("at most %d", qcow2.MaxBackingFileName)
-		f.Message = fmt.Sprintf("the backing file name is said to have %d bytes, but may have at most %d", length, qcow2.MaxBackingFileName)
+		f.Extent, f.Value = at(qcow2.FieldBackingFileSize, 4), problem.Number(length)
+		f.Expected = problem.AtMost(qcow2.MaxBackingFileName)
+		f.Message = problem.Say("the backing file name is said to have %d bytes, but may have at most %d", length, qcow2.MaxBackingFileName)
 	case !qcow2.RangeFits(uint64(offset), length, cluster):
-		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), fmt.Sprintf("%d bytes at %v", length, offset)
-		f.Expected = fmt.Sprintf("an end at or before 0x%x", cluster)
-		f.Message = fmt.Sprintf("the backing file name of %d bytes at %v runs past the end of the first cluster", length, offset)
+		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), problem.Words(fmt.Sprintf("%d bytes at %v", length, offset))
+		f.Expected = problem.Words(fmt.Sprintf("an end at or before 0x%x", cluster))
+		f.Message = problem.Say("the backing file name of %d bytes at %v runs past the end of the first cluster", length, offset)
 	}
-	if length == 0 && f.Message == "" {
+	if length == 0 && f.Message.IsZero() {
 		f.Severity, f.Repair = problem.Warning, problem.RepairNone // QEMU opens it, without a backing file
-		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), offset.String()
-		f.Message = fmt.Sprintf("a backing file name of 0 bytes is said to stand at %v: there is either a backing file or no offset", offset)
+		f.Extent, f.Value = at(qcow2.FieldBackingFileOffset, 12), problem.Hex(offset)
+		f.Message = problem.Say("a backing file name of 0 bytes is said to stand at %v: there is either a backing file or no offset", offset)
 	}
-	if f.Message != "" {
+	if !f.Message.IsZero() {
 		c.reportField(f)
 	}
 	if c.extensionsHidden() {
 		c.reportField(problem.Finding{
-			Code: problem.ExtensionsIgnored, Extent: at(qcow2.FieldBackingFileOffset, 8), Value: offset.String(),
-			Expected: fmt.Sprintf("at least 0x%x", c.h.HeaderLength),
-			Message:  fmt.Sprintf("backing_file_offset %v lies within the header of %d bytes: every header extension is ignored without a word", offset, c.h.HeaderLength),
+			Code: problem.ExtensionsIgnored, Extent: at(qcow2.FieldBackingFileOffset, 8), Value: problem.Hex(offset),
+			Expected: problem.AtLeastOffset(c.h.HeaderLength),
+			Message:  problem.Say("backing_file_offset %v lies within the header of %d bytes: every header extension is ignored without a word", offset, c.h.HeaderLength),
 		})
 		c.doubt(Owner{Structure: problem.StructExtension}, "the backing file name stands where the extensions should start")
 	}

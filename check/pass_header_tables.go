@@ -12,12 +12,12 @@ func (c *run) checkVirtualSize() {
 	needed := c.h.L1Needed(c.g)
 	if uint64(c.h.L1Size) < needed {
 		f := problem.Finding{
-			Code: problem.L1TooSmall, Extent: at(qcow2.FieldL1Size, 4), Value: fmt.Sprint(c.h.L1Size), Expected: fmt.Sprintf("at least %d", needed),
-			Message: fmt.Sprintf("l1_size is %d entries, but the virtual size of %d bytes takes %d", c.h.L1Size, c.h.Size, needed),
+			Code: problem.L1TooSmall, Extent: at(qcow2.FieldL1Size, 4), Value: problem.Number(c.h.L1Size), Expected: problem.AtLeast(needed),
+			Message: problem.Say("l1_size is %d entries, but the virtual size of %d bytes takes %d", c.h.L1Size, c.h.Size, needed),
 		}
 		if needed > qcow2.MaxL1Entries {
 			f.Repair = problem.RepairNone
-			f.Message += fmt.Sprintf(", more than the %d that QEMU takes", qcow2.MaxL1Entries)
+			f.Message.And(", more than the %d that QEMU takes", qcow2.MaxL1Entries)
 		}
 		c.reportField(f)
 		c.doubt(Owner{Structure: problem.StructL1Table}, "it may have more entries than l1_size says")
@@ -25,9 +25,9 @@ func (c *run) checkVirtualSize() {
 	}
 	if needed > qcow2.MaxL1Entries {
 		c.reportField(problem.Finding{
-			Code: problem.HeaderCombination, Extent: at(qcow2.FieldSize, 8), Value: fmt.Sprint(c.h.Size),
-			Expected: fmt.Sprintf("at most %d", qcow2.MaxL1Entries*c.g.L2Coverage()),
-			Message: fmt.Sprintf("a disk of %d bytes in clusters of %d bytes takes %d L1 entries, more than the %d that QEMU takes",
+			Code: problem.HeaderCombination, Extent: at(qcow2.FieldSize, 8), Value: problem.Number(c.h.Size),
+			Expected: problem.AtMost(qcow2.MaxL1Entries * c.g.L2Coverage()),
+			Message: problem.Say("a disk of %d bytes in clusters of %d bytes takes %d L1 entries, more than the %d that QEMU takes",
 				c.h.Size, c.g.ClusterSize(), needed, qcow2.MaxL1Entries),
 		})
 	}
@@ -83,26 +83,26 @@ func (t tablePointer) fields() qcow2.Extent { return at(min(t.offsetAt, t.countA
 // faults gives what is wrong with the pointer: none, one, or one for each field.
 func (t tablePointer) faults(g qcow2.Geometry, fileSize int64) []problem.Finding {
 	var fs []problem.Finding
-	add := func(x qcow2.Extent, value, expected, format string, args ...any) {
-		fs = append(fs, problem.Finding{Code: t.code, Extent: x, Value: value, Expected: expected, Message: fmt.Sprintf(format, args...)})
+	add := func(x qcow2.Extent, value, expected problem.Value, format string, args ...any) {
+		fs = append(fs, problem.Finding{Code: t.code, Extent: x, Value: value, Expected: expected, Message: problem.Say(format, args...)})
 	}
 	name := ownerNames[t.structure]
 	tooLarge := t.count > t.max
 	if tooLarge {
-		add(at(t.countAt, 4), fmt.Sprint(t.count), fmt.Sprintf("at most %d", t.max),
+		add(at(t.countAt, 4), problem.Number(t.count), problem.AtMost(t.max),
 			"%s is %d, more than the %d that QEMU takes", t.countName, t.count, t.max)
 	}
 	switch {
 	case t.count == 0 && t.structure == problem.StructRefcountTable:
-		add(at(t.countAt, 4), "0", "at least 1", "%s is 0: there is no refcount table", t.countName)
+		add(at(t.countAt, 4), problem.Number(0), problem.AtLeast(1), "%s is 0: there is no refcount table", t.countName)
 	case !g.Aligned(t.offset):
-		add(at(t.offsetAt, 8), t.offset.String(), fmt.Sprintf("a multiple of 0x%x", g.ClusterSize()),
+		add(at(t.offsetAt, 8), problem.Hex(t.offset), problem.MultipleOf(g.ClusterSize()),
 			"the %s is said to start at %v, which is not the start of a cluster", name, t.offset)
 	case t.count > 0 && t.offset == 0:
-		add(at(t.offsetAt, 8), t.offset.String(), fmt.Sprintf("at least 0x%x", g.ClusterSize()), "the %s is said to start at %v, where the header is", name, t.offset)
+		add(at(t.offsetAt, 8), problem.Hex(t.offset), problem.AtLeastOffset(g.ClusterSize()), "the %s is said to start at %v, where the header is", name, t.offset)
 	case tooLarge:
 	case t.count > 0 && (uint64(t.offset) >= uint64(fileSize) || g.PastEnd(t.offset, t.inFile, fileSize)):
-		add(t.fields(), fmt.Sprintf("%d at %v", t.count, t.offset), fmt.Sprintf("within 0x%x bytes", fileSize),
+		add(t.fields(), problem.Words(fmt.Sprintf("%d at %v", t.count, t.offset)), problem.Words(fmt.Sprintf("within 0x%x bytes", fileSize)),
 			"the %s is said to take %d bytes or more at %v, but the file ends at 0x%x", name, t.count*t.unit, t.offset, fileSize)
 	}
 	return fs

@@ -165,8 +165,8 @@ func TestHeaderFeatureName(t *testing.T) {
 	res := runTest(t, x.bytes(t), Options{})
 	require.Equal(t, []found{{problem.FeatureUnknown, 72, 8}}, foundIn(res, "HDR"))
 	assert.Equal(t, VerdictUnsupported, res.Verdict)
-	assert.Contains(t, res.Findings[0].Message, "travel", "the image's own name of the feature is told")
-	assert.NotContains(t, res.Findings[0].Message, "\x1b", "and escaped")
+	assert.Contains(t, res.Findings[0].Text(), "travel", "the image's own name of the feature is told")
+	assert.NotContains(t, res.Findings[0].Text(), "\x1b", "and escaped")
 }
 
 // A file that ends early is reported for that, and for fields that it does hold.
@@ -234,8 +234,8 @@ func FuzzRunHeader(f *testing.F) {
 			res := runTest(t, b, Options{Untrusted: true})
 			require.True(t, bytes.Equal(before, b), "a check must not write")
 			for _, f := range res.Findings {
-				require.NotEmpty(t, f.Message, fmt.Sprint(f.Code))
-				require.NotContains(t, f.Message, "\n")
+				require.NotEmpty(t, f.Text(), fmt.Sprint(f.Code))
+				require.NotContains(t, f.Text(), "\n")
 			}
 		}
 	})

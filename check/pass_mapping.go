@@ -201,5 +201,5 @@ func (c *run) countFailed(err error) {
 	if errors.Is(err, refcount.ErrMemory) {
 		what = fmt.Sprintf("counting the references takes more memory than the limit of %d bytes", c.opts.MemoryLimit)
 	}
-	c.report(problem.Finding{Code: problem.LimitReached, Message: what + "; refcounts and COPIED flags were not checked"})
+	c.report(problem.Finding{Code: problem.LimitReached, Message: problem.Say("%s; refcounts and COPIED flags were not checked", what)})
 }

@@ -1,8 +1,6 @@
 package check
 
 import (
-	"fmt"
-
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -48,8 +46,8 @@ func (c *run) checkPlaintext() error {
 			if found {
 				c.report(problem.Finding{
 					Code: problem.NotEncrypted, Extent: at(qcow2.FieldCryptMethod, 4), Cluster: ptr(j.first), GuestOffset: ptr(c.entryGuest(ts.t, i)),
-					Value: "1", Expected: "0",
-					Message: fmt.Sprintf("crypt_method is 1 (AES), but the sector at %v is not encrypted", sector),
+					Value: problem.Words("1"), Expected: problem.Words("0"),
+					Message: problem.Say("crypt_method is 1 (AES), but the sector at %v is not encrypted", sector),
 				})
 				return nil
 			}

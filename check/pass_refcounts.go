@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
@@ -150,7 +149,7 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		c.overcounted = c.overcounted || d.References == 1
 		c.takeExcess(u, found)
 	case d.Coverage == refcount.Uncovered:
-		if c.Crowded(problem.RefcountMissing, c.refcountSeverity(), u.n) {
+		if c.Unlisted(problem.RefcountMissing, c.refcountSeverity(), u.n) {
 			return
 		}
 		f := c.refcountFinding(u)
@@ -158,7 +157,7 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		if (uint64(d.First)+d.N-1)/c.g.RefcountBlockEntries() >= qcow2.MaxRefcountTableSize/8 {
 			f.Repair = problem.RepairNone // QEMU takes no table that is long enough
 		}
-		f.Message = fmt.Sprintf("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
+		f.Message = problem.Say("%s: %s, but no refcount block is there to count %s", c.clusterRange(u.first, u.n), c.referencesTo(u), it(u.n))
 		c.report(f)
 	default:
 		if d.Refcount == 0 && len(c.unallocated) < maxBlank {
@@ -166,8 +165,8 @@ func (c *run) takeDiff(d refcount.Diff, found *leaks) {
 		}
 		if most := c.maxRefcount(); u.references > most {
 			c.eachBlock(problem.RefcountOverflow, 0, u, func(f problem.Finding) {
-				f.Expected = ""
-				f.Message += fmt.Sprintf("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
+				f.Expected = problem.Value{}
+				f.Message.And("; refcounts of %d bits end at %d", c.g.RefcountBits(), most)
 				c.report(f)
 			})
 			return
@@ -212,7 +211,7 @@ func (c *run) settleLeaks(found *leaks) error {
 	c.unowned = found.runs.runs
 	for _, cl := range c.sharedData {
 		if c.onDisk(cl) < c.counts.Get(cl) {
-			c.doubt(Owner{Structure: problem.StructDataCluster, Path: c.clusterRange(cl, 1)}, "two L2 entries name it, and one of them may have lost its own")
+			c.doubt(Owner{Structure: problem.StructDataCluster, Path: problem.ToClusterAt(cl, c.g.HostOffset(cl))}, "two L2 entries name it, and one of them may have lost its own")
 			break
 		}
 	}
@@ -227,14 +226,14 @@ func (c *run) settleLeaks(found *leaks) error {
 		c.eachBlock(code, c.refcountSeverity(), u, func(f problem.Finding) {
 			if code == problem.OwnerUnknown {
 				d := c.doubts[0]
-				f.Expected = ""
-				f.Message += fmt.Sprintf("; not called a leak, since %s may own %s: %s", d.Owner, it(f.Count), d.Why)
+				f.Expected = problem.Value{}
+				f.Message.And("; not called a leak, since %s may own %s: %s", d.Owner, it(f.Count), d.Why)
 			}
 			c.report(f)
 		})
 	}
 	if found.runs.rest > 0 {
-		c.report(problem.Finding{Code: code, Severity: c.refcountSeverity(), Count: found.runs.rest, Rest: true})
+		c.Count(code, c.refcountSeverity(), found.runs.rest)
 	}
 	return c.reportBeyond(&found.beyond)
 }
@@ -249,15 +248,16 @@ func (c *run) reportBeyond(found *excess) error {
 	}
 	for _, u := range found.runs {
 		c.eachBlock(code, problem.Note, u, func(f problem.Finding) {
-			f.Message += "; they lie behind the end of the file, where nothing is stored"
+			lie := "they lie"
 			if f.Count == 1 {
-				f.Message = strings.Replace(f.Message, "they lie", "it lies", 1)
+				lie = "it lies"
 			}
+			f.Message.And("; %s behind the end of the file, where nothing is stored", lie)
 			c.report(f)
 		})
 	}
 	if found.rest > 0 {
-		c.report(problem.Finding{Code: code, Severity: problem.Note, Count: found.rest, Rest: true})
+		c.Count(code, problem.Note, found.rest)
 	}
 	return c.ctx.Err()
 }
@@ -305,12 +305,12 @@ func (c *run) maxRefcount() uint64 { return qcow2.MaxRefcount(c.g.RefcountOrder)
 // is only counted.
 func (c *run) eachBlock(code problem.Code, severity problem.Severity, u unowned, yield func(problem.Finding)) {
 	per := c.g.RefcountBlockEntries()
-	for u.n > 0 && !c.Crowded(code, severity, u.n) {
+	for u.n > 0 && !c.Unlisted(code, severity, u.n) {
 		part := u
 		part.n = min(u.n, per-uint64(u.first)%per)
 		f := c.refcountFinding(part)
 		f.Code, f.Severity = code, severity
-		f.Message = fmt.Sprintf("%s: refcount %d, but %s", c.clusterRange(part.first, part.n), part.refcount, c.referencesTo(part))
+		f.Message = problem.Say("%s: refcount %d, but %s", c.clusterRange(part.first, part.n), part.refcount, c.referencesTo(part))
 		yield(f)
 		u.first += qcow2.HostCluster(part.n)
 		u.n -= part.n
@@ -323,8 +323,8 @@ func (c *run) refcountFinding(u unowned) problem.Finding {
 	per := c.g.RefcountBlockEntries()
 	index, entry := uint64(u.first)/per, uint64(u.first)%per
 	f := problem.Finding{
-		Path:    fmt.Sprintf("refcount table[%d] → block[%d]", index, entry),
-		Cluster: ptr(u.first), Count: u.n, Value: fmt.Sprint(u.refcount), Expected: fmt.Sprint(u.references),
+		Path:    problem.ToRefcount(index, entry),
+		Cluster: ptr(u.first), Count: u.n, Value: problem.Number(u.refcount), Expected: problem.Number(u.references),
 		Severity: c.refcountSeverity(),
 	}
 	if b := c.blockAt(index); b != nil {

@@ -15,7 +15,7 @@ func TestUnreadableRefcountBlock(t *testing.T) {
 	m.bad = append(m.bad, at(m.blocks, 1))
 	c := assertFindings(t, m, spot{problem.Unreadable, m.blocks, m.g.ClusterSize()})
 	assert.Equal(t, problem.StructRefcountBlock, c.res.Findings[0].Structure)
-	assert.Equal(t, "refcount table[0]", c.res.Findings[0].Path)
+	assert.Equal(t, problem.ToRefTableEntry(0), c.res.Findings[0].Path)
 }
 
 // Nor are clusters uncovered whose entry in the refcount table cannot be read.
@@ -25,6 +25,6 @@ func TestUnreadableRefcountTable(t *testing.T) {
 	fs := m.inspect(t, Options{}).res.Findings
 	assert.NotEmpty(t, fs)
 	for _, f := range fs {
-		assert.Contains(t, []problem.Code{problem.Unreadable, problem.OwnerUnknown}, f.Code, f.Message)
+		assert.Contains(t, []problem.Code{problem.Unreadable, problem.OwnerUnknown}, f.Code, f.Text())
 	}
 }

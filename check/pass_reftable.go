@@ -1,8 +1,6 @@
 package check
 
 import (
-	"fmt"
-
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -35,7 +33,7 @@ func (c *run) refTableEntry(index uint64) qcow2.Extent {
 
 // blockOwner names a refcount block.
 func (c *run) blockOwner(b *refBlock) Owner {
-	return Owner{Structure: problem.StructRefcountBlock, Path: fmt.Sprintf("refcount table[%d]", b.index), Ref: c.refTableEntry(b.index)}
+	return Owner{Structure: problem.StructRefcountBlock, Path: problem.ToRefTableEntry(b.index), Ref: c.refTableEntry(b.index)}
 }
 
 // checkRefTable runs the pass.
@@ -64,26 +62,23 @@ func (c *run) checkRefTable() error {
 
 func (c *run) checkRefTableEntry(i uint64, e qcow2.RefTableEntry) {
 	offset := e.Offset()
-	bad := func(code problem.Code, value, expected, format string, args ...any) {
-		f := problem.Finding{Code: code, Extent: c.refTableEntry(i)}
-		if c.Wordless(f) {
-			return
-		}
-		f.Path, f.Value, f.Expected = fmt.Sprintf("refcount table[%d]", i), value, expected
-		f.Message = f.Path + " " + fmt.Sprintf(format, args...)
-		c.report(f)
+	bad := func(code problem.Code, value, expected problem.Value, format string, numbers ...uint64) {
+		c.report(problem.Finding{
+			Code: code, Path: problem.ToRefTableEntry(i), Extent: c.refTableEntry(i), Value: value, Expected: expected,
+			Message: problem.SayOfEntry(format, numbers...),
+		})
 	}
 	if r := e.Reserved(); r != 0 {
-		bad(problem.RefcountEntryReserved, hex(r), "0x0", "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
+		bad(problem.RefcountEntryReserved, problem.Hex(r), problem.Hex(uint64(0)), "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
 	}
 	switch {
 	case offset == 0:
 		return
 	case !c.g.Aligned(offset):
-		bad(problem.RefcountEntryUnaligned, hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()), "names a refcount block at %v, which is not the start of a cluster", offset)
+		bad(problem.RefcountEntryUnaligned, problem.Hex(e), problem.MultipleOf(c.g.ClusterSize()), "names a refcount block at 0x%x, which is not the start of a cluster", uint64(offset))
 	case c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()):
 		c.claimPastEnd(problem.StructRefcountBlock, offset, c.g.ClusterSize())
-		bad(problem.RefcountEntryPastEnd, hex(e), "", "names a refcount block at %v, but the file ends at 0x%x", offset, c.img.Size())
+		bad(problem.RefcountEntryPastEnd, problem.Hex(e), problem.Value{}, "names a refcount block at 0x%x, but the file ends at 0x%x", uint64(offset), uint64(c.img.Size()))
 	default:
 		c.count(c.g.HostCluster(offset), 1, 1)
 		c.blocks = append(c.blocks, refBlock{index: i, offset: offset})

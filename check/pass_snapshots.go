@@ -21,8 +21,8 @@ func (c *run) checkSnapshots() error {
 	if c.h.HasDataFile() {
 		c.report(problem.Finding{
 			Code: problem.SnapshotWithDataFile, Extent: at(qcow2.FieldNbSnapshots, 4),
-			Value: fmt.Sprint(c.h.NbSnapshots), Expected: "0",
-			Message: fmt.Sprintf("the image has %d internal snapshots although its guest data is in an external data file, where they cannot keep it", c.h.NbSnapshots),
+			Value: problem.Number(c.h.NbSnapshots), Expected: problem.Words("0"),
+			Message: problem.Say("the image has %d internal snapshots although its guest data is in an external data file, where they cannot keep it", c.h.NbSnapshots),
 		})
 	}
 	if !c.snapshotTableUsable() {
@@ -79,9 +79,10 @@ func l1Bytes(s *qcow2.Snapshot) uint64 { return uint64(s.L1Size) * 8 }
 
 // checkSnapshotL1 tests the place and the size of a snapshot's L1 table.
 func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
-	bad := func(x qcow2.Extent, value, message string) {
+	bad := func(x qcow2.Extent, value problem.Value, format string, args ...any) {
 		f := snapshotFinding(problem.SnapshotL1Misplaced, i, s)
-		f.Extent, f.Value, f.Message = x, value, fmt.Sprintf("%s: its L1 table %s", snapshotLabel(i, s), message)
+		f.Extent, f.Value, f.Message = x, value, problem.Say("%s: its L1 table ", snapshotLabel(i, s))
+		f.Message.And(format, args...)
 		c.report(f)
 	}
 	offset := at(s.EntryOffset+qcow2.SnapshotFieldL1TableOffset, 8)
@@ -90,20 +91,20 @@ func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 	usable := true
 	if !c.g.Aligned(s.L1TableOffset) {
 		usable = false
-		bad(offset, hex(s.L1TableOffset), fmt.Sprintf("is at offset %v, which is not a multiple of the cluster size", s.L1TableOffset))
+		bad(offset, problem.Hex(s.L1TableOffset), "is at offset %v, which is not a multiple of the cluster size", s.L1TableOffset)
 	}
 	if s.L1Size > qcow2.MaxL1Entries {
 		usable = false
-		bad(size, fmt.Sprint(s.L1Size), fmt.Sprintf("has %d entries, more than the %d that QEMU takes", s.L1Size, qcow2.MaxL1Entries))
+		bad(size, problem.Number(s.L1Size), "has %d entries, more than the %d that QEMU takes", s.L1Size, qcow2.MaxL1Entries)
 	}
 	switch {
 	case !usable:
 	case s.L1Size > 0 && s.L1TableOffset == 0:
 		usable = false
-		bad(offset, hex(s.L1TableOffset), "is at offset 0, where the header is")
+		bad(offset, problem.Hex(s.L1TableOffset), "is at offset 0, where the header is")
 	case s.L1Size > 0 && c.outside(s.L1TableOffset, l1Bytes(s)):
 		usable = false
-		bad(both, hex(s.L1TableOffset), fmt.Sprintf("(%d entries at offset %v) reaches past the end of the file at %#x", s.L1Size, s.L1TableOffset, c.img.Size()))
+		bad(both, problem.Hex(s.L1TableOffset), "(%d entries at offset %v) reaches past the end of the file at %#x", s.L1Size, s.L1TableOffset, c.img.Size())
 	}
 	if !usable {
 		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Ref: offset}, "it is not where it can be read")
@@ -117,8 +118,8 @@ func (c *run) checkSnapshotL1(i int, s *qcow2.Snapshot) {
 	}
 	if need > uint64(s.L1Size) {
 		f := snapshotFinding(problem.SnapshotL1TooSmall, i, s)
-		f.Extent, f.Value, f.Expected = size, fmt.Sprint(s.L1Size), fmt.Sprintf("at least %d", need)
-		f.Message = fmt.Sprintf("%s: its L1 table has %d entries, %s need %d", snapshotLabel(i, s), s.L1Size, what, need)
+		f.Extent, f.Value, f.Expected = size, problem.Number(s.L1Size), problem.AtLeast(need)
+		f.Message = problem.Say("%s: its L1 table has %d entries, %s need %d", snapshotLabel(i, s), s.L1Size, what, need)
 		c.report(f)
 		c.doubt(Owner{Structure: problem.StructL1Table, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i)}, "it may have had more entries than its size says")
 	}
@@ -149,8 +150,8 @@ func (c *run) checkSnapshotExtra(i int, s *qcow2.Snapshot) {
 	}
 	f := snapshotFinding(problem.SnapshotFieldsMissing, i, s)
 	f.Extent = at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4)
-	f.Value, f.Expected = fmt.Sprint(s.ExtraDataSize), fmt.Sprint(qcow2.SnapshotExtraV3)
-	f.Message = fmt.Sprintf("%s: %d bytes of extra data where version 3 has at least %d, so that the size of its disk is not recorded",
+	f.Value, f.Expected = problem.Number(s.ExtraDataSize), problem.Number(qcow2.SnapshotExtraV3)
+	f.Message = problem.Say("%s: %d bytes of extra data where version 3 has at least %d, so that the size of its disk is not recorded",
 		snapshotLabel(i, s), s.ExtraDataSize, qcow2.SnapshotExtraV3)
 	c.report(f)
 }
@@ -165,12 +166,12 @@ func (c *run) checkSnapshotID(seen map[string]int, all []qcow2.Snapshot, i int) 
 	switch {
 	case id == "":
 		f.Extent = at(s.EntryOffset+qcow2.SnapshotFieldIDSize, 2)
-		f.Value = fmt.Sprint(s.IDSize)
-		f.Message = fmt.Sprintf("%s can only be named by its name", snapshotLabel(i, s))
+		f.Value = problem.Number(s.IDSize)
+		f.Message = problem.Say("%s can only be named by its name", snapshotLabel(i, s))
 	case again:
 		f.Extent = at(s.EntryOffset+qcow2.SnapshotHeadSize+qcow2.HostOffset(s.ExtraDataSize), len(s.ID))
-		f.Value = Excerpt(s.ID)
-		f.Message = fmt.Sprintf("%s: its ID is that of %s, too", snapshotLabel(i, s), snapshotLabel(first, &all[first]))
+		f.Value = problem.Words(Excerpt(s.ID))
+		f.Message = problem.Say("%s: its ID is that of %s, too", snapshotLabel(i, s), snapshotLabel(first, &all[first]))
 	default:
 		seen[id] = i
 		return
@@ -183,7 +184,7 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 	if !t.Stop.Early() && !t.blank {
 		return
 	}
-	owner := Owner{Structure: problem.StructSnapshotTable, Path: snapshotPath(t.Stop.Index)}
+	owner := Owner{Structure: problem.StructSnapshotTable, Path: problem.ToSnapshot(t.Stop.Index)}
 	if t.Stop.Reason == qcow2.StopUnreadable {
 		c.trouble(owner, t.Stop.Extent, t.Stop.Err)
 		return
@@ -196,31 +197,32 @@ func (c *run) checkSnapshotStop(t *snapshotTable) {
 	lost := fmt.Sprintf("entry %d of %d", t.Stop.Index+1, c.h.NbSnapshots)
 	switch s := t.Partial; {
 	case t.blank:
-		f.Message = fmt.Sprintf("%s is all zeros, and so the table ends before it", lost)
+		f.Message = problem.Say("%s is all zeros, and so the table ends before it", lost)
 	case t.Stop.Reason == qcow2.StopTableSize:
-		f.Message = fmt.Sprintf("%s would make the table larger than the %d bytes that QEMU takes", lost, qcow2.MaxSnapshotsTableSize)
+		f.Message = problem.Say("%s would make the table larger than the %d bytes that QEMU takes", lost, qcow2.MaxSnapshotsTableSize)
 	case s == nil:
-		f.Message = fmt.Sprintf("%s lies past the end of the file at %#x", lost, c.img.Size())
+		f.Message = problem.Say("%s lies past the end of the file at %#x", lost, c.img.Size())
 		if f.Extent.Length == 0 {
 			f.Extent = at(qcow2.FieldNbSnapshots, 4)
-			f.Value = fmt.Sprint(c.h.NbSnapshots)
-			f.Expected = fmt.Sprint(t.Stop.Index)
+			f.Value = problem.Number(c.h.NbSnapshots)
+			f.Expected = problem.Number(t.Stop.Index)
 		}
 	default:
 		f.Code = problem.SnapshotEntryOversized
 		f.Snapshot, f.Of = snapshotName(t.Stop.Index, s), problem.SnapshotEntry(t.Stop.Index)
-		f.Extent, f.Value, f.Message = c.cutSnapshot(t)
-		f.Message = fmt.Sprintf("%s: %s", lost, f.Message)
+		var what string
+		f.Extent, f.Value, what = c.cutSnapshot(t)
+		f.Message = problem.Say("%s: %s", lost, what)
 	}
 	c.report(f)
 }
 
 // cutSnapshot tells which of an entry's parts does not fit, and the size field
 // that claims it.
-func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value, message string) {
+func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value problem.Value, message string) {
 	s := t.Partial
 	if t.Stop.Reason == qcow2.StopExtraData {
-		return at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4), fmt.Sprint(s.ExtraDataSize),
+		return at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4), problem.Number(s.ExtraDataSize),
 			fmt.Sprintf("%d bytes of extra data, more than the %d that QEMU takes", s.ExtraDataSize, qcow2.MaxSnapshotExtraData)
 	}
 	what, size, field := "name", uint64(s.NmSize), at(s.EntryOffset+qcow2.SnapshotFieldNameSize, 2)
@@ -231,15 +233,13 @@ func (c *run) cutSnapshot(t *snapshotTable) (x qcow2.Extent, value, message stri
 	case c.g.PastEnd(s.EntryOffset, extraEnd+uint64(s.IDSize), fileSize):
 		what, size, field = "ID", uint64(s.IDSize), at(s.EntryOffset+qcow2.SnapshotFieldIDSize, 2)
 	}
-	return field, fmt.Sprint(size),
+	return field, problem.Number(size),
 		fmt.Sprintf("its %s of %d bytes reaches past the end of the file at %#x", what, size, c.img.Size())
 }
 
 func snapshotFinding(code problem.Code, i int, s *qcow2.Snapshot) problem.Finding {
-	return problem.Finding{Code: code, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Path: snapshotPath(i)}
+	return problem.Finding{Code: code, Snapshot: snapshotName(i, s), Of: problem.SnapshotEntry(i), Path: problem.ToSnapshot(i)}
 }
-
-func snapshotPath(i int) string { return fmt.Sprintf("snapshot table[%d]", i) }
 
 // snapshotLabel names a snapshot in a message, by all that a user may know it
 // by.

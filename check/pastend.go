@@ -3,8 +3,6 @@ package check
 import (
 	"cmp"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
@@ -23,7 +21,7 @@ const maxNamed = qcow2.MaxL1Size
 // NamedPastEnd gives the clusters past the end of the file that something in it names
 // all the same, in order and merged. What a repair puts there would come to be what
 // the wrong pointer leads to. Of pointers that are not listed one by one (see
-// [Options.MaxPlaces]) nothing is known.
+// [Options.Keep]) nothing is known.
 func (e *Evidence) NamedPastEnd() []ClusterRun {
 	c := e.run
 	var runs []ClusterRun
@@ -66,13 +64,13 @@ func (e *Evidence) NamedPastEnd() []ClusterRun {
 			}
 		}
 	}
-	for i := range c.res.Findings {
-		f := &c.res.Findings[i]
+	for i := range c.kept {
+		f := &c.kept[i]
 		if !f.Code.Is(problem.LeadsPastEnd) {
 			continue
 		}
 		// A run that has a value has it in every entry.
-		if v, err := strconv.ParseUint(strings.TrimPrefix(f.Value, "0x"), 16, 64); err == nil {
+		if v, ok := f.Value.Num(); ok {
 			add(c.pastEnd(f.Code, v))
 			continue
 		}

@@ -11,7 +11,7 @@ import (
 func (c *run) describeRuns(all []problem.Finding) {
 	for i := range all {
 		f := &all[i]
-		if f.Count < 2 || f.Rest || f.Brief || f.Path == "" || !f.Code.Is(problem.LeadsPastEnd) {
+		if f.Count < 2 || f.Unlisted || !f.Code.Is(problem.LeadsPastEnd) {
 			continue
 		}
 		covers, what := c.g.ClusterSize(), "data"
@@ -29,15 +29,15 @@ func (c *run) describeRuns(all []problem.Finding) {
 		if f.Count > 2 {
 			others = fmt.Sprintf("the %d entries", f.Count-1)
 		}
-		f.Message = fmt.Sprintf("%s and %s behind it name %s past the end of the file at 0x%x", f.Path, others, what, c.img.Size())
+		f.Message = problem.Say("%s and %s behind it name %s past the end of the file at 0x%x", f.Path, others, what, c.img.Size())
 		if f.GuestOffset != nil {
 			from, length := uint64(*f.GuestOffset), f.Count*covers
 			if f.Snapshot == "" && from < c.h.Size {
 				length = min(length, c.h.Size-from)
 			}
-			f.Message += ": guest " + guestRange(from, length)
+			f.Message.And(": guest %s", guestRange(from, length))
 			if f.Snapshot == "" && from >= c.h.Size {
-				f.Message += ", past the end of the disk"
+				f.Message.And(", past the end of the disk")
 			}
 		}
 	}

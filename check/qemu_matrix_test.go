@@ -42,7 +42,7 @@ func TestQEMUMatrix(t *testing.T) {
 					verdict = check.VerdictWarnings
 					continue
 				}
-				assert.Equal(t, problem.Note, f.Severity, "%s %s: %s", f.Code, f.Path, f.Message)
+				assert.Equal(t, problem.Note, f.Severity, "%s %s: %s", f.Code, f.Path, f.Text())
 			}
 			assert.Equal(t, verdict, got.Verdict)
 			assert.Equal(t, check.ExitSound, got.ExitCode())

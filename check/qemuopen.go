@@ -31,8 +31,8 @@ func (c *run) predictOpen() error {
 	if x := p.crash; x != nil {
 		c.report(problem.Finding{
 			Code: problem.QEMUCrash, Bitmap: ownerName(x.Name), Extent: at(x.EntryOffset+qcow2.BitmapFieldGranularityBits, 1),
-			Value: fmt.Sprint(x.GranularityBits), Expected: fmt.Sprintf("at least %d", p.crashNeeds),
-			Message: fmt.Sprintf("QEMU aborts when it opens the image: in-use bitmap \"%s\" has one bit for each %d bytes of %d, more than 2^41 bits",
+			Value: problem.Number(x.GranularityBits), Expected: problem.AtLeast(p.crashNeeds),
+			Message: problem.Say("QEMU aborts when it opens the image: in-use bitmap \"%s\" has one bit for each %d bytes of %d, more than 2^41 bits",
 				Excerpt(x.Name), uint64(1)<<x.GranularityBits, c.h.SectorAlignedSize()),
 		})
 	}
@@ -59,7 +59,7 @@ func (c *run) guardVerdict() {
 	default:
 		return
 	}
-	c.report(problem.Finding{Code: problem.QEMURefuses, Message: "QEMU does not open the image: " + strings.Join(q.Reasons, "; ")})
+	c.report(problem.Finding{Code: problem.QEMURefuses, Message: problem.Say("QEMU does not open the image: %s", strings.Join(q.Reasons, "; "))})
 }
 
 // opener goes through the steps of opening an image.
@@ -308,7 +308,7 @@ func (p *opener) cryptoExtension(ext *qcow2.Extension) string {
 	}
 	for _, x := range luksFaults(head, at.Length) {
 		if !x.warning {
-			return x.message
+			return x.message.String()
 		}
 	}
 	return ""

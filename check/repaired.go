@@ -1,8 +1,6 @@
 package check
 
 import (
-	"fmt"
-
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -42,21 +40,20 @@ func Repaired(before, after *Result, limit int) *Result {
 			continue
 		}
 		f.Count, f.Fixed = counts[i], true
-		if !f.Rest && !f.Brief && listed[f.Code] < limit {
+		if !f.Unlisted && listed[f.Code] < limit {
 			listed[f.Code]++
 			fixed = append(fixed, f)
 			continue
 		}
 		r := rest[f.Code]
 		if r == nil {
-			r = &problem.Finding{Code: f.Code, Severity: f.Severity, Structure: f.Structure, Repair: f.Repair, Fixed: true, Rest: true}
+			r = &problem.Finding{Code: f.Code, Severity: f.Severity, Structure: f.Structure, Repair: f.Repair, Fixed: true, Unlisted: true}
 			rest[f.Code] = r
 		}
 		r.Count += f.Count
 	}
 	for _, rule := range problem.Catalog() {
 		if r := rest[rule.Code]; r != nil {
-			r.Message = fmt.Sprintf("%d more of these are not listed: %s", r.Count, rule.Title)
 			fixed = append(fixed, *r)
 		}
 	}
@@ -101,7 +98,7 @@ func (l *leftovers) take(i int, n uint64) uint64 {
 // takeSame takes the units of the same finding.
 func (l *leftovers) takeSame(f *problem.Finding) (n uint64) {
 	for _, i := range l.exact[keyOf(f)] {
-		if l.findings[i].Message == f.Message || f.Extent.Length > 0 {
+		if f.Unlisted || f.Extent.Length > 0 || l.findings[i].Text() == f.Text() {
 			n += l.take(i, f.Count-n)
 		}
 	}
@@ -119,12 +116,12 @@ func (l *leftovers) takeLike(f *problem.Finding, n uint64) (taken uint64) {
 		if l.tried++; l.tried > maxTried {
 			break
 		}
-		if g := &l.findings[i]; !g.Rest && alike(f, g) {
+		if g := &l.findings[i]; !g.Unlisted && alike(f, g) {
 			taken += l.take(i, n-taken)
 		}
 	}
 	for _, i := range list {
-		if l.findings[i].Rest || f.Rest || l.tried > maxTried {
+		if l.findings[i].Unlisted || f.Unlisted || l.tried > maxTried {
 			taken += l.take(i, n-taken)
 		}
 	}

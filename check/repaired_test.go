@@ -22,7 +22,7 @@ func TestRepaired(t *testing.T) {
 		return problem.Finding{Code: problem.L2PastEnd, Severity: problem.Corruption, Structure: problem.StructL2Table, GuestOffset: &guest, Extent: at(offset, 8), Count: 1}
 	}
 	rest := func(n uint64) problem.Finding {
-		return problem.Finding{Code: problem.L2PastEnd, Severity: problem.Corruption, Structure: problem.StructL2Table, Count: n, Rest: true}
+		return problem.Finding{Code: problem.L2PastEnd, Severity: problem.Corruption, Structure: problem.StructL2Table, Count: n, Unlisted: true}
 	}
 	dirty := problem.Finding{Code: problem.MarkedDirty, Severity: problem.Warning, Structure: problem.StructHeader, Extent: at(qcow2.HostOffset(72), 8), Count: 1}
 	for _, tt := range []struct {
@@ -57,7 +57,7 @@ func TestRepaired(t *testing.T) {
 			for _, f := range got.Findings {
 				if f.Fixed {
 					fixed[f.Code] += f.Count
-					if !f.Rest {
+					if !f.Unlisted {
 						listed++
 					}
 				}

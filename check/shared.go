@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"sync/atomic"
 
@@ -52,7 +51,7 @@ func (c *run) checkShared() error {
 			} else if len(c.sharedData) < maxSharedData {
 				c.sharedData = append(c.sharedData, cl)
 			}
-			if named[code]++; named[code] <= c.Max() {
+			if named[code]++; named[code] <= c.Listed() {
 				name = append(name, cl)
 			}
 		}
@@ -87,8 +86,8 @@ func (c *run) checkShared() error {
 		c.reportShared(cl, uses[i])
 	}
 	for _, code := range []problem.Code{problem.MetadataOverlap, problem.DataShared, problem.BitmapOverlap} {
-		if rest := named[code] - c.Max(); rest > 0 {
-			c.report(problem.Finding{Code: code, Count: uint64(rest), Rest: true})
+		if rest := named[code] - c.Listed(); rest > 0 {
+			c.Count(code, 0, uint64(rest))
 		}
 	}
 	return nil
@@ -301,7 +300,7 @@ func (c *run) reportShared(cl qcow2.HostCluster, uses []use) {
 			oa := c.useOwner(a)
 			f := c.entryFinding(&c.tables[b.table], int(b.entry))
 			f.Code, f.Cluster = problem.DataShared, ptr(cl)
-			f.Message = fmt.Sprintf("%s and %s both name %s, as guest offsets %v and %v", oa.Path, f.Path, c.clusterRange(cl, 1),
+			f.Message = problem.Say("%s and %s both name %s, as guest offsets %v and %v", oa.Path, f.Path, c.clusterRange(cl, 1),
 				c.g.GuestOffset(c.guestOf(a)), c.g.GuestOffset(c.guestOf(b)))
 			c.report(f)
 			return
@@ -313,10 +312,10 @@ func (c *run) reportShared(cl qcow2.HostCluster, uses []use) {
 func (c *run) reportDataInMetadata(cl qcow2.HostCluster, u use, meta Owner) {
 	f := c.entryFinding(&c.tables[u.table], int(u.entry))
 	f.Code, f.Cluster = problem.MetadataOverlap, ptr(cl)
-	f.Message = fmt.Sprintf("%s names %s, which belongs to %s", f.Path, c.clusterRange(cl, 1), meta)
+	f.Message = problem.Say("%s names %s, which belongs to %s", f.Path, c.clusterRange(cl, 1), meta)
 	if meta.isBitmap() {
 		f.Code, f.Structure, f.Bitmap, f.Path = problem.BitmapOverlap, meta.Structure, meta.Bitmap, meta.Path
-		f.Message = fmt.Sprintf("%s lies in %s, which %s names too", meta, c.clusterRange(cl, 1), c.useOwner(u))
+		f.Message = problem.Say("%s lies in %s, which %s names too", meta, c.clusterRange(cl, 1), c.useOwner(u))
 		if meta.Ref.Length > 0 {
 			f.Extent = meta.Ref
 		}

@@ -2,7 +2,6 @@ package check
 
 import (
 	"bytes"
-	"fmt"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/sniff"
@@ -82,8 +81,8 @@ func (c *run) mendSnapshots(t *snapshotTable, i int, s *qcow2.Snapshot) bool {
 			field = at(s.EntryOffset+qcow2.SnapshotFieldExtraDataSize, 4)
 		}
 		f := problem.Finding{
-			Code: problem.SnapshotEntryOversized, Path: snapshotPath(i), Extent: field,
-			Message: fmt.Sprintf("entry %d of %d claims %d bytes (%d of extra data, %d of ID, %d of name), but the next entry follows after %d",
+			Code: problem.SnapshotEntryOversized, Path: problem.ToSnapshot(i), Extent: field,
+			Message: problem.Say("entry %d of %d claims %d bytes (%d of extra data, %d of ID, %d of name), but the next entry follows after %d",
 				i+1, c.h.NbSnapshots, s.EntrySize, s.ExtraDataSize, s.IDSize, s.NmSize, size),
 		}
 		wrong := c.mendedSnapshot(s, size)

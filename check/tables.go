@@ -2,7 +2,6 @@ package check
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/qcheck/qcheck/check/problem"
@@ -133,7 +132,7 @@ func (p *placesBefore) add(r l2ref) {
 // reportTwice reports that r names an L2 table that has another place already:
 // within the same L1 table, if there is one such.
 func (c *run) reportTwice(r, other l2ref, before placesBefore) {
-	if c.Crowded(problem.L2TableShared, 0, 1) {
+	if c.Unlisted(problem.L2TableShared, 0, 1) {
 		return
 	}
 	where := "another L1 table"
@@ -143,11 +142,11 @@ func (c *run) reportTwice(r, other l2ref, before placesBefore) {
 		}
 	}
 	l := &c.l1s[r.first]
-	path := fmt.Sprintf("l1[%d]", r.index)
+	path := problem.ToL1Entry(uint64(r.index))
 	c.report(problem.Finding{
 		Code: problem.L2TableShared, Path: path, Snapshot: l.snapshot, Of: l.of, Extent: l.entry(uint64(r.index)),
-		GuestOffset: ptr(c.windowStart(r.index)), Cluster: ptr(c.g.HostCluster(r.offset)), Value: r.offset.String(),
-		Message: fmt.Sprintf("%s names the L2 table at %v, which is the one of l1[%d] of %s already: two parts of the disk share one mapping",
+		GuestOffset: ptr(c.windowStart(r.index)), Cluster: ptr(c.g.HostCluster(r.offset)), Value: problem.Hex(r.offset),
+		Message: problem.Say("%s names the L2 table at %v, which is the one of l1[%d] of %s already: two parts of the disk share one mapping",
 			path, r.offset, other.index, where),
 	})
 	c.doubt(Owner{Structure: problem.StructL2Table, Path: path, Snapshot: l.snapshot, Of: l.of}, "its L1 entry names a table that belongs elsewhere")
@@ -170,40 +169,29 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		l.odd++
 	}
 	repair := problem.Repair(0)
-	bad := func(code problem.Code, words func() (value, expected, message string)) {
-		f := problem.Finding{Code: code, Snapshot: l.snapshot, Of: l.of, Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))), Repair: repair}
-		if c.Wordless(f) {
-			return
-		}
-		f.Path = fmt.Sprintf("l1[%d]", i)
-		f.Value, f.Expected, f.Message = words()
-		f.Message = f.Path + " " + f.Message
-		c.report(f)
+	bad := func(code problem.Code, value, expected problem.Value, format string, numbers ...uint64) {
+		c.report(problem.Finding{
+			Code: code, Snapshot: l.snapshot, Of: l.of, Path: problem.ToL1Entry(i), Extent: l.entry(i), GuestOffset: ptr(c.windowStart(uint32(i))),
+			Repair: repair, Value: value, Expected: expected, Message: problem.SayOfEntry(format, numbers...),
+		})
 	}
 	if r := e.Reserved(); r != 0 {
 		if !c.g.Aligned(offset) || c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size()) {
 			repair = problem.RepairLossy // what stands there may be no entry at all
 		}
-		bad(problem.L1ReservedBits, func() (string, string, string) {
-			return hex(r), "0x0", fmt.Sprintf("is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
-		})
+		bad(problem.L1ReservedBits, problem.Hex(r), problem.Hex(uint64(0)), "is 0x%016x: reserved bits 0x%x are set", uint64(e), r)
 		repair = 0
 	}
 	cut := false
 	switch {
 	case offset == 0:
 		if e.Copied() { // in a snapshot, too: QEMU aborts when that is deleted
-			bad(problem.L1Copied, func() (string, string, string) { return "set", "clear", "has COPIED set but names no L2 table" })
+			bad(problem.L1Copied, problem.Flag(true), problem.Flag(false), "has COPIED set but names no L2 table")
 		}
 	case !c.g.Aligned(offset):
-		bad(problem.L1Unaligned, func() (string, string, string) {
-			return hex(e), fmt.Sprintf("a multiple of 0x%x", c.g.ClusterSize()),
-				fmt.Sprintf("names an L2 table at %v, which is not the start of a cluster", offset)
-		})
+		bad(problem.L1Unaligned, problem.Hex(e), problem.MultipleOf(c.g.ClusterSize()), "names an L2 table at 0x%x, which is not the start of a cluster", uint64(offset))
 	case !qcow2.RangeFits(uint64(offset), c.g.ClusterSize(), uint64(c.img.Size())):
-		bad(problem.L1PastEnd, func() (string, string, string) {
-			return hex(e), "", fmt.Sprintf("names an L2 table at %v, but the file ends at 0x%x", offset, c.img.Size())
-		})
+		bad(problem.L1PastEnd, problem.Hex(e), problem.Value{}, "names an L2 table at 0x%x, but the file ends at 0x%x", uint64(offset), uint64(c.img.Size()))
 		// A table that the end of the file cuts is still read as far as it goes.
 		cut = !c.g.PastEnd(offset, c.g.ClusterSize(), c.img.Size())
 		if e.Reserved() == 0 && c.wasInFile(offset, c.g.ClusterSize()) {
@@ -213,7 +201,7 @@ func (c *run) checkL1Entry(n int, i uint64, e qcow2.L1Entry) (offset qcow2.HostO
 		return offset, true
 	}
 	if len(c.doubts) < maxDoubts {
-		c.doubt(Owner{Structure: problem.StructL2Table, Path: fmt.Sprintf("l1[%d]", i), Snapshot: l.snapshot, Of: l.of}, "its L1 entry does not lead to a table")
+		c.doubt(Owner{Structure: problem.StructL2Table, Path: problem.ToL1Entry(i), Snapshot: l.snapshot, Of: l.of}, "its L1 entry does not lead to a table")
 	}
 	if len(c.badSlots) < maxBlank {
 		c.badSlots = append(c.badSlots, l1slot{l1: uint32(n), index: uint32(i), entry: e})

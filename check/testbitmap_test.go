@@ -229,7 +229,7 @@ func assertSpots(t *testing.T, want []spot, fs []problem.Finding) {
 	}
 	if !assert.ElementsMatch(t, want, got) {
 		for _, f := range fs {
-			t.Logf("%s at %v+%d: %s", f.Code, f.Extent.Offset, f.Extent.Length, f.Message)
+			t.Logf("%s at %v+%d: %s", f.Code, f.Extent.Offset, f.Extent.Length, f.Text())
 		}
 	}
 }

@@ -78,7 +78,7 @@ func (c *run) checkTruncated() {
 	former := max(uint64(c.g.HostOffset(end)), c.l1End())
 	f := problem.Finding{
 		Code: problem.FileTruncated, Extent: at(qcow2.HostOffset(c.img.Size()), former-uint64(c.img.Size())), Repair: c.truncatedRepair(),
-		Value: fmt.Sprint(c.img.Size()), Expected: fmt.Sprintf("at least %d", former),
+		Value: problem.Number(c.img.Size()), Expected: problem.AtLeast(former),
 	}
 	say := []string{fmt.Sprintf("the file is cut off: it ends at 0x%x (%s), but its metadata leads to 0x%x (%s)",
 		c.img.Size(), ReadableSize(uint64(c.img.Size())), former, ReadableSize(former))}
@@ -91,7 +91,7 @@ func (c *run) checkTruncated() {
 	}
 	gone, unmapped := c.mergedLoss(0)
 	c.res.Truncation = &Truncation{Size: uint64(c.img.Size()), Former: former, Readable: c.readableBytes(), Gone: gone, Unmapped: unmapped}
-	f.Message = strings.Join(append(say, c.diskLoss()...), "; ")
+	f.Message = problem.Say("%s", strings.Join(append(say, c.diskLoss()...), "; "))
 	c.report(f)
 }
 

@@ -126,7 +126,7 @@ func TestBitmapEntriesPastTheEndAreEntries(t *testing.T) {
 	var lines []string
 	for _, f := range res.Findings {
 		if f.Code == problem.BitmapEntryPastEnd {
-			lines = append(lines, f.Message)
+			lines = append(lines, f.Text())
 		}
 	}
 	require.Len(t, lines, 1, "neighbours are one")

@@ -138,19 +138,19 @@ func (c *run) reportWiped(t *l2table, d *dataFound, inDoubt bool) {
 	f := problem.Finding{
 		Code: problem.TableWiped, Path: o.Path, Snapshot: o.Snapshot, Of: o.Of, Extent: at(t.offset, c.g.ClusterSize()),
 		GuestOffset: ptr(from), Cluster: ptr(c.g.HostCluster(t.offset)),
-		Message: fmt.Sprintf("%s is all zeros, so that the guest's %s at %v (%v to %v) %s; %s%d %s that nothing refers to, %s, %s data that it may have mapped",
+		Message: problem.Say("%s is all zeros, so that the guest's %s at %v (%v to %v) %s; %s%d %s that nothing refers to, %s, %s data that it may have mapped",
 			o, sizeWords(uint64(to-from)), sizeWords(uint64(from)), from, to, reads, atLeast, d.n, plural(d.n, "cluster", "clusters"), c.clusterSpan(d),
 			plural(d.n, "holds", "hold")),
 	}
 	switch why := c.interrupted(t, d); {
 	case why != "":
 		f.Severity = problem.InDoubt
-		f.Message += "; it may also be that " + why
+		f.Message.And("; it may also be that %s", why)
 	case inDoubt:
 		f.Severity = problem.InDoubt
-		f.Message += "; another structure that is damaged may own them as well"
+		f.Message.And("; another structure that is damaged may own them as well")
 	case len(c.blank) > 1:
-		f.Message += fmt.Sprintf(" (%d tables are all zeros)", len(c.blank))
+		f.Message.And(" (%d tables are all zeros)", len(c.blank))
 	}
 	c.report(f)
 	c.doubt(o, fmt.Sprintf("it is all zeros, while %s may have been mapped by it", c.clusterSpan(d)))
@@ -159,7 +159,7 @@ func (c *run) reportWiped(t *l2table, d *dataFound, inDoubt bool) {
 // clusterSpan words where data was found.
 func (c *run) clusterSpan(d *dataFound) string {
 	if d.n == uint64(d.last-d.first)+1 {
-		return c.clusterRange(d.first, d.n)
+		return c.clusterRange(d.first, d.n).String()
 	}
 	return fmt.Sprintf("between cluster %d at %v and cluster %d at %v", d.first, c.g.HostOffset(d.first), d.last, c.g.HostOffset(d.last))
 }
@@ -238,13 +238,13 @@ func (c *run) reportWipedL1(n uint32) {
 	f := problem.Finding{
 		Code: problem.TableWiped, Structure: problem.StructL1Table, Snapshot: l.snapshot, Of: l.of, Extent: l.extent,
 		GuestOffset: ptr(qcow2.GuestOffset(0)), Cluster: ptr(c.g.HostCluster(l.extent.Offset)),
-		Message: fmt.Sprintf("%s is all zeros, so that all %s of its disk read as if they had never been written; %d L2 %s that it may have named %s",
+		Message: problem.Say("%s is all zeros, so that all %s of its disk read as if they had never been written; %d L2 %s that it may have named %s",
 			l.owner(), sizeWords(disk), len(c.lostTables), plural(uint64(len(c.lostTables)), "table", "tables"), plural(uint64(len(c.lostTables)), "is lost", "are lost")),
 	}
 	// A snapshot of an empty disk has such a table, and so has the disk that went back to it.
 	if n > 0 || c.h.NbSnapshots > 0 || !c.guestHasLostAny {
 		f.Severity = problem.InDoubt
-		f.Message += "; it may also have been empty"
+		f.Message.And("; it may also have been empty")
 	}
 	c.report(f)
 	c.doubt(l.owner(), "it is all zeros, while L2 tables have lost theirs")

@@ -104,7 +104,7 @@ func compare(t *testing.T, c *corpus.Case, img *corpus.Image, findings []problem
 	for i := range findings {
 		f := &findings[i]
 		if !c.Any && !slices.ContainsFunc(c.Want, func(w corpus.Want) bool { return w.Code == f.Code }) {
-			diff = append(diff, fmt.Sprintf("unwanted: %s %s", f.Code, f.Message))
+			diff = append(diff, fmt.Sprintf("unwanted: %s %s", f.Code, f.Text()))
 		}
 	}
 	return diff
@@ -133,7 +133,7 @@ func covers(x, y qcow2.Extent) bool {
 func list(fs []problem.Finding) string {
 	var b strings.Builder
 	for _, f := range fs {
-		fmt.Fprintf(&b, "%s %s %v+%d ×%d %s\n", f.Code, f.Severity, f.Extent.Offset, f.Extent.Length, f.Count, f.Message)
+		fmt.Fprintf(&b, "%s %s %v+%d ×%d %s\n", f.Code, f.Severity, f.Extent.Offset, f.Extent.Length, f.Count, f.Text())
 	}
 	return b.String()
 }

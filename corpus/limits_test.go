@@ -33,7 +33,7 @@ func TestConclusionsDependOnNoLimit(t *testing.T) {
 			require.NoError(t, err)
 			run := func(jobs, findings, places int) *check.Result {
 				opts := c.Options(img)
-				opts.Jobs, opts.MaxFindings, opts.MaxPlaces = jobs, findings, places
+				opts.Jobs, opts.MaxFindings, opts.Keep = jobs, findings, places
 				opts.Strict, opts.Untrusted = true, true
 				res, err := check.Run(t.Context(), opened, opts)
 				require.NoError(t, err)

@@ -250,7 +250,7 @@ func flipOne(t *testing.T) {
 			}
 			t.Logf("%s: %s", when, res.Verdict)
 			for _, f := range res.Findings {
-				t.Logf("  %s %v %s: %s (repair: %v, at %v)", f.Code, f.Severity, f.Path, f.Message, f.Repair, f.Extent.Offset)
+				t.Logf("  %s %v %s: %s (repair: %v, at %v)", f.Code, f.Severity, f.Path, f.Text(), f.Repair, f.Extent.Offset)
 			}
 		}
 		show("before", trial.before)

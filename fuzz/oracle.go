@@ -245,13 +245,13 @@ func Compare(img *qcow2.Image, res *check.Result, said *Said) []Difference {
 			switch f := &res.Findings[i]; {
 			case f.Severity != severity:
 			case f.Code == problem.RefcountTooHigh && f.Cluster != nil && uint64(*f.Cluster) >= fileClusters:
-				add("qemu-img check looks at no refcounts past the end of the file", "%s", f.Message)
+				add("qemu-img check looks at no refcounts past the end of the file", "%s", f.Text())
 			case tooHigh && (f.Code == problem.L1Copied || f.Code == problem.L2Copied):
-				add("qemu-img check measures COPIED by the refcounts", "%s", f.Message)
+				add("qemu-img check measures COPIED by the refcounts", "%s", f.Text())
 			case otherExtensions && (f.Code.About() == problem.AboutExtension || f.Code.AboutBitmaps()):
-				add("qemu-img check reads other extensions where the header's length is wrong", "%s", f.Message)
+				add("qemu-img check reads other extensions where the header's length is wrong", "%s", f.Text())
 			default:
-				add(fmt.Sprintf("qemu-img check misses %s", f.Code), "%s: %s", f.Path, f.Message)
+				add(fmt.Sprintf("qemu-img check misses %s", f.Code), "%s: %s", f.Path, f.Text())
 			}
 		}
 	}

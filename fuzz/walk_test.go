@@ -173,7 +173,7 @@ func (w *walk) verify() {
 	require.NoError(w.t, err)
 	for i := range res.Findings {
 		f := &res.Findings[i]
-		assert.Equal(w.t, problem.Note, f.Severity, "%s %s: %s\n%s", f.Code, f.Path, f.Message, said)
+		assert.Equal(w.t, problem.Note, f.Severity, "%s %s: %s\n%s", f.Code, f.Path, f.Text(), said)
 	}
 	assert.Equal(w.t, check.OpenOK, res.QEMUOpen.ReadWrite, "%v\n%s", res.QEMUOpen.Reasons, said)
 	assert.EqualValues(w.t, want.ImageEndOffset, res.ImageEndOffset, "image-end-offset\n%s", said)

@@ -32,8 +32,8 @@ func TestDocumentedExamples(t *testing.T) {
 	var infoText, bitmapText bytes.Buffer
 	require.NoError(t, info.JSON(&infoText))
 	require.NoError(t, bitmap.JSON(&bitmapText))
-	leaks := result(check.VerdictClean, problem.Finding{Code: problem.RefcountTooHigh, Message: "cluster 104 at 0x680000: refcount 1, but no references",
-		Path: "refcount table[0] → block[104]", Extent: qcow2.Extent{Offset: 0x200d0, Length: 2}, Value: "1", Expected: "0", Fixed: true})
+	leaks := result(check.VerdictClean, problem.Finding{Code: problem.RefcountTooHigh, Message: problem.Say("cluster 104 at 0x680000: refcount 1, but no references"),
+		Path: problem.ToRefcount(0, 104), Extent: qcow2.Extent{Offset: 0x200d0, Length: 2}, Value: problem.Words("1"), Expected: problem.Words("0"), Fixed: true})
 	mended := &Repair{OldSize: 0x690000, NewSize: 0x690000, Undo: "disk.qcow2.qcheck-undo", Count: 1, Bytes: 8, Edits: slices.Values([]Edit{{Stage: "release", Offset: 0x200d0,
 		Old: []byte{0, 1, 0, 0, 0, 0, 0, 0}, New: make([]byte, 8), Reason: "set refcounts to 0", Codes: []problem.Code{problem.RefcountTooHigh}}})}
 	examples := map[string][]byte{

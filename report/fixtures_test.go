@@ -70,17 +70,17 @@ func ptr[T any](v T) *T { return &v }
 
 func corrupt() *check.Result {
 	r := result(check.VerdictCorrupt,
-		problem.Finding{Code: problem.AutoclearUnknown, Message: "unknown autoclear bits 0x100 are set", Extent: extent(88, 8), Value: "0x100", Expected: "0x0"},
-		problem.Finding{Code: problem.L2PastEnd, Message: "the data cluster lies past the end of the file", Path: "l1[3] → l2[17]",
-			Extent: extent(0x40088, 8), GuestOffset: ptr(qcow2.GuestOffset(0x60110000)), Value: "0x8000000100000000"},
-		problem.Finding{Code: problem.L2Copied, Message: "COPIED is set, but the refcount is 2", Path: "l1[0] → l2[1]", Snapshot: "",
+		problem.Finding{Code: problem.AutoclearUnknown, Message: problem.Say("unknown autoclear bits 0x100 are set"), Extent: extent(88, 8), Value: problem.Words("0x100"), Expected: problem.Words("0x0")},
+		problem.Finding{Code: problem.L2PastEnd, Message: problem.Say("the data cluster lies past the end of the file"), Path: problem.ToL2Entry(3, 17),
+			Extent: extent(0x40088, 8), GuestOffset: ptr(qcow2.GuestOffset(0x60110000)), Value: problem.Words("0x8000000100000000")},
+		problem.Finding{Code: problem.L2Copied, Message: problem.Say("COPIED is set, but the refcount is 2"), Path: problem.ToL2Entry(0, 1), Snapshot: "",
 			Extent: extent(0x50008, 16), Count: 2},
-		problem.Finding{Code: problem.RefcountTooHigh, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
-			Extent: extent(0x20024, 4), Cluster: ptr(qcow2.HostCluster(18)), Value: "1", Expected: "0", Count: 2},
-		problem.Finding{Code: problem.BitmapEntryContradiction, Message: "bit 0 is set together with an offset", Bitmap: "b0", Path: "bitmap table[5]",
-			Extent: extent(0x70028, 8), Value: "0x80001"},
-		problem.Finding{Code: problem.BitmapInUse, Message: "bitmap backup-7 is in use: it was not closed cleanly", Bitmap: "backup-7", Extent: extent(0x6002c, 4)},
-		problem.Finding{Code: problem.ExtensionUnknown, Message: "unknown extension 0x12345678", Extent: extent(0x200, 16)},
+		problem.Finding{Code: problem.RefcountTooHigh, Message: problem.Say("clusters 18–19 have refcount 1, but nothing refers to them"),
+			Extent: extent(0x20024, 4), Cluster: ptr(qcow2.HostCluster(18)), Value: problem.Words("1"), Expected: problem.Words("0"), Count: 2},
+		problem.Finding{Code: problem.BitmapEntryContradiction, Message: problem.Say("bit 0 is set together with an offset"), Bitmap: "b0", Path: problem.ToBitmapTableEntry(5),
+			Extent: extent(0x70028, 8), Value: problem.Words("0x80001")},
+		problem.Finding{Code: problem.BitmapInUse, Message: problem.Say("bitmap backup-7 is in use: it was not closed cleanly"), Bitmap: "backup-7", Extent: extent(0x6002c, 4)},
+		problem.Finding{Code: problem.ExtensionUnknown, Message: problem.Say("unknown extension 0x12345678"), Extent: extent(0x200, 16)},
 	)
 	r.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenRefused, ReadWrite: check.OpenRefused,
 		Reasons: []string{"a bitmap table entry has bit 0 set together with an offset"}}
@@ -99,20 +99,20 @@ func corrupt() *check.Result {
 func flood() *check.Result {
 	var fs []problem.Finding
 	for i := range 30 {
-		fs = append(fs, problem.Finding{Code: problem.L2PastEnd, Message: "the data cluster lies past the end of the file",
+		fs = append(fs, problem.Finding{Code: problem.L2PastEnd, Message: problem.Say("the data cluster lies past the end of the file"),
 			Extent: extent(0x40000+uint64(i)*16, 8), Count: 1})
 	}
 	fs = append(fs,
-		problem.Finding{Code: problem.L2PastEnd, Rest: true, Count: 970, Message: "970 more of these are not listed"},
-		problem.Finding{Code: problem.RefcountTooHigh, Rest: true, Count: 5, Message: "5 more of these are not listed"})
+		problem.Finding{Code: problem.L2PastEnd, Unlisted: true, Count: 970, Message: problem.Say("970 more of these are not listed")},
+		problem.Finding{Code: problem.RefcountTooHigh, Unlisted: true, Count: 5, Message: problem.Say("5 more of these are not listed")})
 	return result(check.VerdictCorrupt, fs...)
 }
 
 // hostile has strings that would take over a terminal.
 func hostile() *check.Result {
 	const evil = "\x1b[2J\x1b]0;owned\x07\u009b31m\u202egnp.exe\r\n\xff"
-	r := result(check.VerdictCorrupt, problem.Finding{Code: problem.BitmapNameDangerous, Message: "name " + evil, Path: evil, Bitmap: evil,
-		Snapshot: evil, Value: evil, Expected: evil})
+	r := result(check.VerdictCorrupt, problem.Finding{Code: problem.BitmapNameDangerous, Message: problem.Say("%s", "name "+evil), Bitmap: evil,
+		Snapshot: evil, Value: problem.Words(evil), Expected: problem.Words(evil)})
 	r.Bitmaps = []check.BitmapInfo{{Name: evil, GranularityBits: 200, State: check.BitmapUnusable, Why: evil, Flags: 0x80000008}}
 	r.Snapshots = []check.SnapshotInfo{{ID: evil, Name: evil}}
 	r.Unmet = []string{evil}

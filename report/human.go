@@ -162,7 +162,7 @@ func apart(fs []problem.Finding) (others problem.Totals, messages []string) {
 	rest := slices.DeleteFunc(slices.Clone(fs), func(f problem.Finding) bool {
 		unknown := f.Code.Unsupported()
 		if unknown {
-			messages = append(messages, printable(f.Message))
+			messages = append(messages, printable(f.Text()))
 		}
 		return unknown
 	})
@@ -331,7 +331,7 @@ func fixedLast(f *problem.Finding) int {
 func (h *Human) sameCode(fs []problem.Finding) {
 	var left, written uint64
 	for i := range fs {
-		if f := &fs[i]; f.Rest || !h.opts.Verbose && written >= listed {
+		if f := &fs[i]; f.Unlisted || !h.opts.Verbose && written >= listed {
 			left += f.Count
 		} else {
 			h.finding(f)
@@ -363,11 +363,12 @@ var repairWords = map[problem.Repair]string{
 
 func (h *Human) finding(f *problem.Finding) {
 	h.wrapped("  "+h.severity(f.Severity).Sprintf("%s %v:", f.Code, f.Severity)+" ",
-		len(f.Code)+len(f.Severity.String())+5, printable(f.Message), 9)
+		len(f.Code)+len(f.Severity.String())+5, printable(f.Text()), 9)
 
+	message := f.Text()
 	var where []string
 	add := func(text string) { // unless the message has said so
-		if text != "" && !strings.Contains(f.Message, text) {
+		if text != "" && !strings.Contains(message, text) {
 			where = append(where, text)
 		}
 	}
@@ -377,7 +378,7 @@ func (h *Human) finding(f *problem.Finding) {
 	if f.Bitmap != "" {
 		add("bitmap " + check.Shorten(f.Bitmap))
 	}
-	add(f.Path)
+	add(f.Path.String())
 	if f.GuestOffset != nil {
 		where = append(where, guestText(uint64(*f.GuestOffset)))
 	}
@@ -389,12 +390,12 @@ func (h *Human) finding(f *problem.Finding) {
 	}
 	parts := []string{strings.Join(where, ", ")}
 	switch {
-	case f.Value != "" && f.Expected != "":
+	case !f.Value.IsZero() && !f.Expected.IsZero():
 		parts = append(parts, fmt.Sprintf("is %s, should be %s", f.Value, f.Expected))
-	case f.Value != "":
-		parts = append(parts, "is "+f.Value)
-	case f.Expected != "":
-		parts = append(parts, "should be "+f.Expected)
+	case !f.Value.IsZero():
+		parts = append(parts, "is "+f.Value.String())
+	case !f.Expected.IsZero():
+		parts = append(parts, "should be "+f.Expected.String())
 	}
 	if f.Fixed {
 		parts = append(parts, "repaired")

@@ -95,9 +95,9 @@ func u64[T ~uint64](p *T) *uint64 {
 
 func toFinding(f *problem.Finding) jsonFinding {
 	j := jsonFinding{
-		Code: f.Code, Severity: f.Severity.String(), Structure: f.Structure, Message: f.Message, Path: f.Path,
+		Code: f.Code, Severity: f.Severity.String(), Structure: f.Structure, Message: f.Text(), Path: f.Path.String(),
 		Cluster: u64(f.Cluster), Snapshot: check.Shorten(f.Snapshot), Bitmap: check.Shorten(f.Bitmap), GuestOffset: u64(f.GuestOffset),
-		Value: f.Value, Expected: f.Expected, Count: f.Count, Repair: f.Repair.String(), Fixed: f.Fixed, Rest: f.Rest,
+		Value: f.Value.String(), Expected: f.Expected.String(), Count: f.Count, Repair: f.Repair.String(), Fixed: f.Fixed, Rest: f.Unlisted,
 	}
 	if f.Extent.Length > 0 {
 		j.Offset, j.Length = u64(&f.Extent.Offset), u64(&f.Extent.Length)

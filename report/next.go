@@ -68,7 +68,8 @@ func next(img *Image, code problem.Code) string {
 	var parts []string
 	switch {
 	case img.verdict() == check.VerdictUnsupported && slices.ContainsFunc(img.Result.Findings, func(f problem.Finding) bool {
-		return f.Code == problem.VersionUnknown && (f.Value == "0" || f.Value == "1")
+		version, ok := f.Value.Num()
+		return f.Code == problem.VersionUnknown && ok && version < 2
 	}):
 		parts = []string{versionAdvice}
 	case img.verdict() == check.VerdictUnsupported:

@@ -25,25 +25,25 @@ func TestGolden(t *testing.T) {
 	clean := result(check.VerdictClean)
 	empty := &check.Result{Verdict: check.VerdictClean, QEMUOpen: clean.QEMUOpen}
 	inUse := result(check.VerdictClean, problem.Finding{Code: problem.BitmapInUse, Bitmap: "b0",
-		Message: "bitmap b0 is in use: it was not closed cleanly", Extent: extent(0x6000c, 4)})
-	leaks := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: "clusters 18–19 have refcount 1, but nothing refers to them",
+		Message: problem.Say("bitmap b0 is in use: it was not closed cleanly"), Extent: extent(0x6000c, 4)})
+	leaks := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: problem.Say("clusters 18–19 have refcount 1, but nothing refers to them"),
 		Extent: extent(0x20024, 4), Count: 2})
-	warnings := result(check.VerdictWarnings, problem.Finding{Code: problem.HeaderPaddingSet, Message: "the header's padding is not zero", Extent: extent(105, 7)})
+	warnings := result(check.VerdictWarnings, problem.Finding{Code: problem.HeaderPaddingSet, Message: problem.Say("the header's padding is not zero"), Extent: extent(105, 7)})
 	warnings.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenDropsBitmaps, Reasons: []string{"first", "second"}}
 	writing := result(check.VerdictClean)
 	writing.QEMUOpen = check.QEMUOpen{ReadOnly: check.OpenOK, ReadWrite: check.OpenRefused, Reasons: []string{"read-write: the corrupt bit is set"}}
 	opens := result(check.VerdictClean)
 	opens.QEMUOpen.Reasons = []string{"read-write: unknown autoclear features 0x100 are cleared"}
-	live := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: "cluster 18 has refcount 1, but nothing refers to it"})
+	live := result(check.VerdictLeaks, problem.Finding{Code: problem.RefcountTooHigh, Message: problem.Say("cluster 18 has refcount 1, but nothing refers to it")})
 	live.Provisional = true
 	unmet := result(check.VerdictClean)
 	unmet.Unmet = []string{"there is no bitmap backup-8"}
-	unsupported := result(check.VerdictUnsupported, problem.Finding{Code: problem.FeatureUnknown, Message: "incompatible feature bit 17 is not known", Extent: extent(72, 8)})
-	incomplete := result(check.VerdictIncomplete, problem.Finding{Code: problem.Unreadable, Message: "512 bytes cannot be read", Extent: extent(0x200, 512)})
-	mended := result(check.VerdictCorrupt, problem.Finding{Code: problem.RefcountTooHigh, Message: "2 clusters have refcount 1, but nothing refers to them",
-		Extent: extent(0x20024, 4), Count: 2, Fixed: true}, problem.Finding{Code: problem.L2PastEnd, Message: "l2[5] points past the end of the file",
-		Extent: extent(0x40028, 8), Value: "0x8000000000ff0000"})
-	sound := result(check.VerdictClean, problem.Finding{Code: problem.BitmapInUse, Bitmap: "b0", Message: "bitmap b0 is in use: it was not closed cleanly",
+	unsupported := result(check.VerdictUnsupported, problem.Finding{Code: problem.FeatureUnknown, Message: problem.Say("incompatible feature bit 17 is not known"), Extent: extent(72, 8)})
+	incomplete := result(check.VerdictIncomplete, problem.Finding{Code: problem.Unreadable, Message: problem.Say("512 bytes cannot be read"), Extent: extent(0x200, 512)})
+	mended := result(check.VerdictCorrupt, problem.Finding{Code: problem.RefcountTooHigh, Message: problem.Say("2 clusters have refcount 1, but nothing refers to them"),
+		Extent: extent(0x20024, 4), Count: 2, Fixed: true}, problem.Finding{Code: problem.L2PastEnd, Message: problem.Say("l2[5] points past the end of the file"),
+		Extent: extent(0x40028, 8), Value: problem.Words("0x8000000000ff0000")})
+	sound := result(check.VerdictClean, problem.Finding{Code: problem.BitmapInUse, Bitmap: "b0", Message: problem.Say("bitmap b0 is in use: it was not closed cleanly"),
 		Extent: extent(0x6000c, 4), Fixed: true})
 	repair := func(change func(*Repair)) *Repair {
 		r := &Repair{OldSize: 0x150000, NewSize: 0x150000, Undo: "disk.qcow2.qcheck-undo", Count: 2, Bytes: 48, Edits: slices.Values([]Edit{
@@ -69,9 +69,9 @@ func TestGolden(t *testing.T) {
 		{"repaired-quiet", Options{Quiet: true}, []Image{{Name: "disk.qcow2", Result: sound, Repair: repair(func(r *Repair) { r.Undo = "" })},
 			{Name: "b.qcow2", Result: clean, Repair: nothing}}},
 		{"repaired-in-doubt", Options{}, []Image{{Name: "disk.qcow2", Repair: repair(func(*Repair) {}), Result: result(check.VerdictWarnings,
-			problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: "clusters 8-10: no known owner", Fixed: true},
-			problem.Finding{Code: problem.HeaderPaddingSet, Message: "the header's padding is not zero", Extent: extent(105, 7)})}, {Name: "other.qcow2", Repair: nothing,
-			Result: result(check.VerdictInDoubt, problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: "clusters 8-10: no known owner"})}}},
+			problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: problem.Say("clusters 8-10: no known owner"), Fixed: true},
+			problem.Finding{Code: problem.HeaderPaddingSet, Message: problem.Say("the header's padding is not zero"), Extent: extent(105, 7)})}, {Name: "other.qcow2", Repair: nothing,
+			Result: result(check.VerdictInDoubt, problem.Finding{Code: problem.OwnerUnknown, Severity: problem.InDoubt, Message: problem.Say("clusters 8-10: no known owner")})}}},
 		{"repaired-nothing", Options{}, []Image{{Name: "disk.qcow2", Result: leaks, Repair: nothing}}},
 		{"clean", Options{}, []Image{{Name: "disk.qcow2", Result: clean}}},
 		{"empty", Options{}, []Image{{Name: "disk.qcow2", Result: empty}}},
@@ -92,8 +92,8 @@ func TestGolden(t *testing.T) {
 		{"corrupt-color", Options{Color: true, Width: 60}, []Image{{Name: "disk.qcow2", Result: corrupt()}}},
 		{"flood", Options{}, []Image{{Name: "disk.qcow2", Result: flood()}}},
 		{"in-doubt", Options{}, []Image{{Name: "disk.qcow2", Result: result(check.VerdictInDoubt, problem.Finding{
-			Code: problem.OwnerUnknown, Severity: problem.InDoubt, Count: 3, Extent: extent(0x20010, 6), Path: "refcount table[0] → block[8]",
-			Message: "clusters 8-10: refcount 1, but no references each; not called a leak, since the L2 table at l1[0] may own them: it could not be read",
+			Code: problem.OwnerUnknown, Severity: problem.InDoubt, Count: 3, Extent: extent(0x20010, 6), Path: problem.ToRefcount(0, 8),
+			Message: problem.Say("clusters 8-10: refcount 1, but no references each; not called a leak, since the L2 table at l1[0] may own them: it could not be read"),
 		})}}},
 		{"hostile", Options{Verbose: true}, []Image{{Name: "\x1b[31mdisk\xff", Result: hostile()}}},
 		{"several", Options{}, []Image{{Name: "a.qcow2", Result: clean}, {Name: "b.qcow2", Result: leaks},
@@ -143,7 +143,7 @@ func randomResult(r *rand.Rand) *check.Result {
 		}
 		fs = append(fs, problem.Finding{
 			Code: code, Severity: severity, Count: r.Uint64N(100),
-			Fixed: r.IntN(8) == 0, Rest: r.IntN(20) == 0, Message: "x", Extent: extent(r.Uint64N(1<<40), r.Uint64N(9)),
+			Fixed: r.IntN(8) == 0, Unlisted: r.IntN(20) == 0, Message: problem.Say("x"), Extent: extent(r.Uint64N(1<<40), r.Uint64N(9)),
 		})
 	}
 	return result(check.VerdictCorrupt, fs...)

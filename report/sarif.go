@@ -135,11 +135,11 @@ func (s *SARIF) Image(img Image) error {
 		if f.Extent.Length > 0 && uint64(f.Extent.Offset) <= 1<<63-1 {
 			place.Physical.Region = &sarifRegion{uint64(f.Extent.Offset), f.Extent.Length}
 		}
-		if f.Path != "" {
-			place.Logical = []sarifLogical{{printable(f.Path), string(f.Structure)}}
+		if !f.Path.IsZero() {
+			place.Logical = []sarifLogical{{printable(f.Path.String()), string(f.Structure)}}
 		}
 		s.result(sarifResult{RuleID: string(f.Code), RuleIndex: s.rule(f.Code), Level: sarifLevel(f.Severity),
-			Message: sarifText{printable(f.Message)}, Locations: []sarifLocation{place}, Properties: toFinding(f)})
+			Message: sarifText{printable(f.Text())}, Locations: []sarifLocation{place}, Properties: toFinding(f)})
 	}
 	for _, u := range firstTexts(img.Result.Unmet, maxReasons) {
 		s.notices = append(s.notices, sarifNotice{"warning", sarifText{"requirement not met: " + printable(u)}, []sarifLocation{whole}})

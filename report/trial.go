@@ -104,8 +104,8 @@ func lastResort(r *check.Result) string {
 func missingDataFile(r *check.Result) string {
 	for i := range r.Findings {
 		// One that is too short has an expected size.
-		if f := &r.Findings[i]; f.Code == problem.DataFileMissing && f.Expected == "" && !f.Fixed {
-			return f.Value
+		if f := &r.Findings[i]; f.Code == problem.DataFileMissing && f.Expected.IsZero() && !f.Fixed {
+			return f.Value.String()
 		}
 	}
 	return ""
@@ -118,7 +118,7 @@ func missingBacking(r *check.Result) (name string) {
 		switch f := &r.Findings[i]; {
 		case f.Fixed || f.Severity <= problem.Warning:
 		case f.Code == problem.BackingUnreadable:
-			name = f.Value
+			name = f.Value.String()
 		default:
 			return ""
 		}

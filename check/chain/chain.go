@@ -236,14 +236,14 @@ func lengthFinding(above, l *Layer) problem.Finding {
 	h := &above.img.Header
 	f := problem.Finding{
 		Code: problem.BackingLength, Extent: qcow2.Extent{Offset: h.BackingFileOffset, Length: uint64(h.BackingFileSize)},
-		Value: fmt.Sprint(l.Size), Expected: fmt.Sprint(above.Size),
+		Value: problem.Number(l.Size), Expected: problem.Number(above.Size),
 	}
 	name := check.Excerpt(l.Given)
 	if l.Size < above.Size {
-		f.Message = fmt.Sprintf(`backing file "%s" holds %s, the disk %s: what lies past the end of the backing file reads as zeros`,
+		f.Message = problem.Say(`backing file "%s" holds %s, the disk %s: what lies past the end of the backing file reads as zeros`,
 			name, check.ReadableSize(l.Size), check.ReadableSize(above.Size))
 	} else {
-		f.Message = fmt.Sprintf(`backing file "%s" holds %s, the disk only %s: the end of the backing file cannot be seen through it`,
+		f.Message = problem.Say(`backing file "%s" holds %s, the disk only %s: the end of the backing file cannot be seen through it`,
 			name, check.ReadableSize(l.Size), check.ReadableSize(above.Size))
 	}
 	return f

@@ -199,7 +199,7 @@ func Differences(original, dump *check.Result) []string {
 		rest   bool
 	}
 	count := make(map[key]int)
-	keyOf := func(f *problem.Finding) key { return key{f.Code, f.Extent, f.Severity, f.Count, f.Rest} }
+	keyOf := func(f *problem.Finding) key { return key{f.Code, f.Extent, f.Severity, f.Count, f.Unlisted} }
 	for i := range original.Findings {
 		count[keyOf(&original.Findings[i])]++
 	}

@@ -1,9 +1,6 @@
 package problem
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // manyCodes is how many codes can have as many findings as are listed of one, until
 // those of all codes together are bounded.
@@ -12,7 +9,7 @@ const manyCodes = 5
 // Bounded gives the findings that a report lists where at most most findings of a code
 // are wanted: all of them, unless they are more than five times that, and than five times
 // [DefaultMaxFindings]. Then as many of each code as there is room for, and the others as
-// one finding a code, with Rest set, so that the counts still add up to the totals. fs
+// one finding a code, with Unlisted set, so that the counts still add up to the totals. fs
 // stays as it is.
 func Bounded(fs []Finding, most int) []Finding {
 	return bounded(fs, manyCodes*max(most, DefaultMaxFindings))
@@ -28,7 +25,7 @@ func bounded(fs []Finding, room int) []Finding {
 	}
 	listed := make(map[kind]int)
 	for i := range fs {
-		if !fs[i].Rest {
+		if !fs[i].Unlisted {
 			listed[kind{fs[i].Code, fs[i].Fixed}]++
 		}
 	}
@@ -39,7 +36,7 @@ func bounded(fs []Finding, room int) []Finding {
 	for i := range fs {
 		f := &fs[i]
 		k := kind{f.Code, f.Fixed}
-		if seen[k]++; !f.Rest && seen[k] <= each {
+		if seen[k]++; !f.Unlisted && seen[k] <= each {
 			out = append(out, *f)
 			continue
 		}
@@ -50,14 +47,13 @@ func bounded(fs []Finding, room int) []Finding {
 			}
 			continue
 		}
-		r := restFinding(f.Code, f.Severity, f.Count)
+		r := unlisted(f.Code, f.Severity, f.Count)
 		r.Fixed = f.Fixed
 		rest[k] = &r
 	}
 	for _, rule := range catalog().rules {
 		for _, fixed := range []bool{false, true} {
 			if r := rest[kind{rule.Code, fixed}]; r != nil {
-				r.Message = restMessage(&rule, r.Count)
 				out = append(out, *r)
 			}
 		}
@@ -82,13 +78,39 @@ func share[K comparable](kinds map[K]int, room int) int {
 	return room
 }
 
-// restFinding is the one finding of a code for those that are not listed one by one.
-func restFinding(code Code, severity Severity, count uint64) Finding {
-	r, _ := Lookup(code)
-	return Finding{Code: code, Severity: severity, Structure: r.Structure, Repair: r.Repair, Count: count, Rest: true,
-		Message: restMessage(&r, count)}
+// unlisted is the one finding of a code for those that are not listed one by one.
+func unlisted(code Code, severity Severity, count uint64) Finding {
+	return Finding{Code: code, Severity: severity, Count: count, Unlisted: true}.Filled()
 }
 
-func restMessage(r *Rule, count uint64) string {
-	return fmt.Sprintf("%d more of these are not listed: %s", count, r.Title)
+// Listed gives the first most findings of each code, and all others as one finding for each
+// code and severity at the end. fs stays as it is.
+func Listed(fs []Finding, most int) []Finding {
+	seen := make(map[Code]int)
+	more := make(map[Code]*codeState)
+	out := make([]Finding, 0, min(len(fs), most))
+	for i := range fs {
+		f := &fs[i]
+		if seen[f.Code]++; !f.Unlisted && seen[f.Code] <= most {
+			out = append(out, *f)
+			continue
+		}
+		if more[f.Code] == nil {
+			more[f.Code] = new(codeState)
+		}
+		more[f.Code].bySeverity[f.Severity] += f.Count
+	}
+	return appendUnlisted(out, more)
+}
+
+// appendUnlisted adds what is not listed, in the order of the catalogue.
+func appendUnlisted(out []Finding, more map[Code]*codeState) []Finding {
+	for i := range catalog().rules {
+		if s := more[catalog().rules[i].Code]; s != nil {
+			for severity, n := range s.eachUnlisted() {
+				out = append(out, unlisted(catalog().rules[i].Code, severity, n))
+			}
+		}
+	}
+	return out
 }

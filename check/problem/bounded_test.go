@@ -20,7 +20,7 @@ func TestBounded(t *testing.T) {
 	add(L1ReservedBits, Corruption, 40, true)
 	add(RefcountTooHigh, Leak, 3, false)
 	add(BitmapInUse, Note, 90, false)
-	fs = append(fs, Finding{Code: L1ReservedBits, Severity: Corruption, Count: 1000, Rest: true})
+	fs = append(fs, Finding{Code: L1ReservedBits, Severity: Corruption, Count: 1000, Unlisted: true})
 	assert.Equal(t, fs, bounded(fs, 500), "there is room for all")
 	for _, most := range []int{1, 3, 10, 30} {
 		got := bounded(fs, 5*most)
@@ -28,9 +28,9 @@ func TestBounded(t *testing.T) {
 		byCode := make(map[Code]int)
 		for _, f := range got {
 			byCode[f.Code]++
-			if f.Rest {
+			if f.Unlisted {
 				rests++
-				assert.NotEmpty(t, f.Message)
+				assert.NotEmpty(t, f.Text())
 				assert.NotEmpty(t, f.Structure)
 			}
 		}

@@ -1,7 +1,6 @@
 package problem
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,7 +11,7 @@ import (
 
 func TestCollectorFillsInTheCatalogue(t *testing.T) {
 	f := NewCollector(0, 0, qcow2.Geometry{ClusterBits: 16})
-	f.Add(Finding{Code: L1Unaligned, Message: "m"})
+	f.Add(Finding{Code: L1Unaligned, Message: Say("m")})
 	f.Add(Finding{Code: BitmapSizeMismatch, Severity: Note, Repair: RepairNone, Structure: StructBitmapTable, Count: 3})
 	got := f.Findings()
 	require.Len(t, got, 2)
@@ -28,15 +27,15 @@ func TestCollectorFillsInTheCatalogue(t *testing.T) {
 }
 
 func TestCollectorJoinsNeighbours(t *testing.T) {
-	entry := func(i int, value string) Finding {
-		return Finding{Code: L2ReservedBits, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: value}
+	entry := func(i int, value uint64) Finding {
+		return Finding{Code: L2ReservedBits, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: Hex(value)}
 	}
 	f := NewCollector(0, 0, qcow2.Geometry{ClusterBits: 16})
 	for i := range 5 {
-		f.Add(entry(i, "0x2"))
+		f.Add(entry(i, 2))
 	}
-	f.Add(entry(5, "0x4")) // another fault
-	f.Add(entry(7, "0x4")) // not adjoining
+	f.Add(entry(5, 4)) // another fault
+	f.Add(entry(7, 4)) // not adjoining
 	got := f.Findings()
 	require.Len(t, got, 3)
 	assert.Equal(t, at(0x1000, 40), got[0].Extent)
@@ -52,51 +51,60 @@ func TestCollectorBoundsTheListNotTheTotals(t *testing.T) {
 	f.Add(Finding{Code: DataShared})
 	got := f.Findings()
 	require.Len(t, got, 12)
-	assert.True(t, got[11].Rest)
+	assert.True(t, got[11].Unlisted)
 	assert.EqualValues(t, 990*2, got[11].Count)
 	assert.Equal(t, Totals{Leaks: 2000, Warnings: 1}, Count(got))
 }
 
-// For a repair more are listed: entries of tables by their place alone, joined whatever
-// they hold; wrong refcounts not.
-func TestCollectorListsPlacesForARepair(t *testing.T) {
+// For a repair more are kept, and entries of tables among them joined whatever they hold;
+// wrong refcounts not.
+func TestCollectorKeepsMoreForARepair(t *testing.T) {
 	f := NewCollector(10, 20, qcow2.Geometry{ClusterBits: 16})
 	entry := func(code Code, i int) Finding {
-		return Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: hex(uint64(i)), Path: "p", Message: "m",
+		return Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+8*i), 8), Value: Hex(uint64(i)), Path: ToL2Entry(0, uint64(i)), Message: Say("m"),
 			Structure: StructL2Table, GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
 	}
 	for i := range 100 {
-		assert.Equal(t, i > 10, f.Wordless(entry(L2Unaligned, i)), i)
-		if i <= 10 {
-			f.Add(entry(L2Unaligned, i))
-		}
+		f.Add(entry(L2Unaligned, i))
 		f.Add(Finding{Code: RefcountTooLow, Extent: at(qcow2.HostOffset(i*100), 2)})
-		f.Add(Finding{Code: MetadataOverlap, Extent: at(qcow2.HostOffset(i*100), 8), Message: "m"})
+		f.Add(Finding{Code: MetadataOverlap, Extent: at(qcow2.HostOffset(i*100), 8), Message: Say("m")})
 		f.Add(entry(CompressedCopied, 2*i))
 	}
+	kept := f.Findings()
 	got := make(map[Code][]Finding)
-	for _, x := range f.Findings() {
+	for _, x := range kept {
 		got[x.Code] = append(got[x.Code], x)
 	}
 	require.Len(t, got[L2Unaligned], 11)
 	last := got[L2Unaligned][10]
-	assert.Equal(t, Finding{Code: L2Unaligned, Severity: Corruption, Structure: StructL2Table, Repair: RepairLossy, Brief: true, Count: 90,
-		Extent: at(0x1050, 90*8), GuestOffset: ptr(qcow2.GuestOffset(10 << 16))}, last)
+	assert.EqualValues(t, 90, last.Count)
+	assert.Equal(t, at(0x1050, 90*8), last.Extent)
+	assert.Zero(t, last.Value, "they differ")
 	assert.Len(t, got[RefcountTooLow], 10+1)
 	require.Len(t, got[MetadataOverlap], 30+1)
-	assert.False(t, got[MetadataOverlap][29].Brief, "these are no runs of entries, and few")
+	assert.EqualValues(t, 1, got[MetadataOverlap][29].Count, "these are no runs of entries, and few")
 	require.Len(t, got[CompressedCopied], 30+1)
-	assert.True(t, got[CompressedCopied][29].Brief)
-	assert.True(t, got[CompressedCopied][30].Rest)
+	assert.True(t, got[CompressedCopied][30].Unlisted)
 	assert.EqualValues(t, 70, got[CompressedCopied][30].Count)
+
+	listed := make(map[Code][]Finding)
+	for _, x := range Listed(kept, 10) {
+		listed[x.Code] = append(listed[x.Code], x)
+	}
+	assert.Equal(t, Count(kept), Count(Listed(kept, 10)))
+	for code, fs := range listed {
+		require.Len(t, fs, 11, code)
+		assert.True(t, fs[10].Unlisted)
+		assert.Equal(t, got[code][:10], fs[:10])
+	}
 }
 
 // What adjoins in the file need not adjoin on the disk.
 func TestCollectorDoesNotJoinL2Tables(t *testing.T) {
 	f := NewCollector(0, 0, qcow2.Geometry{ClusterBits: 16})
 	for i := range 4 {
-		f.Add(Finding{Code: L2PastEnd, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: "v", GuestOffset: ptr(qcow2.GuestOffset(0))})
-		f.Add(Finding{Code: L1PastEnd, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: "v", GuestOffset: ptr(qcow2.GuestOffset(0))})
+		f.Add(Finding{Code: L2PastEnd, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: Hex(uint64(7)), GuestOffset: ptr(qcow2.GuestOffset(0))})
+		f.Add(Finding{Code: L1PastEnd, Extent: at(qcow2.HostOffset(0x1fff0+8*i), 8), Value: Hex(uint64(7)), GuestOffset: ptr(qcow2.GuestOffset(0))})
 	}
 	var extents []qcow2.Extent
 	for _, x := range f.Findings() {
@@ -107,10 +115,10 @@ func TestCollectorDoesNotJoinL2Tables(t *testing.T) {
 
 // Of a run that a repair goes by, what lies in a cluster that two structures have is told
 // from the rest.
-func TestCollectorEndsPlacesWithTheCluster(t *testing.T) {
+func TestCollectorEndsRangesWithTheCluster(t *testing.T) {
 	f := NewCollector(1, 9, qcow2.Geometry{ClusterBits: 16})
 	for i := range 6 {
-		f.Add(Finding{Code: L1Unaligned, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
+		f.Add(Finding{Code: L1Unaligned, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: Hex(uint64(i))})
 	}
 	got := f.Findings()
 	require.Len(t, got, 3)
@@ -120,7 +128,7 @@ func TestCollectorEndsPlacesWithTheCluster(t *testing.T) {
 	// Entries that lead past the end of the file are joined at once.
 	f = NewCollector(1, 9, qcow2.Geometry{ClusterBits: 16})
 	for i := range 6 {
-		f.Add(Finding{Code: L1PastEnd, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: hex(uint64(i))})
+		f.Add(Finding{Code: L1PastEnd, Extent: at(qcow2.HostOffset(0x1ffe8+8*i), 8), Value: Hex(uint64(i))})
 	}
 	got = f.Findings()
 	require.Len(t, got, 2)
@@ -138,17 +146,14 @@ func TestCollectorJoinsWhatLeadsPastTheEnd(t *testing.T) {
 			}
 			f := NewCollector(3, 0, qcow2.Geometry{ClusterBits: 16, ExtendedL2: extended})
 			for i := range 100 {
-				x := Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+step*i), 8), Value: hex(uint64(i)), Message: "m", GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
-				if i == 0 || !f.Wordless(x) {
-					assert.Zero(t, i, "further ones need no words")
-					f.Add(x)
-				}
+				x := Finding{Code: code, Extent: at(qcow2.HostOffset(0x1000+step*i), 8), Value: Hex(uint64(i)), Message: Say("m"), GuestOffset: ptr(qcow2.GuestOffset(i << 16))}
+				f.Add(x)
 			}
 			got := f.Findings()
 			require.Len(t, got, 1, code)
 			assert.EqualValues(t, 100, got[0].Count)
 			assert.Equal(t, at(0x1000, 99*step+8), got[0].Extent)
-			assert.Empty(t, got[0].Value, "they differ")
+			assert.Zero(t, got[0].Value, "they differ")
 		}
 	}
 }
@@ -158,7 +163,7 @@ func TestCollectorJoinsWhatLeadsPastTheEnd(t *testing.T) {
 func TestCollectorAbsorb(t *testing.T) {
 	var all []Finding
 	for i := range 300 {
-		all = append(all, Finding{Code: []Code{L2ReservedBits, L2Unaligned, RefcountTooLow}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: []string{"a", "b"}[i/60%2]})
+		all = append(all, Finding{Code: []Code{L2ReservedBits, L2Unaligned, RefcountTooLow}[i%3], Extent: at(qcow2.HostOffset(i/3*8+i%3*100000), 8), Value: Number(i / 60 % 2)})
 	}
 	whole := NewCollector(4, 0, qcow2.Geometry{ClusterBits: 16})
 	for _, x := range all {
@@ -184,5 +189,3 @@ func at(offset qcow2.HostOffset, length int) qcow2.Extent {
 }
 
 func ptr[T any](v T) *T { return &v }
-
-func hex(v uint64) string { return fmt.Sprintf("0x%x", v) }

@@ -105,11 +105,10 @@ type Finding struct {
 	Structure Structure // the catalogue's unless the pass knows better
 	Repair    Repair    // the catalogue's unless the pass knows better
 
-	// Message says what is wrong, in one line without a full stop. Strings
-	// from the image are escaped in it.
-	Message string
+	// Message says what is wrong; see [Finding.Text].
+	Message Text
 	// Path leads to the fault through the structures: "l1[3] → l2[17]".
-	Path string
+	Path Path
 
 	// Extent is the bytes of the file at fault: what would have to be other
 	// than it is. Its length is 0 where no bytes can be named.
@@ -122,18 +121,15 @@ type Finding struct {
 	GuestOffset *qcow2.GuestOffset
 	Cluster     *qcow2.HostCluster // the (first) host cluster that it is about
 
-	Value    string // what was seen
-	Expected string // what should stand there, where that is known
+	Value    Value // what was seen
+	Expected Value // what should stand there, where that is known
 
 	// Count is how many units are concerned (clusters for refcounts, entries
 	// for tables, else 1), at least 1.
 	Count uint64
 	// Fixed tells that a repair has settled it.
 	Fixed bool
-	// Rest marks the one finding of a code that stands for those that are not
+	// Unlisted marks the one finding of a code that stands for those that are not
 	// listed one by one; it has no place, only a count.
-	Rest bool
-	// Brief marks a finding that only says where: it has no words, and entries that
-	// differ can be one run. See [Collector].
-	Brief bool
+	Unlisted bool
 }

@@ -76,7 +76,7 @@ func (b *bitmapFix) faults() []problem.Code { return slices.Concat(b.bad, b.name
 
 // fixBitmaps does what the findings about bitmaps ask for.
 func (s *session) fixBitmaps(ctx context.Context) (changed bool, err error) {
-	if !s.opts.bitmaps() || s.headerShared() || !slices.ContainsFunc(s.res.Findings, concernsBitmaps) {
+	if !s.opts.bitmaps() || s.headerShared() || !slices.ContainsFunc(s.ev.Findings, concernsBitmaps) {
 		return false, nil
 	}
 	ext := s.img.Extension(qcow2.ExtBitmaps)
@@ -148,7 +148,7 @@ func onBlock(f *problem.Finding) bool {
 
 // unreadable tells whether something of a structure could not be read.
 func (s *session) unreadable(what problem.Structure) bool {
-	return slices.ContainsFunc(s.res.Findings, func(f problem.Finding) bool {
+	return slices.ContainsFunc(s.ev.Findings, func(f problem.Finding) bool {
 		return f.Severity == problem.Trouble && f.Structure == what
 	})
 }
@@ -160,10 +160,10 @@ func (f *bitmapFixer) judge(ctx context.Context) error {
 		f.bitmaps = append(f.bitmaps, &bitmapFix{BitmapEntry: e, inUse: e.Flags.Has(qcow2.BitmapInUse)})
 	}
 	tables := false
-	for i := range f.res.Findings {
-		finding := &f.res.Findings[i]
+	for i := range f.ev.Findings {
+		finding := &f.ev.Findings[i]
 		switch code := finding.Code; {
-		case code == problem.BitmapTrailingBits || code == problem.BitmapDataUniform || finding.Rest && code.About() == problem.AboutBitmapData:
+		case code == problem.BitmapTrailingBits || code == problem.BitmapDataUniform || finding.Unlisted && code.About() == problem.AboutBitmapData:
 			// See fixData.
 		case code == problem.QEMUCrash || code.About() == problem.AboutBitmap:
 			if b := f.entryAt(finding.Extent.Offset); b != nil {

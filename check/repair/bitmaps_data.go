@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 
+	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -12,10 +13,10 @@ import (
 // left alone: should the granularity be what is damaged, they are dirty bits.
 func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
 	uniform := make(map[qcow2.HostCluster]*problem.Finding)
-	for i := range f.res.Findings {
-		x := &f.res.Findings[i]
+	for i := range f.ev.Findings {
+		x := &f.ev.Findings[i]
 		switch {
-		case x.Rest:
+		case x.Unlisted:
 		case x.Code == problem.BitmapDataUniform && f.opts.CompactBitmaps:
 			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
 			for k := range qcow2.HostCluster(n) {
@@ -55,9 +56,9 @@ func (f *bitmapFixer) fixData(ctx context.Context) (changed bool, err error) {
 // compact makes a table entry of a cluster of zeros or ones.
 func (f *bitmapFixer) compact(b *bitmapFix, entry uint64, x *problem.Finding) error {
 	var e [8]byte
-	if x.Value == "ones" {
+	if x.Value == problem.Words(check.DataOnes) {
 		putWord(e[:], uint64(qcow2.AllOnesEntry))
 	}
 	at := b.TableOffset + qcow2.HostOffset(entry*8)
-	return f.o.write(at, e[:], intent{reason: b.label() + ": do not store a cluster of " + x.Value, codes: []problem.Code{x.Code}})
+	return f.o.write(at, e[:], intent{reason: b.label() + ": do not store a cluster of " + x.Value.String(), codes: []problem.Code{x.Code}})
 }

@@ -15,8 +15,8 @@ import (
 func (f *bitmapFixer) judgeTables(ctx context.Context) error {
 	f.judgeTablePlaces()
 	broken := make(map[qcow2.HostCluster]struct{})
-	for i := range f.res.Findings {
-		if x := &f.res.Findings[i]; x.Code == problem.BitmapDataUnreadable && !x.Rest {
+	for i := range f.ev.Findings {
+		if x := &f.ev.Findings[i]; x.Code == problem.BitmapDataUnreadable && !x.Unlisted {
 			first, n := f.g.ClusterSpan(x.Extent.Offset, x.Extent.Length)
 			for k := range qcow2.HostCluster(n) {
 				broken[first+k] = struct{}{}

@@ -20,8 +20,8 @@ func (s *session) fixCompression(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	var f *problem.Finding
-	for i := range s.res.Findings {
-		if x := &s.res.Findings[i]; x.Code == problem.CompressionTypeContradiction && x.Repair == problem.RepairSafe {
+	for i := range s.ev.Findings {
+		if x := &s.ev.Findings[i]; x.Code == problem.CompressionTypeContradiction && x.Repair == problem.RepairSafe {
 			f = x
 		}
 	}

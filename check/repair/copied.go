@@ -14,15 +14,15 @@ func (s *session) fixCopied(context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	tables := false
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
 		switch {
 		case f.Code != problem.L1Copied && f.Code != problem.L2Copied, !s.inScope(f, copiedFix):
 			continue
 		case f.Code == problem.L2Copied && !s.h.HasDataFile():
 			tables = true // there can be millions that are not joined
 			continue
-		case f.Rest:
+		case f.Unlisted:
 			continue
 		}
 		did, err := s.rewrite(f, copiedFix)

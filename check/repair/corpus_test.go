@@ -3,7 +3,6 @@ package repair
 import (
 	"bytes"
 	"crypto/sha256"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -155,9 +154,7 @@ func l2Window(t testing.TB, img source, f *problem.Finding) GuestRange {
 	t.Helper()
 	opened, err := qcow2.Open(img, img.Size())
 	require.NoError(t, err)
-	var index uint64
-	_, err = fmt.Sscanf(f.Path, "l1[%d]", &index)
-	require.NoError(t, err)
+	index := f.Path.Entry()
 	n := opened.Geometry.L2Coverage()
 	return GuestRange{Snapshot: f.Snapshot, Offset: index * n, Length: n}
 }

@@ -59,9 +59,9 @@ var copiedFix = entryFix{counts: true, reason: "set COPIED as the references are
 
 // fixEntries fixes table entries in place where nothing is lost by it.
 func (s *session) fixEntries(context.Context) (changed bool, err error) {
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Repair == problem.RepairSafe && (f.Code == problem.L2PastEnd || f.Code == problem.CompressedMisplaced) && !f.Rest && s.opts.everything() {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Repair == problem.RepairSafe && (f.Code == problem.L2PastEnd || f.Code == problem.CompressedMisplaced) && !f.Unlisted && s.opts.everything() {
 			did, err := s.giveUp(f, s.placeless(), s.g.ClusterSize(), nil)
 			if err != nil {
 				return changed, err
@@ -71,7 +71,7 @@ func (s *session) fixEntries(context.Context) (changed bool, err error) {
 		}
 		fix, ok := entryFixes[f.Code]
 		lossy := f.Repair == problem.RepairLossy && s.losing() && fix.lossy
-		if !ok || f.Rest || f.Repair != problem.RepairSafe && !lossy || !s.inScope(f, fix) {
+		if !ok || f.Unlisted || f.Repair != problem.RepairSafe && !lossy || !s.inScope(f, fix) {
 			continue
 		}
 		if f.Code.AboutBitmaps() && (s.staleBitmaps() || s.ev.Counts.Get(s.g.HostCluster(f.Extent.Offset)) != 1) {

@@ -16,9 +16,9 @@ func (s *session) fixExtensions(context.Context) (bool, error) {
 	}
 	become := make(map[qcow2.HostOffset]uint64) // how many bytes of data are left, by extension
 	var codes []problem.Code
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != problem.RepairSafe {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || f.Repair != problem.RepairSafe {
 			continue
 		}
 		at := slices.IndexFunc(s.img.Extensions, func(e qcow2.Extension) bool {

@@ -12,9 +12,9 @@ func (s *session) giveUpHeader(context.Context) (changed bool, err error) {
 	if !s.losing() || s.headerShared() {
 		return false, nil
 	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != problem.RepairLossy {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || f.Repair != problem.RepairLossy {
 			continue
 		}
 		did := false

@@ -49,9 +49,9 @@ func (s *session) giveUpMappings(ctx context.Context) (changed bool, err error) 
 	if err := s.findSharers(ctx); err != nil {
 		return false, err
 	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != problem.RepairLossy {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || f.Repair != problem.RepairLossy {
 			continue
 		}
 		did := false

@@ -20,8 +20,8 @@ type l1Slot struct {
 // findSharers looks up who has the L2 tables of which entries are about to be given up.
 func (s *session) findSharers(ctx context.Context) error {
 	s.sharers = make(map[qcow2.HostOffset][]l1Slot)
-	for i := range s.res.Findings {
-		if f := &s.res.Findings[i]; !f.Rest && f.Repair == problem.RepairLossy && lostEntries[f.Code].data {
+	for i := range s.ev.Findings {
+		if f := &s.ev.Findings[i]; !f.Unlisted && f.Repair == problem.RepairLossy && lostEntries[f.Code].data {
 			s.sharers[s.tableOf(f)] = nil
 		}
 	}

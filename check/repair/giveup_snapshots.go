@@ -25,9 +25,9 @@ func (s *session) giveUpSnapshots(context.Context) (bool, error) {
 	var clash *problem.Finding
 	var codes []problem.Code
 	all := false
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != problem.RepairLossy {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || f.Repair != problem.RepairLossy {
 			continue
 		}
 		entry := s.snapshotAt(f.Extent.Offset)

@@ -13,9 +13,9 @@ func (s *session) fixHeader(context.Context) (changed bool, err error) {
 	if !s.opts.everything() || s.headerShared() {
 		return false, nil
 	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || f.Repair != problem.RepairSafe {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || f.Repair != problem.RepairSafe {
 			continue
 		}
 		did, err := s.fixHeaderField(f)
@@ -131,8 +131,8 @@ func (s *session) fixMarks(context.Context) (bool, error) {
 	}
 	features := s.h.IncompatibleFeatures
 	stale, corrupt := false, s.res.Totals.Errors > 0
-	for i := range s.res.Findings {
-		switch f := &s.res.Findings[i]; f.Code {
+	for i := range s.ev.Findings {
+		switch f := &s.ev.Findings[i]; f.Code {
 		case problem.MarkedDirty, problem.MarkedCorrupt:
 		case problem.RefcountTooLow, problem.RefcountOverflow, problem.RefcountMissing:
 			stale, corrupt = true, true

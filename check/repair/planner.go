@@ -109,7 +109,7 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		}
 		o.bits = img.Geometry.ClusterBits
 		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, MaxPlaces: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
+			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Keep: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
 			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, Data: opts.Data, NoBacking: opts.NoBacking,
 		})
 		if err != nil {
@@ -120,7 +120,9 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		} else if grown(p.Before, res, &header, &img.Header) {
 			return nil, errGrown
 		}
-		p.After = res
+		after := *res
+		after.Findings = ev.Findings // what advice goes by
+		p.After = &after
 		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first}
 		changed, err := s.fix(ctx)
 		if err != nil {

@@ -138,9 +138,9 @@ func (s *session) strayPointers() (all []pointer) {
 	for _, l := range s.ev.L1Tables() {
 		misread[l.Of] = l.Misread
 	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Rest || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != problem.L1Misplaced && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Unlisted || int(f.Of) >= len(pointers) || f.Of == 0 && f.Code != problem.L1Misplaced && f.Extent != pointers[0].field && !s.headerShared() && !misread[0] {
 			continue
 		}
 		if f.Code.Is(problem.ThroughL1 | problem.LeadsToL1) {

@@ -16,9 +16,9 @@ func (s *session) separateData(context.Context) (changed bool, err error) {
 		return false, nil
 	}
 	alloc := newAllocator(s)
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
-		if f.Code != problem.MetadataOverlap || f.Rest || f.Structure != problem.StructDataCluster || f.Repair != problem.RepairLossy || f.Extent.Length != 8 {
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
+		if f.Code != problem.MetadataOverlap || f.Unlisted || f.Structure != problem.StructDataCluster || f.Repair != problem.RepairLossy || f.Extent.Length != 8 {
 			continue
 		}
 		did, err := s.separate(f, alloc)

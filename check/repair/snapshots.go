@@ -13,8 +13,8 @@ func (s *session) fixSnapshots(context.Context) (bool, error) {
 	if !s.opts.everything() || !s.res.Has(problem.SnapshotFieldsMissing) || len(s.ev.Snapshots) != int(s.h.NbSnapshots) || s.headerShared() {
 		return false, nil
 	}
-	for i := range s.res.Findings {
-		f := &s.res.Findings[i]
+	for i := range s.ev.Findings {
+		f := &s.ev.Findings[i]
 		switch {
 		case f.Code == problem.SnapshotTableShort, f.Code == problem.SnapshotEntryOversized:
 			return false, nil // an entry is not known whole, so the table cannot be written anew

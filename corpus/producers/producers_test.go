@@ -42,7 +42,7 @@ func TestProducers(t *testing.T) {
 				assert.Equal(t, x.verdict, res.Verdict)
 				assert.Equal(t, "ok", string(res.QEMUOpen.ReadOnly), res.QEMUOpen.Reasons)
 				for _, f := range res.Findings {
-					assert.Contains(t, x.codes, f.Code, f.Message)
+					assert.Contains(t, x.codes, f.Code, f.Text())
 				}
 			})
 		}

@@ -123,7 +123,7 @@ func (d *model) findings(m *filemap.Map) {
 			d.Omitted = len(m.Result.Findings) - i
 			return
 		}
-		e := modelFind{Code: string(f.Code), Severity: f.Severity.String(), Message: printable(f.Message), Count: f.Count, Cell: -1, Guest: -1}
+		e := modelFind{Code: string(f.Code), Severity: f.Severity.String(), Message: printable(f.Text()), Count: f.Count, Cell: -1, Guest: -1}
 		if f.Extent.Length > 0 {
 			off := uint64(f.Extent.Offset)
 			e.Offset = &off

@@ -49,7 +49,7 @@ func worst() *filemap.Map {
 		m.Bitmaps = append(m.Bitmaps, b)
 	}
 	for i := range 2000 {
-		m.Result.Findings = append(m.Result.Findings, problem.Finding{Code: problem.L1PastEnd, Severity: problem.Corruption, Message: strings.Repeat("long ", 40),
+		m.Result.Findings = append(m.Result.Findings, problem.Finding{Code: problem.L1PastEnd, Severity: problem.Corruption, Message: problem.Say("%s", strings.Repeat("long ", 40)),
 			Extent: qcow2.Extent{Offset: qcow2.HostOffset(i << 20), Length: 8}, Count: 1})
 	}
 	return m
@@ -70,7 +70,7 @@ func TestHostileNames(t *testing.T) {
 	const evil = `</script><script>alert(1)</script>{{js}}`
 	m := &filemap.Map{FileSize: 4096, ClusterSize: 512, PerCell: 1, Cells: make([]filemap.Cell, 8), DiskSize: 512, GuestBytes: 512,
 		Snapshots: []filemap.Disk{{ID: "1", Name: evil}}, Bitmaps: []filemap.Bitmap{{Info: check.BitmapInfo{Name: evil}}},
-		Result: &check.Result{Findings: []problem.Finding{{Code: problem.BitmapNameDangerous, Message: evil + "\x1b[31m\u202e", Count: 1}}}}
+		Result: &check.Result{Findings: []problem.Finding{{Code: problem.BitmapNameDangerous, Message: problem.Say("%s", evil+"\x1b[31m\u202e"), Count: 1}}}}
 	var b bytes.Buffer
 	require.NoError(t, mapview.HTML(&b, evil, m))
 	assert.Equal(t, 2, strings.Count(b.String(), "</script>"), "its own")

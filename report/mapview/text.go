@@ -90,7 +90,7 @@ func (t *text) findings(m *filemap.Map) {
 	n := 0
 	for i := range m.Result.Findings {
 		f := &m.Result.Findings[i]
-		if f.Severity == problem.Note || f.Rest {
+		if f.Severity == problem.Note || f.Unlisted {
 			continue
 		}
 		if cell, ok := cellOf(m, f); ok {

@@ -143,7 +143,7 @@ func (p *prover) sound(b *bitmap) bool {
 		directory := f.Structure == problem.StructBitmapDirectory || f.Structure == problem.StructBitmapExtension
 		within := f.Extent.Offset >= b.EntryOffset && f.Extent.Offset < b.EntryOffset+qcow2.HostOffset(b.EntrySize())
 		overlap := f.Code.Is(problem.Overlap)
-		if within || overlap || f.Bitmap == name || f.Code.AboutBitmaps() && (f.Rest || directory && f.Bitmap == "") {
+		if within || overlap || f.Bitmap == name || f.Code.AboutBitmaps() && (f.Unlisted || directory && f.Bitmap == "") {
 			return false
 		}
 	}

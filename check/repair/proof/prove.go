@@ -95,7 +95,7 @@ func (p *prover) note() {
 	for i := range p.before.Result.Findings {
 		f := &p.before.Result.Findings[i]
 		overlap := f.Code.Is(problem.Overlap)
-		if f.Code == problem.SnapshotsOrphaned && p.allowed.Reattach && f.Extent.Offset == qcow2.FieldSnapshotsOffset && f.Expected == p.is.Header.SnapshotsOffset.String() {
+		if f.Code == problem.SnapshotsOrphaned && p.allowed.Reattach && f.Extent.Offset == qcow2.FieldSnapshotsOffset && f.Expected == problem.Hex(p.is.Header.SnapshotsOffset) {
 			p.before.Snapshots = nil // the header led elsewhere
 		}
 		switch {
