@@ -1,6 +1,7 @@
 package rescue
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -11,20 +12,26 @@ import (
 
 // activeDisk finds the L1 table of the disk. Other L1 tables that are in use are those of
 // snapshots.
-func (s *search) activeDisk(l1s []l1table) error {
+func (s *search) activeDisk(ctx context.Context, l1s []l1table) error {
 	m := &s.m
 	if s.h0 != nil && s.headerL1() {
 		return nil
+	}
+	if s.h0 != nil {
+		m.h.L1TableOffset, m.h.L1Size = 0, 0
 	}
 	l1s = s.outside(l1s)
 	if len(l1s) == 0 {
 		if s.mapsNothing() {
 			return nil
 		}
-		return s.placeTables()
+		return s.placeTables(ctx)
 	}
 	i, why, sure := choose(l1s)
 	active := l1s[i]
+	for k := range l1s {
+		s.f.own(l1s[k].off, l1s[k].room*8)
+	}
 	if !active.start {
 		s.guess("L1 table", fmt.Sprintf("what was found at %v may be only a part of it: before it are zeros that it may begin with", active.off))
 	}
@@ -36,10 +43,13 @@ func (s *search) activeDisk(l1s []l1table) error {
 	m.fact("L1 table", SourceFound, why, "%v, %d L2 tables", active.off, active.named)
 	if len(m.snapshots) > 0 {
 		s.vouchSnapshots()
-		return nil
+	} else {
+		s.rescueSnapshots(slices.Delete(slices.Clone(l1s), i, i+1))
 	}
-	s.rescueSnapshots(slices.Delete(slices.Clone(l1s), i, i+1))
-	return nil
+	if s.f.refs == nil {
+		return nil // a table that it does not name may be left over
+	}
+	return s.placeTables(ctx)
 }
 
 // mapsNothing tells that the disk is empty: the refcounts count no L2 table.

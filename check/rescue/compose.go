@@ -2,6 +2,7 @@ package rescue
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -11,7 +12,7 @@ import (
 )
 
 // compose makes the model of the image.
-func (s *search) compose(a *fit) error {
+func (s *search) compose(ctx context.Context, a *fit) error {
 	f, m := s.f, &s.m
 	s.baseHeader()
 	s.remains()
@@ -32,9 +33,10 @@ func (s *search) compose(a *fit) error {
 			}
 		}
 	}
-	if err := s.activeDisk(f.findL1s()); err != nil {
+	if err := s.activeDisk(ctx, f.findL1s()); err != nil {
 		return err
 	}
+	s.dropBroken()
 	s.virtualSize()
 	s.fitBitmaps()
 	m.newRefcounts = f.refs == nil || !s.opts.Keep

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/rescue/landmarks"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -26,6 +27,16 @@ type search struct {
 	rescued []uint64
 	bitmaps *bitmapDirectory // where the header did not lead to it
 	edits   []Change         // of structures where they stand
+	// unplaced are L2 tables that nothing proves a place for. holes tells that what the L1
+	// table does not map may have been mapped.
+	unplaced []qcow2.HostOffset
+	holes    bool
+	missing  []Missing
+	// zeroTables are the places of L2 tables of zeros.
+	zeroTables []uint64
+	// said is what the disk says of its size, where it was asked already.
+	said     landmarks.Size
+	saysSize bool
 	// guessed tells that something was needed that is only likely.
 	guessed bool
 }
@@ -48,7 +59,7 @@ func find(ctx context.Context, r io.ReaderAt, size int64, opts *Options) (*searc
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return s, s.compose(a)
+	return s, s.compose(ctx, a)
 }
 
 func (s *search) progress(pass string, done, total uint64) {

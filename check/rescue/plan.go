@@ -65,8 +65,7 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		return nil, fmt.Errorf("what was found cannot be made a sound image: %w", err)
 	}
 	p.Facts, p.Result, p.NewSize = s.m.facts, p.repair.After, p.repair.NewSize
-	s.report(p)
-	return p, nil
+	return p, s.report(ctx, p)
 }
 
 // Empty tells that the file is what it should be.
@@ -101,17 +100,18 @@ func (p *Plan) WriteTo(ctx context.Context, f interface {
 }
 
 // report fills in what is missing.
-func (s *search) report(p *Plan) {
+func (s *search) report(ctx context.Context, p *Plan) error {
+	if err := s.orphans(ctx, p); err != nil {
+		return err
+	}
+	s.missHoles()
+	s.missZeroTables(len(p.Orphans) > 0)
+	p.Missing = s.missing
 	for _, x := range p.repair.LostGuest {
 		p.Missing = append(p.Missing, Missing{Snapshot: x.Snapshot, Offset: x.Offset, Length: x.Length, Why: "what maps it leads to nothing that is in the file"})
 	}
 	p.Lost = p.repair.Lost
-}
-
-// Orphan is a part of the file that holds data which belongs nowhere any more.
-type Orphan struct {
-	Offset qcow2.HostOffset
-	Length uint64 // bytes
+	return nil
 }
 
 // Complete tells that everything that the file holds is in its place.

@@ -1,7 +1,6 @@
 package rescue
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -132,6 +131,9 @@ func (s *search) diskSays() (landmarks.Size, bool) {
 	if s.m.luks != nil || s.f.dataFile {
 		return landmarks.Size{}, false
 	}
+	if s.saysSize {
+		return s.said, true
+	}
 	marks := landmarks.New(s.f.g.L2Coverage())
 	shown := uint64(0)
 	for i, e := range s.active.entries {
@@ -148,27 +150,25 @@ func (s *search) diskSays() (landmarks.Size, bool) {
 
 // show shows the data that an L2 table maps to the scanner, and gives how much it was.
 func (s *search) show(marks *landmarks.Scanner, piece uint64, table qcow2.HostOffset, most uint64) (shown uint64) {
-	g := s.f.g
-	raw, ok := s.f.read(table, g.ClusterSize())
-	if !ok {
-		return 0
-	}
-	raw = slices.Clone(raw)
-	width := g.L2EntrySize()
-	data := make([]byte, g.ClusterSize())
-	for i := range g.L2Entries() {
-		e := qcow2.L2Entry(binary.BigEndian.Uint64(raw[i*width:]))
-		if shown >= most || !s.clusterData(e, data) {
-			continue
+	var list []lookAt
+	s.f.eachEntry(table, func(i uint64, e qcow2.L2Entry, sub qcow2.SubclusterBitmap) {
+		list = append(list, lookAt{table, i << s.f.g.ClusterBits, e, sub})
+	})
+	data := make([]byte, s.f.g.ClusterSize())
+	for _, w := range list {
+		if shown >= most {
+			break
 		}
-		marks.Look(piece, i<<g.ClusterBits, data)
-		shown += uint64(len(data))
+		if s.clusterData(w.e, w.sub, data) {
+			marks.Look(piece, w.at, data)
+			shown += uint64(len(data))
+		}
 	}
 	return shown
 }
 
 // clusterData reads a guest cluster, as far as this file has it.
-func (s *search) clusterData(e qcow2.L2Entry, data []byte) bool {
+func (s *search) clusterData(e qcow2.L2Entry, sub qcow2.SubclusterBitmap, data []byte) bool {
 	switch {
 	case e.Compressed():
 		d := s.f.g.Compressed(e)
@@ -180,5 +180,16 @@ func (s *search) clusterData(e qcow2.L2Entry, data []byte) bool {
 	case e.Offset() == 0 || uint64(e.Offset()) >= s.f.size || e.Zero() && !s.f.g.ExtendedL2:
 		return false
 	}
-	return s.r.readBase(data, int64(e.Offset())) == nil
+	if s.r.readBase(data, int64(e.Offset())) != nil {
+		return false
+	}
+	if s.f.g.ExtendedL2 {
+		n := s.f.g.SubclusterSize()
+		for i := range uint64(qcow2.SubclustersPerCluster) {
+			if sub.Allocated()>>i&1 == 0 {
+				clear(data[i*n : (i+1)*n])
+			}
+		}
+	}
+	return true
 }

@@ -226,6 +226,18 @@ func (f *finder) eachTarget(table qcow2.HostOffset, yield func(i uint64, e qcow2
 	}
 }
 
+// eachEntry is eachTarget with the bitmap of subclusters, which is all ones where there are
+// none, or the cluster is compressed.
+func (f *finder) eachEntry(table qcow2.HostOffset, yield func(i uint64, e qcow2.L2Entry, sub qcow2.SubclusterBitmap)) {
+	f.eachTarget(table, func(i uint64, e qcow2.L2Entry, _ qcow2.Extent) {
+		sub := qcow2.SubclusterBitmap(0xffffffff)
+		if f.g.ExtendedL2 && !e.Compressed() {
+			sub = qcow2.SubclusterBitmap(binary.BigEndian.Uint64(f.buf[i*16+8:]))
+		}
+		yield(i, e, sub)
+	})
+}
+
 // zero tells whether a cluster of the file is all zeros.
 func (f *finder) zero(off qcow2.HostOffset) bool {
 	b, ok := f.read(off, f.g.ClusterSize())

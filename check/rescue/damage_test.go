@@ -1,0 +1,157 @@
+package rescue_test
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/repair"
+	"github.com/qcheck/qcheck/check/rescue"
+	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/qcow2"
+)
+
+var rounds = flag.Int("rounds", 2, "how many times each image is damaged at random")
+
+// truth holds that an image says nothing of its disk that the one before the damage did not
+// say, and that what it does not say any more is listed as missing.
+func truth(t *testing.T, was, is *qcow2.Image, plan *rescue.Plan) {
+	t.Helper()
+	a, err := was.ActiveDisk(qcow2.DiskOptions{})
+	require.NoError(t, err)
+	b, err := is.ActiveDisk(qcow2.DiskOptions{})
+	require.NoError(t, err)
+	stored := func(x qcow2.GuestExtent) bool { return x.Kind == qcow2.GuestData || x.Kind == qcow2.GuestCompressed }
+	size := uint64(b.Size())
+	for x, err := range b.Map(0, qcow2.GuestOffset(size)) {
+		require.NoError(t, err)
+		if !stored(x) {
+			continue
+		}
+		for y, err := range a.Map(x.Start, x.Start+qcow2.GuestOffset(x.Length)) {
+			require.NoError(t, err)
+			if uint64(y.Start) >= was.Header.Size {
+				break
+			}
+			if y.Kind != x.Kind || y.Host-qcow2.HostOffset(y.Start-x.Start) != x.Host {
+				t.Fatalf("wrong data at %v of the disk: %v at %v, it was %v at %v", y.Start, x.Kind, x.Host+qcow2.HostOffset(y.Start-x.Start), y.Kind, y.Host)
+			}
+		}
+	}
+	missing := func(from, to uint64) bool {
+		for from < to {
+			next := from
+			for _, m := range plan.Missing {
+				if m.Snapshot == "" && m.Offset <= from && from < m.Offset+m.Length {
+					next = max(next, m.Offset+m.Length)
+				}
+			}
+			if next == from {
+				return false
+			}
+			from = next
+		}
+		return true
+	}
+	for x, err := range a.Map(0, qcow2.GuestOffset(was.Header.Size)) {
+		require.NoError(t, err)
+		if !stored(x) || uint64(x.Start) >= size && plan.Complete() == false {
+			continue
+		}
+		for y, err := range b.Map(x.Start, x.Start+qcow2.GuestOffset(x.Length)) {
+			require.NoError(t, err)
+			if !stored(y) && !missing(uint64(y.Start), uint64(y.Start)+y.Length) && plan.Complete() {
+				t.Fatalf("%d bytes at %v of the disk are gone, and nothing says so", y.Length, y.Start)
+			}
+		}
+	}
+}
+
+// outcome rescues what it can. What comes of it is sound, and never a lie.
+func outcome(t *testing.T, was *qcow2.Image, m *memory, opts rescue.Options) *rescue.Plan {
+	t.Helper()
+	damaged := bytes.Clone(m.b)
+	plan, err := rescue.Make(t.Context(), m, int64(len(m.b)), opts)
+	require.True(t, bytes.Equal(damaged, m.b), "the image was written to")
+	if err != nil {
+		_, guess := errors.AsType[*rescue.GuessError](err)
+		_, refused := errors.AsType[*repair.RefusedError](err)
+		require.True(t, guess || refused || errors.Is(err, rescue.ErrNothing) || errors.Is(err, rescue.ErrNoMapping), "%v", err)
+		t.Log(err)
+		return nil
+	}
+	require.NoError(t, plan.WriteTo(t.Context(), m))
+	out, err := qcow2.Open(m, int64(len(m.b)))
+	require.NoError(t, err)
+	res, err := check.Run(t.Context(), out, check.Options{NoBacking: true})
+	require.NoError(t, err)
+	for _, f := range plan.Facts {
+		t.Logf("%s: %s (%s; %s)", f.What, f.Value, f.Source, f.Why)
+	}
+	if !opts.AcceptGuesses && was != nil {
+		truth(t, was, out, plan)
+	}
+	if opts.DataFile == "" && out.Header.HasDataFile() {
+		return plan
+	}
+	assert.Equal(t, check.ExitSound, res.ExitCode(), "%v", res.Findings)
+	return plan
+}
+
+// wipe overwrites a part of a file.
+func (m *memory) wipe(r *rand.Rand, at, n uint64) {
+	at = min(at, uint64(len(m.b)))
+	n = min(n, uint64(len(m.b))-at)
+	junk := r.IntN(2) == 0
+	for i := range n {
+		m.b[at+i] = 0
+		if junk {
+			m.b[at+i] = byte(r.Uint32())
+		}
+	}
+}
+
+// Whatever is overwritten, with zeros or junk: no wrong byte, and what is gone is named.
+func TestDamage(t *testing.T) {
+	sound(t, 4<<20, func(t *testing.T, i int, c *corpus.Case, img *corpus.Image) {
+		was, err := img.Open()
+		require.NoError(t, err)
+		opts := rescue.Options{}
+		if c.Spec.DataFile != nil {
+			opts.DataFile = "data"
+		}
+		whole := load(t, img)
+		size := was.Geometry.ClusterSize()
+		for round := range *rounds {
+			r := rand.New(rand.NewPCG(uint64(round), uint64(i)))
+			m := &memory{bytes.Clone(whole.b)}
+			for range 1 + r.IntN(3) {
+				switch r.IntN(6) {
+				case 0:
+					m.wipe(r, 0, qcow2.SectorSize)
+				case 1:
+					m.wipe(r, 0, size*r.Uint64N(5))
+				case 2:
+					m.wipe(r, uint64(was.Header.L1TableOffset), uint64(was.Header.L1Size)*8)
+				case 3:
+					m.wipe(r, uint64(was.Header.RefcountTableOffset), size)
+				case 4:
+					m.wipe(r, size*r.Uint64N(uint64(len(m.b))/size+1), size)
+				case 5:
+					if was.Header.SnapshotsOffset != 0 {
+						m.wipe(r, uint64(was.Header.SnapshotsOffset), size)
+					} else if !c.Spec.Lazy {
+						m.b = m.b[:r.Uint64N(uint64(len(m.b)))+1]
+					}
+				}
+			}
+			outcome(t, was, m, opts)
+		}
+	})
+}
