@@ -28,10 +28,21 @@ func (s *search) activeDisk(ctx context.Context, l1s []l1table) error {
 		return s.placeTables(ctx)
 	}
 	i, why, sure := choose(l1s)
-	active := l1s[i]
 	for k := range l1s {
 		s.f.own(l1s[k].off, l1s[k].room*8)
 	}
+	if doubt := s.doubts(l1s, i); doubt != "" {
+		if !s.opts.AcceptGuesses {
+			// They are those of snapshots, and the disk's own is gone.
+			m.fact("L1 table", SourceAssumed, doubt, "gone")
+			if len(m.snapshots) == 0 {
+				s.rescueSnapshots(l1s)
+			}
+			return s.placeTables(ctx)
+		}
+		why, sure = doubt, false
+	}
+	active := l1s[i]
 	if !active.start {
 		s.guess("L1 table", fmt.Sprintf("what was found at %v may be only a part of it: before it are zeros that it may begin with", active.off))
 	}
@@ -69,6 +80,39 @@ func (s *search) mapsNothing() bool {
 	return true
 }
 
+// doubts says why an L1 table need not be the active disk's, or "". What a snapshot has
+// of a disk has lost its COPIED flags when the snapshot was taken, so that a table that has
+// one is the disk's own; the disk's L1 table names it.
+func (s *search) doubts(l1s []l1table, best int) string {
+	f := s.f
+	if f.refs != nil && l1s[best].wrong > 0 {
+		return "the COPIED flags of what it leads to contradict the refcounts"
+	}
+	named := make(map[qcow2.HostOffset]bool)
+	for i := range l1s {
+		for _, e := range l1s[i].entries {
+			named[e.Offset()] = true
+		}
+	}
+	own := 0
+	for _, e := range l1s[best].entries {
+		if t, ok := f.table(e.Offset()); e != 0 && ok && t.copied > 0 {
+			own++
+		}
+	}
+	for i := range f.tables {
+		t := &f.tables[i]
+		if t.copied == 0 || named[t.off] || f.roots.has(uint64(f.g.HostCluster(t.off))) ||
+			f.refs != nil && (f.refs.get(t.off) == 0 || f.claimed.has(uint64(f.g.HostCluster(t.off)))) {
+			continue
+		}
+		if f.refs != nil || own == 0 {
+			return fmt.Sprintf("the L2 table at %v is the disk's alone, and no L1 table that was found leads to it", t.off)
+		}
+	}
+	return ""
+}
+
 // headerL1 takes the L1 table that the header leads to, if it is one.
 func (s *search) headerL1() bool {
 	f, h := s.f, s.h0
@@ -94,6 +138,9 @@ func (s *search) headerL1() bool {
 		return false
 	}
 	s.active = l
+	if uint64(l.off)+l.room*8 > f.size {
+		s.m.l1 = l.entries // its end is cut off
+	}
 	return true
 }
 

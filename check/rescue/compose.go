@@ -40,6 +40,9 @@ func (s *search) compose(ctx context.Context, a *fit) error {
 	s.virtualSize()
 	s.fitBitmaps()
 	m.newRefcounts = f.refs == nil || !s.opts.Keep
+	if m.newRefcounts && m.h.Version != 2 && (s.h0 == nil || len(m.snapshots) > 0) {
+		m.h.RefcountOrder = max(m.h.RefcountOrder, 4) // what shares clusters needs room to count
+	}
 	if !m.newRefcounts {
 		m.h.RefcountTableOffset, m.h.RefcountTableClusters = f.refs.off, f.refs.clusters
 	}

@@ -111,7 +111,7 @@ func (a *fit) better(b *fit) bool {
 // multiples of it by chance gets half as likely with each.
 func (a *fit) proven() bool {
 	const enough = 12
-	return a.f.refs != nil || a.f.dataFile || a.mapped >= enough
+	return a.f.refs != nil || a.mapped >= enough
 }
 
 // findGeometry finds the cluster size and the width of L2 entries that make sense of the

@@ -24,7 +24,11 @@ type placer struct {
 	why   map[string]int              // how many tables were placed by what
 	open  []qcow2.HostOffset          // tables without a place
 	guess int                         // places that are only likely
-	marks *landmarks.Scanner
+	// whole tells that every table of a snapshot is known as such.
+	whole bool
+	// strangers are tables that may be those of snapshots.
+	strangers int
+	marks     *landmarks.Scanner
 }
 
 // placeTables makes an L1 table of the L2 tables that are left. What is known of it
@@ -34,6 +38,7 @@ func (s *search) placeTables(ctx context.Context) error {
 	p.known()
 	p.list()
 	if len(p.open) == 0 && len(s.active.entries) > 0 {
+		s.holes = p.strangers > 0
 		return nil // nothing to add
 	}
 	if err := p.place(); err != nil {
@@ -54,11 +59,14 @@ func (p *placer) known() {
 			p.index[e.Offset()], p.taken[uint64(i)] = uint64(i), e.Offset()
 		}
 	}
+	p.whole = s.f.refs != nil && (s.h0 == nil || uint32(len(s.m.snapshots)) >= s.h0.NbSnapshots) &&
+		(s.h0 != nil || len(s.scan.snapshots) == 0 || len(s.m.snapshots) > 0)
 	names := make(map[qcow2.HostOffset]uint64) // by how many snapshots
 	for i := range s.m.snapshots {
 		sn := &s.m.snapshots[i]
 		b, err := s.f.readEntries(sn.L1TableOffset, uint64(sn.L1Size))
-		if err != nil {
+		if _, is := s.f.l1From(b, sn.L1TableOffset); err != nil || !is {
+			p.whole = false
 			continue
 		}
 		for k := 0; k < len(b); k += 8 {
@@ -70,7 +78,7 @@ func (p *placer) known() {
 			}
 		}
 	}
-	if s.f.refs == nil || len(s.active.entries) > 0 {
+	if s.f.refs == nil || len(s.active.entries) > 0 || !p.whole {
 		return
 	}
 	// A table that more refer to than the snapshots is one of the disk's, too.
@@ -93,7 +101,26 @@ func (p *placer) list() {
 		if f.refs != nil && (f.refs.get(t.off) == 0 || f.claimed.has(uint64(f.g.HostCluster(t.off)))) {
 			continue
 		}
+		if p.ofSnapshot(t) {
+			p.strangers++
+			continue
+		}
 		p.open = append(p.open, t.off)
+	}
+}
+
+// ofSnapshot tells whether a table may be a snapshot's alone. Those of which a snapshot was
+// taken have no COPIED flag until they are written to.
+func (p *placer) ofSnapshot(t *l2table) bool {
+	switch s := p.s; {
+	case t.copied > 0 || p.whole:
+		return false
+	case t.plain > 0:
+		return true
+	case s.h0 != nil:
+		return s.h0.NbSnapshots > 0
+	default:
+		return len(s.m.snapshots) > 0 || len(s.scan.snapshots) > 0
 	}
 }
 
@@ -270,7 +297,7 @@ func (p *placer) finish() {
 	s := p.s
 	p.byOrder()
 	s.unplaced = p.open
-	s.holes = len(p.open) > 0 || s.f.refs == nil
+	s.holes = len(p.open)+p.strangers > 0 || s.f.refs == nil
 	if len(p.why) == 0 && len(s.active.entries) > 0 {
 		p.tell()
 		return

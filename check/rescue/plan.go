@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/check/repair"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -42,6 +43,20 @@ type Missing struct {
 	Why            string
 }
 
+// UnsoundError means that what was found cannot be made an image that a check is content
+// with.
+type UnsoundError struct{ Result *check.Result }
+
+func (e *UnsoundError) Error() string {
+	text := "what can be made of it would not be sound"
+	for i := range e.Result.Findings {
+		if f := &e.Result.Findings[i]; f.Severity == problem.Corruption || f.Severity == problem.Trouble || f.Severity == problem.InDoubt {
+			return fmt.Sprintf("%s: %s %s", text, f.Code, f.Message)
+		}
+	}
+	return fmt.Sprintf("%s: %s", text, e.Result.Verdict)
+}
+
 // Make works out what can be made of a file of size bytes. Nothing is written. The error
 // wraps [ErrNothing] or [ErrNoMapping], is a [*GuessError], or tells what could not be
 // read.
@@ -65,6 +80,9 @@ func Make(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		return nil, fmt.Errorf("what was found cannot be made a sound image: %w", err)
 	}
 	p.Facts, p.Result, p.NewSize = s.m.facts, p.repair.After, p.repair.NewSize
+	if p.Result.ExitCode() != check.ExitSound && !(s.f.dataFile && s.m.dataFile == "") {
+		return nil, &UnsoundError{Result: p.Result}
+	}
 	return p, s.report(ctx, p)
 }
 

@@ -116,6 +116,13 @@ func (f *finder) agreement(r *refcounts) int {
 	if counted*2 < n {
 		return -1
 	}
+	// Refcounts of another width would seem to count what lies past the end.
+	past := f.g.Clusters(f.size)
+	for cl := past; cl < past+64; cl++ {
+		if c, err := r.table.Get(qcow2.HostCluster(cl)); err == nil && c != 0 {
+			return counted / 2
+		}
+	}
 	return counted
 }
 

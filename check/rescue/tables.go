@@ -14,6 +14,8 @@ type l2table struct {
 	off    qcow2.HostOffset
 	mapped uint32 // entries that lead to data
 	past   uint32 // those of them that lead past the end of the file
+	plain  uint32 // those of them that are not compressed
+	copied uint32 // and those of these that have the COPIED flag
 	// identity tells that every entry leads to the offset that it maps, as with an
 	// external data file; index is then the place of the table.
 	identity bool
@@ -122,6 +124,10 @@ func (f *finder) judge(b []byte, at qcow2.HostOffset) (t l2table, ok bool) {
 			return t, false
 		}
 		t.mapped++
+		t.plain++
+		if e.Copied() {
+			t.copied++
+		}
 		if off >= f.size {
 			t.past++
 		}
