@@ -76,6 +76,7 @@ func (s *search) mapsNothing() bool {
 		}
 	}
 	s.m.l1 = []qcow2.L1Entry{}
+	s.holes = s.h0 != nil || s.countedPastEnd()
 	s.m.fact("L1 table", SourceFound, "the refcounts count no L2 table, so that the disk is empty", "empty")
 	return true
 }

@@ -122,7 +122,7 @@ func (s *search) missHoles() {
 // missZeroTables notes what L2 tables of zeros may have mapped, where there is data that
 // belongs nowhere.
 func (s *search) missZeroTables(orphans bool) {
-	if !orphans {
+	if !orphans && s.f.refs != nil && !s.countedPastEnd() {
 		return
 	}
 	cover := s.f.g.L2Coverage()
@@ -131,4 +131,17 @@ func (s *search) missZeroTables(orphans bool) {
 			s.miss(i*cover, min(cover, s.m.h.Size-i*cover), "its L2 table is all zeros")
 		}
 	}
+}
+
+// countedPastEnd tells that the refcounts count clusters past the end of the file: it was
+// cut.
+func (s *search) countedPastEnd() bool {
+	const most = 4096
+	past := s.f.g.Clusters(s.f.size)
+	for cl := past; cl < past+most; cl++ {
+		if n, err := s.f.refs.table.Get(qcow2.HostCluster(cl)); err == nil && n > 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -59,7 +59,7 @@ func (p *placer) known() {
 			p.index[e.Offset()], p.taken[uint64(i)] = uint64(i), e.Offset()
 		}
 	}
-	p.whole = s.f.refs != nil && (s.h0 == nil || uint32(len(s.m.snapshots)) >= s.h0.NbSnapshots) &&
+	p.whole = s.f.refs != nil && len(s.rescued) == 0 && (s.h0 == nil || uint32(len(s.m.snapshots)) >= s.h0.NbSnapshots) &&
 		(s.h0 != nil || len(s.scan.snapshots) == 0 || len(s.m.snapshots) > 0)
 	names := make(map[qcow2.HostOffset]uint64) // by how many snapshots
 	for i := range s.m.snapshots {
@@ -109,19 +109,20 @@ func (p *placer) list() {
 	}
 }
 
-// ofSnapshot tells whether a table may be a snapshot's alone. Those of which a snapshot was
-// taken have no COPIED flag until they are written to.
-func (p *placer) ofSnapshot(t *l2table) bool {
-	switch s := p.s; {
-	case t.copied > 0 || p.whole:
+// ofSnapshot tells whether a table may be a snapshot's alone: not all of the snapshots' are
+// known, and there are signs of snapshots. What a snapshot was taken of loses its COPIED
+// flags.
+func (p *placer) ofSnapshot(*l2table) bool {
+	s := p.s
+	if p.whole || s.f.dataFile {
 		return false
-	case t.plain > 0:
-		return true
-	case s.h0 != nil:
-		return s.h0.NbSnapshots > 0
-	default:
-		return len(s.m.snapshots) > 0 || len(s.scan.snapshots) > 0
 	}
+	if s.h0 != nil {
+		return s.h0.NbSnapshots > 0
+	}
+	return len(s.m.snapshots) > 0 || len(s.scan.snapshots) > 0 || slices.ContainsFunc(s.f.tables, func(t l2table) bool {
+		return t.plain > t.copied && !s.f.roots.has(uint64(s.f.g.HostCluster(t.off))) && (s.f.refs == nil || s.f.refs.get(t.off) > 0)
+	})
 }
 
 // place finds a place for each table that something proves one for.

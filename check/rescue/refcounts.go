@@ -116,10 +116,16 @@ func (f *finder) agreement(r *refcounts) int {
 	if counted*2 < n {
 		return -1
 	}
+	if !f.counts(r) {
+		return -1
+	}
 	// Refcounts of another width would seem to count what lies past the end.
 	past := f.g.Clusters(f.size)
 	for cl := past; cl < past+64; cl++ {
 		if c, err := r.table.Get(qcow2.HostCluster(cl)); err == nil && c != 0 {
+			if r.order < narrow {
+				return -1
+			}
 			return counted / 2
 		}
 	}
@@ -141,3 +147,34 @@ func (f *finder) dropRefcounts() {
 	}
 	f.tables = slices.DeleteFunc(f.tables, func(t l2table) bool { return not[t.off] })
 }
+
+// counts tells whether refcounts count most of what some L2 tables lead to.
+func (f *finder) counts(r *refcounts) bool {
+	const tables, targets = 16, 64
+	if f.dataFile {
+		return true
+	}
+	n, counted := 0, 0
+	for i := 0; i < len(f.tables); i += len(f.tables)/tables + 1 {
+		if r.get(f.tables[i].off) == 0 {
+			continue
+		}
+		of := 0
+		f.eachTarget(f.tables[i].off, func(_ uint64, _ qcow2.L2Entry, x qcow2.Extent) {
+			if of++; of > targets || uint64(x.Offset) >= f.size {
+				return
+			}
+			n++
+			if r.get(x.Offset) > 0 {
+				counted++
+			}
+		})
+	}
+	if r.order < narrow {
+		return n >= 4 && counted == n
+	}
+	return 4*counted >= 3*n
+}
+
+// narrow is the log2 of the width below which many bytes can be taken for refcounts.
+const narrow = 3
