@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build kills fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
+.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -71,6 +71,12 @@ flips-docs: ## the same, and write what was found to docs/flips.md and to the li
 picture-test: ## open the page of `qcheck map` in a real, headless Chromium (as root it is installed, which takes about a minute)
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
 	$(GO) test ./report/mapview -run Chromium -picture -count=1 -v
+
+rescue-bench: build ## rescue disks with real file systems in many shapes after many damages, and one of 1 TiB; takes some minutes
+	$(GO) test ./cmd/qcheck -timeout 0 -count 1 -run 'TestRescueBench$$|TestRescueLarge$$' -rescue.all -rescue.large $(CURDIR)/bin/qcheck $(RESCUE)
+
+rescue-docs: ## the same without the one of 1 TiB, and write what was measured to docs/rescue-measured.md
+	$(GO) test ./cmd/qcheck -timeout 0 -count 1 -run 'TestRescueBench$$' -rescue.all -rescue.docs $(RESCUE)
 
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh
