@@ -33,6 +33,20 @@ func declaredCodes(t *testing.T) (codes []Code) {
 	return codes
 }
 
+// declaredNames reads the names of the codes.
+func declaredNames(t *testing.T) (names []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "codes.go", nil, 0)
+	require.NoError(t, err)
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok {
+			names = append(names, v.Names[0].Name)
+		}
+		return true
+	})
+	return names
+}
+
 func TestCatalogHasEveryCodeOnce(t *testing.T) {
 	var rows []Code
 	for _, r := range Catalog() {
