@@ -26,11 +26,13 @@ func (s *search) orphans(ctx context.Context, p *Plan) error {
 		return err
 	}
 	owned := newClusterSet(g.Clusters(f.size))
+	p.used, p.clusterBits = owned, g.ClusterBits
 	mark := func(off qcow2.HostOffset, length uint64) {
 		if length == 0 || uint64(off) >= f.size {
 			return
 		}
 		first, n := g.ClusterSpan(off, min(length, f.size-uint64(off)))
+		p.end = max(p.end, int64(g.HostOffset(first+qcow2.HostCluster(n))))
 		for i := range n {
 			owned.set(uint64(first) + i)
 		}

@@ -34,6 +34,10 @@ type Plan struct {
 
 	image  *patched
 	repair *repair.Plan
+
+	used        *clusterSet // clusters of the old content that the image needs
+	end         int64       // where the last of them ends, in bytes
+	clusterBits uint
 }
 
 // Missing is a part of a disk that does not come back.

@@ -21,6 +21,10 @@ type RescueCmd struct {
 	InPlace bool   `help:"Rebuild IMAGE itself, with an undo journal, where there is no room for a copy."`
 	Undo    string `placeholder:"FILE" help:"With --in-place: keep the undo journal in FILE instead of IMAGE.qcheck-undo."`
 
+	Orphans string    `placeholder:"FILE" help:"Write what belongs nowhere any more to FILE, sparse, at its offsets in the image, with a list in FILE.json."`
+	Offset  *byteSize `placeholder:"SIZE" help:"IMAGE is a whole disk or a larger file, and the image begins at this offset, e.g. 1M."`
+	Search  bool      `help:"IMAGE is a whole disk or a larger file: look for the header of an image in it."`
+
 	FromHeader    string   `placeholder:"IMAGE" help:"Take what the header said from a backup or a sibling of the image: sizes, features, other files."`
 	ClusterSize   byteSize `placeholder:"SIZE" help:"The cluster size, if you know it, e.g. 64K."`
 	VirtualSize   byteSize `placeholder:"SIZE" help:"The size of the disk, if you know it, e.g. 20G."`
@@ -47,6 +51,9 @@ func (c *RescueCmd) Run(ctx context.Context, s *streams) error {
 	if c.InPlace && c.Out != "" {
 		return &usageError{text: "--in-place and --out exclude each other", hint: helpHint("rescue")}
 	}
+	if c.InPlace && (c.Offset != nil || c.Search) {
+		return &usageError{text: "what lies within a larger file is not rebuilt in place", hint: helpHint("rescue")}
+	}
 	if c.Undo != "" && !c.InPlace {
 		return &usageError{text: "--undo goes with --in-place", hint: helpHint("rescue")}
 	}
@@ -63,18 +70,27 @@ func (c *RescueCmd) Run(ctx context.Context, s *streams) error {
 	if err := pending(s, r, places); err != nil {
 		return err
 	}
-	plan, err := c.plan(ctx, s, f)
+	part, err := c.section(ctx, s, f)
+	if err != nil {
+		return err
+	}
+	plan, err := c.plan(ctx, s, f, part)
 	if err != nil {
 		return c.failed(err)
 	}
 	rep := c.report(plan)
 	switch {
 	case c.Out != "":
-		if rep.Result, err = c.writeOut(ctx, f, plan); err != nil {
+		if rep.Result, err = c.writeOut(ctx, f, plan, part != nil); err != nil {
 			return err
 		}
 	case c.InPlace:
 		if rep.Result, err = c.inPlace(ctx, s, r, places, plan); err != nil {
+			return err
+		}
+	}
+	if c.Orphans != "" {
+		if err := c.writeOrphans(ctx, plan, rep); err != nil {
 			return err
 		}
 	}
@@ -97,7 +113,7 @@ func (c *RescueCmd) places(r repairable) undoPlaces {
 }
 
 // plan works out what can be made of the file.
-func (c *RescueCmd) plan(ctx context.Context, s *streams, f *imagefile.File) (*rescue.Plan, error) {
+func (c *RescueCmd) plan(ctx context.Context, s *streams, f *imagefile.File, part *rescue.Section) (*rescue.Plan, error) {
 	opts := rescue.Options{
 		ClusterSize: uint64(c.ClusterSize), VirtualSize: uint64(c.VirtualSize),
 		BackingFile: c.BackingFile, BackingFormat: c.BackingFormat, DataFile: c.DataFile,
@@ -115,7 +131,15 @@ func (c *RescueCmd) plan(ctx context.Context, s *streams, f *imagefile.File) (*r
 	defer s.progress.done()
 	opts.Progress = s.progress.hook()
 	tidy()
-	return rescue.Make(ctx, f, f.Size(), opts)
+	if part == nil {
+		return rescue.Make(ctx, f, f.Size(), opts)
+	}
+	plan, err := rescue.Make(ctx, part, part.Length, opts)
+	if err != nil || plan.End() == part.Length {
+		return plan, err
+	}
+	part.Length = plan.End() // the rest is not the image's
+	return rescue.Make(ctx, part, part.Length, opts)
 }
 
 // failed says why nothing comes of it, and what may help.

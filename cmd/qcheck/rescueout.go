@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/rescue"
@@ -15,7 +16,7 @@ import (
 )
 
 // writeOut writes the new image and checks it. It never writes over another file.
-func (c *RescueCmd) writeOut(ctx context.Context, f *imagefile.File, p *rescue.Plan) (res *check.Result, err error) {
+func (c *RescueCmd) writeOut(ctx context.Context, f *imagefile.File, p *rescue.Plan, part bool) (res *check.Result, err error) {
 	out, err := os.OpenFile(c.Out, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
@@ -25,7 +26,11 @@ func (c *RescueCmd) writeOut(ctx context.Context, f *imagefile.File, p *rescue.P
 			os.Remove(c.Out)
 		}
 	}()
-	if f.CloneTo(out) != nil {
+	if part {
+		if err := p.CopyUsed(ctx, out); err != nil {
+			return nil, fmt.Errorf("%s: %w", check.Escape(c.Out), err)
+		}
+	} else if f.CloneTo(out) != nil {
 		if err := copyStored(ctx, out, f); err != nil {
 			return nil, fmt.Errorf("%s: %w", check.Escape(c.Out), err)
 		}
@@ -94,6 +99,72 @@ func readSectors(f *imagefile.File, b []byte, at int64) int {
 		}
 	}
 	return len(b)
+}
+
+// section gives the part of the file that is the image; nil is all of it.
+func (c *RescueCmd) section(ctx context.Context, s *streams, f *imagefile.File) (*rescue.Section, error) {
+	at := int64(0)
+	switch {
+	case c.Offset != nil:
+		at = int64(*c.Offset)
+	case c.Search:
+		s.progress = newProgressLine(c.Progress, s.err, c.Image)
+		defer s.progress.done()
+		found, err := rescue.Headers(ctx, f, f.Size(), func(done, total uint64) {
+			if hook := s.progress.hook(); hook != nil {
+				hook(check.Progress{Pass: "search", Done: done, Total: total})
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, &repairFailure{image: c.Image, err: fmt.Errorf("%w: no header of one was found in it", qcow2.ErrNotQcow2)}
+		}
+		if len(found) > 1 {
+			list := make([]string, 0, mostListed)
+			for _, off := range found[:min(len(found), mostListed)] {
+				list = append(list, fmt.Sprintf("0x%x", off))
+			}
+			return nil, &repairFailure{image: c.Image, err: fmt.Errorf("%d headers of qcow2 images begin in it, at %s", len(found), strings.Join(list, ", ")),
+				hint: "`--offset` says which one is meant; a guest can have images of its own"}
+		}
+		at = found[0]
+	default:
+		return nil, nil
+	}
+	if at >= f.Size() || at%qcow2.SectorSize != 0 {
+		return nil, &usageError{text: fmt.Sprintf("--offset: %d is not the offset of a sector of the file", at), hint: helpHint("rescue")}
+	}
+	return &rescue.Section{R: f, Offset: at, Length: f.Size() - at}, nil
+}
+
+// writeOrphans writes what belongs nowhere, and the list of it.
+func (c *RescueCmd) writeOrphans(ctx context.Context, p *rescue.Plan, rep *rescueReport) (err error) {
+	out, err := os.OpenFile(c.Orphans, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := out.Truncate(p.OldSize); err != nil {
+		return err
+	}
+	if err := p.CopyOrphans(ctx, out); err != nil {
+		return fmt.Errorf("%s: %w", check.Escape(c.Orphans), err)
+	}
+	if err := out.Sync(); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(rep.Orphans, "", "    ")
+	if err != nil {
+		return err
+	}
+	list, err := os.OpenFile(c.Orphans+".json", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = list.Write(append(b, '\n'))
+	return errors.Join(err, list.Close())
 }
 
 // rescueReport is what the command says, for a reader and as JSON.
