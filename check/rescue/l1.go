@@ -94,7 +94,17 @@ func (f *finder) l1From(b []byte, off qcow2.HostOffset) (l l1table, ok bool) {
 	for _, to := range named {
 		if _, is := f.table(to); is {
 			l.named++
-		} else if uint64(to) < f.size && !f.zero(to) && !f.blank(to) {
+		}
+	}
+	// Most are no tables where an L2 table is looked at, which leads to data.
+	if l.named == 0 || n > 4*l.named+64 {
+		return l, false
+	}
+	for _, to := range named {
+		if _, is := f.table(to); is {
+			continue
+		}
+		if uint64(to) < f.size && !f.zero(to) && !f.blank(to) {
 			return l, false
 		}
 	}
