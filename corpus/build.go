@@ -223,6 +223,10 @@ func (b *builder) finish() {
 	b.img.l2 = b.l1
 	b.img.guest = b.guest
 	b.guest.Truncate(int64(b.img.size))
+	if b.spec.TrimEnd && b.compressedEnd > b.g.HostOffset(qcow2.HostCluster(len(b.refs)-1)) {
+		b.img.Truncate(int64(b.compressedEnd))
+		return
+	}
 	// Every cluster is there to its end.
 	b.img.Truncate(max(b.img.Store.size, int64(len(b.refs))<<b.g.ClusterBits))
 	if d := b.spec.DataFile; d != nil {

@@ -23,7 +23,7 @@ func (b *builder) setFeatures() error {
 	s := b.spec
 	if b.h.Version == 2 {
 		if s.ExtendedL2 || s.Compression != 0 || s.Lazy || s.Dirty || s.Corrupt || s.DataFile != nil ||
-			s.HeaderLength != 0 || b.h.RefcountOrder != 4 {
+			s.HeaderLength != 0 || s.MoreCompatible|s.MoreAutoclear != 0 || b.h.RefcountOrder != 4 {
 			return fmt.Errorf("version 2 has no features")
 		}
 		b.h.HeaderLength = qcow2.HeaderLengthV2
@@ -33,6 +33,7 @@ func (b *builder) setFeatures() error {
 		b.h.HeaderLength = qcow2.HeaderLengthCompression
 	}
 	b.h.CompressionType = s.Compression
+	b.h.CompatibleFeatures, b.h.AutoclearFeatures = s.MoreCompatible, s.MoreAutoclear
 	for f, set := range map[qcow2.Features]bool{
 		qcow2.IncompatDirty: s.Dirty, qcow2.IncompatCorrupt: s.Corrupt, qcow2.IncompatDataFile: s.DataFile != nil,
 		qcow2.IncompatCompression: s.Compression != 0, qcow2.IncompatExtendedL2: s.ExtendedL2,

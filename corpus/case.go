@@ -36,6 +36,9 @@ type Case struct {
 	// MemoryLimit bounds the check's reference counts, in bytes. The default is
 	// no limit.
 	MemoryLimit int64
+	// DataDamaged tells that nothing but the guest's data is damaged, which is compressed:
+	// only reading it shows that.
+	DataDamaged bool
 	// QEMU is what QEMU does with the image, as far as it is known.
 	QEMU QEMU
 	// QEMUSlow tells that QEMU takes minutes to check the image, or more.
@@ -77,7 +80,7 @@ func (c *Case) Filename() string {
 // Healthy tells that nothing is wrong with the image: nothing but notes is to be found,
 // and bitmaps that were in use when a hypervisor was killed.
 func (c *Case) Healthy() bool {
-	return !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != problem.Note && w.Code != problem.BitmapInUse })
+	return !c.DataDamaged && !slices.ContainsFunc(c.Want, func(w Want) bool { return w.ExpectedSeverity() != problem.Note && w.Code != problem.BitmapInUse })
 }
 
 // NotQcow2 tells that the file is to be taken for no qcow2 image at all.
@@ -122,7 +125,7 @@ func (c *Case) build(damaged func(i int, offset, length uint64)) (*Image, error)
 // sections make the cases, each those of its file.
 var sections = []func() []Case{healthyCases, matrixCases, headerCases, extensionCases, mappingCases, overlapCases,
 	refcountCases, snapshotCases, bitmapExtensionCases, bitmapDirectoryCases, bitmapDataCases, lostBitmapCases, fileCases,
-	hostileCases, combinedCases, togetherCases, fuzzedCases, incidentCases, dataCases, untrustedCases, lostCases}
+	hostileCases, readerCases, combinedCases, togetherCases, fuzzedCases, incidentCases, dataCases, untrustedCases, lostCases}
 
 // allCases are the cases, sorted by name.
 var allCases = sync.OnceValue(func() []Case {

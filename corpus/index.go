@@ -99,6 +99,9 @@ type QEMUEntry struct {
 	Check     int               `json:"check"` // exit code of `qemu-img check`; 134 is a crash
 	ReadOnly  check.OpenOutcome `json:"read-only"`
 	ReadWrite check.OpenOutcome `json:"read-write"`
+	// Read is what it reads of the disk; nil where it does not open the image, or was not
+	// asked, and in a list that builds no images.
+	Read *DiskRead `json:"read,omitempty"`
 }
 
 // RepairEntry is [Repair] in JSON.
@@ -125,7 +128,7 @@ func (c *Case) Entry() Entry {
 		}
 	}
 	if q := c.QEMU; q.Checked {
-		e.QEMU = &QEMUEntry{q.Check, q.ReadOnly, q.ReadWrite}
+		e.QEMU = &QEMUEntry{Check: q.Check, ReadOnly: q.ReadOnly, ReadWrite: q.ReadWrite}
 	}
 	if r, ok := repairVerdicts()[c.Name]; ok {
 		e.Repair = &RepairEntry{r.Safe, r.Lossy}
@@ -147,8 +150,12 @@ func (c *Case) BuildEntry() (*Image, Entry, error) {
 	e.Files = slices.Sorted(maps.Keys(img.Siblings))
 	virtual := img.size
 	e.Made.VirtualSize = &virtual
-	if c.Healthy() && virtual <= mostHashed {
-		e.Made.GuestSHA256 = img.Guest().sha256()
+	if c.Healthy() {
+		read := img.GuestRead()
+		e.Made.GuestSHA256, e.Made.GuestSamples = read.SHA256, read.Samples
+	}
+	if read, ok := c.QEMURead(img); ok {
+		e.QEMU.Read = &read
 	}
 	for i, p := range c.Unreadable {
 		x, err := img.Find(p)

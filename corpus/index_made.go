@@ -1,16 +1,8 @@
 package corpus
 
 import (
-	"crypto/sha256"
-	"fmt"
-	"io"
-
 	"github.com/qcheck/qcheck/qcow2"
 )
-
-// mostHashed is the size of the largest virtual disk, in bytes, of which index.json
-// tells a digest.
-const mostHashed = 64 << 20
 
 // Made tells how an image was made, before it was damaged: what to choose images by.
 type Made struct {
@@ -29,8 +21,10 @@ type Made struct {
 	BackingFormat string `json:"backing-format,omitempty"` // empty: none is recorded
 	DataFile      string `json:"data-file,omitempty"`
 	// GuestSHA256 is the digest of what a guest reads, all bytes of the virtual disk,
-	// in hex. Only sound images of disks of at most 64 MiB have one.
-	GuestSHA256 string `json:"guest-sha256,omitempty"`
+	// in hex. Only sound images of disks of at most 64 MiB have one; those of larger
+	// disks have GuestSamples.
+	GuestSHA256  string   `json:"guest-sha256,omitempty"`
+	GuestSamples []Sample `json:"guest-samples,omitempty"`
 }
 
 func (s *Spec) made() Made {
@@ -75,11 +69,4 @@ func (s *Spec) made() Made {
 	add("luks", s.Crypt == qcow2.CryptLUKS)
 	add("aes", s.Crypt == qcow2.CryptAES)
 	return m
-}
-
-// sha256 is the digest of all bytes, in hex.
-func (s *Store) sha256() string {
-	h := sha256.New()
-	io.Copy(h, io.NewSectionReader(s, 0, s.Size())) // neither fails
-	return fmt.Sprintf("%x", h.Sum(nil))
 }

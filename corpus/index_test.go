@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/corpus"
 )
 
@@ -28,7 +29,7 @@ func TestIndex(t *testing.T) {
 	assert.Equal(t, 1, index.Format)
 	require.Len(t, index.Images, len(cases))
 	assert.Equal(t, corpus.Secret, index.Secret)
-	offsets, digests := 0, 0
+	offsets, digests, samples := 0, 0, 0
 	for i, e := range index.Images {
 		c := &cases[i]
 		assert.Equal(t, c.Name, e.Name)
@@ -53,6 +54,22 @@ func TestIndex(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(guest)), e.Made.GuestSHA256)
 		}
+		if c.Healthy() {
+			assert.NotEqual(t, e.Made.GuestSHA256 == "", len(e.Made.GuestSamples) == 0, e.Name)
+		}
+		for _, s := range e.Made.GuestSamples {
+			samples++
+			img, err := c.Build()
+			require.NoError(t, err)
+			part := make([]byte, s.Length)
+			_, err = img.Guest().ReadAt(part, int64(s.Offset))
+			require.NoError(t, err)
+			assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(part)), s.SHA256)
+		}
+		if c.QEMU.ReadOnly == check.OpenOK {
+			require.NotNil(t, e.QEMU.Read, e.Name)
+			assert.Positive(t, e.QEMU.Read.Size, e.Name)
+		}
 		require.Len(t, e.Damage, len(c.Damage))
 		for _, d := range e.Damage {
 			assert.NotEmpty(t, d.What)
@@ -69,6 +86,7 @@ func TestIndex(t *testing.T) {
 	}
 	assert.Positive(t, offsets)
 	assert.Positive(t, digests)
+	assert.Positive(t, samples)
 }
 
 // docs/corpus.md tells of every key.

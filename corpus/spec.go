@@ -33,6 +33,12 @@ type Spec struct {
 	// fits into the first cluster; NoFeatureNames leaves it out.
 	FeatureNames   []qcow2.FeatureName
 	NoFeatureNames bool
+	// MoreCompatible and MoreAutoclear are feature bits that are set besides those that
+	// the image has. The default is none.
+	MoreCompatible, MoreAutoclear qcow2.Features
+	// TrimEnd ends the file with the last byte of compressed data, as QEMU leaves it
+	// that wrote nothing behind it. The default is a file of whole clusters.
+	TrimEnd bool
 	// Extensions are further header extensions, written as they are. The
 	// default is none.
 	Extensions []RawExtension

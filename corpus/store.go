@@ -143,6 +143,10 @@ func (s *Store) Truncate(size int64) {
 	s.size = size
 }
 
+// Memory is what the file's bytes take in memory, in bytes, as far as they are its own or
+// shared with copies.
+func (s *Store) Memory() int64 { return int64(len(s.chunks)) * chunkSize }
+
 // clone gives a copy that shares the memory of what neither changes.
 func (s *Store) clone() *Store {
 	s.mu.Lock()

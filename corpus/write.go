@@ -41,13 +41,35 @@ func Select(pattern string) ([]Case, error) {
 // ErrHuge is the error of asking for files of images that no file system can hold.
 var ErrHuge = errors.New("no file system can hold such an image: it exists in memory only")
 
-// Export writes the images of the cases that a pattern matches (see [Select])
-// into a directory, which is made where it is not there, together with the
-// files that the images need. It gives the cases written; each stands in the
-// file that [Case.Filename] tells, and [IndexName] tells of all of them. Images that
-// no file system can hold are left out; where there are no others the error is [ErrHuge].
-func Export(dir, pattern string) ([]Case, error) {
-	selected, err := Select(pattern)
+// Export writes the images of the cases that a pattern matches as [Selection.Export]
+// does.
+func Export(dir, pattern string) ([]Case, error) { return Selection{Pattern: pattern}.Export(dir) }
+
+// Selection chooses cases.
+type Selection struct {
+	// Pattern is one for [Select]. The default is all cases.
+	Pattern string
+	// MaxDisk leaves out images with a virtual disk of more bytes, by what they were made
+	// with or by what their header says. The default is no limit.
+	MaxDisk uint64
+}
+
+// DiskSize is the size of the virtual disk in bytes: the larger of what the image was
+// made with and what its header says, which may be damaged.
+func (img *Image) DiskSize() uint64 {
+	if q, err := img.Open(); err == nil {
+		return max(img.size, q.Header.Size)
+	}
+	return img.size
+}
+
+// Export writes the images of the cases into a directory, which is made where it is not
+// there, together with the files that the images need. It gives the cases written; each
+// stands in the file that [Case.Filename] tells, and [IndexName] tells of all of them.
+// Images that no file system can hold are left out; where there are no others the error
+// is [ErrHuge].
+func (sel Selection) Export(dir string) ([]Case, error) {
+	selected, err := Select(sel.Pattern)
 	if err != nil || len(selected) == 0 {
 		return nil, err
 	}
@@ -64,6 +86,9 @@ func Export(dir, pattern string) ([]Case, error) {
 			if err != nil {
 				return err
 			}
+			if sel.MaxDisk > 0 && img.DiskSize() > sel.MaxDisk {
+				return nil
+			}
 			entries[i] = entry
 			return img.WriteFiles(dir, entry.File)
 		})
@@ -71,7 +96,17 @@ func Export(dir, pattern string) ([]Case, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
+	cases = slices.DeleteFunc(cases, func(c Case) bool { return !written(entries, c.Name) })
+	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.Name == "" })
+	if len(cases) == 0 {
+		return nil, nil
+	}
 	return cases, writeIndex(dir, entries)
+}
+
+// written tells whether the entries have one of a name.
+func written(entries []Entry, name string) bool {
+	return slices.ContainsFunc(entries, func(e Entry) bool { return e.Name == name })
 }
 
 // WriteFiles builds the case and writes its image, and the files that it needs,

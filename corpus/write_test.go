@@ -33,6 +33,29 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// With a bound for the disk, no image is written that takes reading more.
+func TestExportMaxDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cases, err := corpus.Selection{Pattern: "header", MaxDisk: 64 << 20}.Export(dir)
+	require.NoError(t, err)
+	all, err := corpus.Select("header")
+	require.NoError(t, err)
+	require.NotEmpty(t, cases)
+	assert.Less(t, len(cases), len(all))
+	files, err := filepath.Glob(filepath.Join(dir, "*.qcow2"))
+	require.NoError(t, err)
+	assert.Len(t, files, len(cases))
+	for i := range cases {
+		img, err := cases[i].Build()
+		require.NoError(t, err)
+		q, err := img.Open()
+		if err == nil {
+			assert.LessOrEqual(t, q.Header.Size, uint64(64<<20), cases[i].Name)
+		}
+	}
+}
+
 func TestSelect(t *testing.T) {
 	t.Parallel()
 	for pattern, want := range map[string]int{
