@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
+.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native libfuzzer everywhere flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -60,6 +60,18 @@ fuzz-native: ## each native fuzz target for FUZZTIME (5m, or a number of runs: 2
 			echo "== $$pkg $$target"; \
 			$(GO) test $$pkg -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME); \
 		done; \
+	done
+
+libfuzzer: ## a small C reader under libFuzzer with the custom mutator; takes clang and some minutes
+	QCHECK_LIBFUZZER=1 CGO_ENABLED=1 $(GO) test ./fuzz/cmutator -count=1 -v -timeout 15m
+
+# Without tests; what is the same for all of a system's processors is vetted for one.
+EVERYWHERE ?= $(foreach os,linux windows darwin openbsd,$(foreach arch,amd64 arm64 386,$(if $(filter darwin/386,$(os)/$(arch)),,$(os)/$(arch))))
+
+everywhere: ## build and vet for every system and processor that is supported; takes some minutes
+	@set -e; for at in $(EVERYWHERE); do echo "== $$at"; \
+		GOOS=$${at%/*} GOARCH=$${at#*/} CGO_ENABLED=0 $(GO) build ./... ; \
+		GOOS=$${at%/*} GOARCH=$${at#*/} CGO_ENABLED=0 $(GO) vet ./... ; \
 	done
 
 flips: ## flip every bit of the metadata of images of many kinds, and repair them (see docs/flips.md); takes some minutes

@@ -16,10 +16,12 @@ type alike struct {
 
 // mostMinimised is how many failures of one kind and detail are minimised, to see
 // whether they come from something else than those before. Hangs take long.
-func mostMinimised(kind string) int {
-	switch kind {
-	case "difference":
+func mostMinimised(f *Failure) int {
+	switch {
+	case f.Kind == "difference", f.Kind == "memory", f.Located:
 		return 1 // the detail says what it is about
+	}
+	switch f.Kind {
 	case "hang":
 		return 4
 	}
@@ -37,7 +39,7 @@ func (s *session) take(ctx context.Context, dir string, f *Failure) error {
 		like = new(alike)
 		s.failures[key] = like
 	}
-	if like.minimised >= mostMinimised(f.Kind) && len(like.kept) > 0 {
+	if like.minimised >= mostMinimised(f) && len(like.kept) > 0 {
 		defer s.mu.Unlock()
 		like.kept[0].Count++
 		return like.kept[0].noteSeed(seed)
@@ -65,10 +67,13 @@ func (s *session) take(ctx context.Context, dir string, f *Failure) error {
 		f.Where = f.Mutant.where()
 	}
 	f.Count = 1
+	if cs, err := f.Mutant.Changes(s.Images); err == nil {
+		f.Changes = cs
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.IndexFunc(like.kept, func(g *Failure) bool { return g.Where == f.Where }); i >= 0 {
+	if i := slices.IndexFunc(like.kept, func(g *Failure) bool { return g.Where == f.Where || mostMinimised(f) == 1 }); i >= 0 {
 		like.kept[i].Count++
 		if err := like.kept[i].noteSeed(seed); err != nil {
 			return err

@@ -3,9 +3,9 @@ package fuzz
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,12 +30,13 @@ type Images struct {
 	// called *.qcow2. The default is the corpus.
 	Folder string
 
-	mu   sync.Mutex
-	kept map[string]*corpus.Image
+	mu    sync.Mutex
+	kept  map[string]*corpus.Image
+	bytes int64 // that they take
 }
 
-// mostKept bounds the images that are kept.
-const mostKept = 100
+// mostKept bounds the images that are kept, in bytes.
+const mostKept = 256 << 20
 
 // Build gives the image of a case, for the caller alone.
 func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
@@ -59,11 +60,30 @@ func (b *Images) Build(name string) (*corpus.Case, *corpus.Image, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if b.kept == nil || len(b.kept) >= mostKept {
-		b.kept = make(map[string]*corpus.Image)
+	if b.kept == nil || b.bytes >= mostKept {
+		b.kept, b.bytes = make(map[string]*corpus.Image), 0
 	}
 	b.kept[name] = img
+	b.bytes += img.Memory()
+	if guest := img.Guest(); guest != nil {
+		b.bytes += guest.Memory()
+	}
+	for _, s := range img.Siblings {
+		b.bytes += s.Memory()
+	}
 	return &c, img.Clone(), nil
+}
+
+// caseOf gives the case of a name, without its image.
+func (b *Images) caseOf(name string) (*corpus.Case, error) {
+	if b.Folder != "" {
+		return &corpus.Case{Name: name}, nil
+	}
+	c, ok := corpus.Lookup(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no case %q", name)
+	}
+	return &c, nil
 }
 
 // maxLoaded is the longest file that is used of a folder, in bytes.
@@ -151,22 +171,48 @@ func (b *Images) Names() ([]string, error) {
 }
 
 // Cases gives the names of the cases that mutants are made of: all but those that
-// are hostile, huge or long, or rest on I/O errors or a limit of memory.
+// are hostile, huge or long, rest on I/O errors or a limit of memory, or have damaged data.
 var Cases = sync.OnceValue(func() []string {
 	var names []string
 	for _, c := range corpus.Cases() {
-		if !c.Huge && !c.Long && !c.QEMUSlow && len(c.Unreadable) == 0 && c.MemoryLimit == 0 && !strings.HasPrefix(c.Name, "hostile/") {
+		if !c.Huge && !c.Long && !c.DataDamaged && !c.QEMUSlow && len(c.Unreadable) == 0 && c.MemoryLimit == 0 && !strings.HasPrefix(c.Name, "hostile/") {
 			names = append(names, c.Name)
 		}
 	}
 	return names
 })
 
+// Select gives the names of those of [Cases] that a pattern matches (see [corpus.Select])
+// and whose virtual disk has at most maxDisk bytes; 0 is no limit.
+func Select(pattern string, maxDisk uint64) ([]string, error) {
+	cases, err := corpus.Select(pattern)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range cases {
+		if !slices.Contains(Cases(), cases[i].Name) {
+			continue
+		}
+		if maxDisk > 0 {
+			img, err := cases[i].Build()
+			if err != nil {
+				return nil, err
+			}
+			if img.DiskSize() > maxDisk {
+				continue
+			}
+		}
+		names = append(names, cases[i].Name)
+	}
+	return names, nil
+}
+
 // NewMutant makes the mutant of a number, of the cases named; the same numbers and
 // names give the same mutant on every machine.
 func NewMutant(images *Images, names []string, seed uint64) (*Mutant, *corpus.Image, error) {
-	rnd := rand.New(rand.NewPCG(seed, 0x71636865636b))
-	m := &Mutant{Case: names[rnd.IntN(len(names))], Seed: seed}
+	rnd := seedRand(seed)
+	m := &Mutant{Case: names[choose(rnd, len(names))], Seed: seed}
 	_, img, err := images.Build(m.Case)
 	if err != nil {
 		return nil, nil, err

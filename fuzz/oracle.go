@@ -17,6 +17,7 @@ import (
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/corpus"
+	"github.com/qcheck/qcheck/fuzz/internal/process"
 	"github.com/qcheck/qcheck/qcow2"
 )
 
@@ -125,12 +126,12 @@ func (q *QEMU) open(ctx context.Context, path string, args ...string) (check.Ope
 func (q *QEMU) run(ctx context.Context, program string, args ...string) (rc int, stdout []byte, stderr string, err error) {
 	var out, said bytes.Buffer
 	// QEMU looks for a data file where it is started.
-	p := process{args: append([]string{program}, args...), dir: q.Dir, stdout: &out, stderr: &said, timeout: q.Timeout, memory: q.Memory}
-	e, err := p.run(ctx)
-	if e.overtime || e.memory > 0 {
-		e.rc = -1
+	p := process.Process{Args: append([]string{program}, args...), Dir: q.Dir, Stdout: &out, Stderr: &said, Timeout: q.Timeout, Memory: q.Memory}
+	e, err := p.Run(ctx)
+	if e.Overtime || e.Memory > 0 {
+		e.RC = -1
 	}
-	return e.rc, out.Bytes(), said.String(), err
+	return e.RC, out.Bytes(), said.String(), err
 }
 
 // bitmaps tells what an image file has of bitmaps.

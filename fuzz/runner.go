@@ -30,12 +30,26 @@ type Runner struct {
 	// Oracle compares what the command says (the exit code of `qemu-img check`) with
 	// what a check says. The default is false: only crashes, hangs and memory count.
 	Oracle bool
+	// Guest says with what the command's standard output is compared, where it ends with
+	// exit code 0: it must be the whole virtual disk then. The default is nothing.
+	Guest Guest
+	// Against is the shell command whose standard output is compared with, for
+	// [GuestOther]; {} in it stands for the image.
+	Against string
+	// MaxDisk leaves mutants with larger virtual disks out of that, in bytes. The default
+	// is 64 MiB.
+	MaxDisk uint64
+	// Names are the images that mutants are made of. The default is all of Images.
+	Names []string
 	// Images are what mutants are made of. The default is the corpus.
 	Images *Images
 	// Seed is the number of the first mutant.
 	Seed uint64
 	// Runs is how many there are. The default is no end but the context's.
 	Runs uint64
+	// Time is how long mutants are tried, not counting what comes before and after them.
+	// The default is no end but the context's.
+	Time time.Duration
 	// Jobs is how many run at once. The default is 1.
 	Jobs int
 	// Timeout is what a run may take. The default is 5 seconds.
@@ -47,6 +61,9 @@ type Runner struct {
 	// Out is the folder for the images on which the command fails. The default is
 	// that they are not kept.
 	Out string
+	// Resume keeps in Out how far the session has come, and goes on where the last one that
+	// did has stopped. The default is to begin with Seed.
+	Resume bool
 	// Progress is told of the state now and then, from one goroutine at a time.
 	// The default is nil.
 	Progress func(Summary)
@@ -58,19 +75,29 @@ type Failure struct {
 	Detail string // signal, message, kind of difference
 	// Where names what the mutant changes, without values: crashes of one kind that
 	// come from other structures are likely to be other faults.
-	Where  string
-	Said   string // what the command said last
-	Mutant *Mutant
-	Dir    string // where the image is kept
-	Count  uint64 // mutants that fail like it
+	Where string
+	// Located tells that Detail names the place in the program, from the stack that it
+	// wrote: whatever the mutant changes, it is one fault.
+	Located bool
+	Said    string // what the command said last
+	Mutant  *Mutant
+	// Changes are the bytes that make the difference, before and after.
+	Changes []Change
+	Dir     string // where the image is kept
+	Count   uint64 // mutants that fail like it
 }
 
 // Summary is how far it has come.
 type Summary struct {
 	Runs     uint64
 	Failed   uint64 // of these
-	Took     time.Duration
-	Codes    []problem.Code // that checks of the mutants have met
+	Accepted uint64 // of these: the command ended with exit code 0
+	// Dropped counts failures that did not happen again when they were tried once more.
+	Dropped     int
+	Calibration Calibration
+	Took        time.Duration
+	// Codes are what checks of the mutants have met; only where Oracle asks for checks.
+	Codes    []problem.Code
 	Failures []*Failure
 	// Known counts the mutants on which the command and the check disagree as they
 	// are meant to, by kind of difference; see [Known].
@@ -91,6 +118,9 @@ func (r *Runner) defaults() error {
 	if r.Memory <= 0 {
 		r.Memory = 1 << 30
 	}
+	if r.MaxDisk == 0 {
+		r.MaxDisk = 64 << 20
+	}
 	if len(r.Command) == 0 && !r.Oracle {
 		return errors.New("there is no command to run")
 	}
@@ -103,11 +133,14 @@ func (r *Runner) defaults() error {
 // session is a run of a Runner.
 type session struct {
 	*Runner
-	names []string
-	start time.Time
+	names       []string
+	start       time.Time
+	calibration Calibration
 
 	mu       sync.Mutex
-	next     uint64 // the number of the next mutant, from 0 on
+	order    *order
+	accepted uint64
+	dropped  int
 	done     uint64
 	failed   uint64
 	codes    map[problem.Code]bool
@@ -125,9 +158,12 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 	if err := r.defaults(); err != nil {
 		return nil, err
 	}
-	names, err := r.Images.Names()
-	if err != nil {
-		return nil, err
+	names := r.Names
+	if len(names) == 0 {
+		var err error
+		if names, err = r.Images.Names(); err != nil {
+			return nil, err
+		}
 	}
 	undo, err := r.prepare()
 	if err != nil {
@@ -137,6 +173,28 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 	s := &session{Runner: r, names: names, start: time.Now(), codes: make(map[problem.Code]bool), failures: make(map[string]*alike), known: make(map[string]uint64)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	dir, err := os.MkdirTemp("", "qcheck-fuzz-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if len(r.Command) > 0 && !r.Oracle {
+		if err := s.calibrate(ctx, dir); err != nil {
+			return s.summary(), err
+		}
+	}
+	s.order = newOrder(len(s.names), r.Seed, r.Runs)
+	if r.Resume {
+		if err := s.resume(); err != nil {
+			return s.summary(), err
+		}
+	}
+	s.start = time.Now()
+	if r.Time > 0 {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, r.Time)
+		defer stop()
+	}
 	var workers sync.WaitGroup
 	for range r.Jobs {
 		workers.Go(func() {
@@ -146,7 +204,16 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 		})
 	}
 	workers.Wait()
+	if err := s.saveState(); err != nil {
+		return s.summary(), err
+	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return s.summary(), err
+	}
+	// That the time is up is no reason not to try again what has failed.
+	again, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(1+len(s.failures))*4*r.Timeout)
+	defer stop()
+	if err := s.confirm(again, dir); err != nil {
 		return s.summary(), err
 	}
 	return s.summary(), nil
@@ -155,7 +222,7 @@ func (r *Runner) Run(ctx context.Context) (*Summary, error) {
 func (s *session) summary() *Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sum := &Summary{Runs: s.done, Failed: s.failed, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes)), Known: maps.Clone(s.known)}
+	sum := &Summary{Runs: s.done, Failed: s.failed, Accepted: s.accepted, Dropped: s.dropped, Calibration: s.calibration, Took: time.Since(s.start), Codes: slices.Sorted(maps.Keys(s.codes)), Known: maps.Clone(s.known)}
 	for _, k := range slices.Sorted(maps.Keys(s.failures)) {
 		for _, f := range s.failures[k].kept {
 			copied := *f
@@ -174,17 +241,16 @@ func (s *session) work(ctx context.Context) error {
 	defer os.RemoveAll(dir)
 	for ctx.Err() == nil {
 		s.mu.Lock()
-		i := s.next
-		s.next++
+		seed, more := s.order.take()
 		s.mu.Unlock()
-		if s.Runs > 0 && i >= s.Runs {
+		if !more {
 			return nil
 		}
-		m, img, err := NewMutant(s.Images, s.names, s.Seed+i)
+		m, img, err := NewMutant(s.Images, s.names, seed)
 		if err != nil {
 			return err
 		}
-		c, _, err := s.Images.Build(m.Case)
+		c, err := s.Images.caseOf(m.Case)
 		if err != nil {
 			return err
 		}
@@ -225,14 +291,14 @@ func (s *session) finished(failed bool) {
 func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corpus.Image, count bool) ([]*Failure, error) {
 	var res *check.Result
 	opened, err := qcow2.Open(img, img.Size())
-	if err == nil && (count || s.Oracle) {
+	if err == nil && s.Oracle {
 		limited, cancel := context.WithTimeout(ctx, 4*s.Timeout)
 		res, err = check.Run(limited, opened, c.Options(img))
 		cancel()
 		if ctx.Err() != nil {
 			return nil, nil
 		}
-		if err != nil && s.Oracle {
+		if err != nil {
 			return []*Failure{{Kind: "crash", Detail: "the check itself", Said: err.Error()}}, nil
 		}
 	}
@@ -244,7 +310,7 @@ func (s *session) try(ctx context.Context, dir string, c *corpus.Case, img *corp
 		s.mu.Unlock()
 	}
 	if !s.Oracle {
-		f, _, err := s.execute(ctx, dir, img)
+		f, err := s.run(ctx, dir, img, count)
 		if f == nil || err != nil {
 			return nil, outside(ctx, err)
 		}
@@ -274,7 +340,7 @@ func (s *session) differ(ctx context.Context, dir string, c *corpus.Case, img *c
 			return nil, outside(ctx, err)
 		}
 	} else {
-		f, ran, err := s.execute(ctx, dir, img)
+		f, ran, err := s.execute(ctx, dir, img, nil)
 		if err != nil {
 			return nil, outside(ctx, err)
 		}

@@ -13,12 +13,14 @@ import (
 type CorpusCmd struct {
 	List    CorpusListCmd    `cmd:"" help:"List the images by name, with their stories."`
 	Write   CorpusWriteCmd   `cmd:"" help:"Write images to a folder."`
+	Export  CorpusExportCmd  `cmd:"" help:"Write images as seeds for a fuzzer."`
+	Run     CorpusRunCmd     `cmd:"" help:"Run a reader over the images and compare what it reads."`
 	Samples CorpusSamplesCmd `cmd:"" help:"Write four images that show what a check says."`
 }
 
 // Examples is shown below the command's help.
 func (c *CorpusCmd) Examples() string {
-	return "  qcheck corpus list bitmap\n  qcheck corpus write /tmp/images\n  qcheck corpus samples /tmp/images"
+	return "  qcheck corpus list bitmap\n  qcheck corpus write /tmp/images\n  qcheck corpus run -- ./my-reader {}\n  qcheck corpus samples /tmp/images"
 }
 
 // noCase is the error of a pattern that no image's name matches.
@@ -64,22 +66,26 @@ func (c *CorpusListCmd) Run(s *streams) error {
 
 // CorpusWriteCmd is `qcheck corpus write FOLDER [PATTERN]`.
 type CorpusWriteCmd struct {
-	Dir     string `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced. index.json tells of all that was written (see docs/corpus.md)."`
-	Pattern string `arg:"" optional:"" help:"As in 'qcheck corpus list'; all images without it."`
+	Dir     string   `arg:"" name:"folder" help:"Where to write; made where it is not there. Files of the same names are replaced. index.json tells of all that was written (see docs/corpus.md)."`
+	Pattern string   `arg:"" optional:"" help:"As in 'qcheck corpus list'; all images without it."`
+	MaxDisk byteSize `name:"max-disk" help:"Leave out images with a larger virtual disk, for readers that read all of it (64M, 2G). The default is no limit." placeholder:"SIZE"`
 }
 
 // Examples is shown below the command's help.
 func (c *CorpusWriteCmd) Examples() string {
-	return "  qcheck corpus write /tmp/images\n  qcheck corpus write /tmp/images 'bitmap/*name*'"
+	return "  qcheck corpus write /tmp/images\n  qcheck corpus write /tmp/images 'bitmap/*name*'\n  qcheck corpus write --max-disk 64M /tmp/images"
 }
 
 // Run writes images.
 func (c *CorpusWriteCmd) Run(s *streams) error {
-	cases, err := corpus.Export(c.Dir, c.Pattern)
+	cases, err := corpus.Selection{Pattern: c.Pattern, MaxDisk: uint64(c.MaxDisk)}.Export(c.Dir)
 	if err != nil {
 		return err
 	}
 	if len(cases) == 0 {
+		if c.MaxDisk > 0 {
+			return &usageError{text: fmt.Sprintf("no image whose name matches %q has so small a disk", c.Pattern), hint: "`qcheck corpus list` shows all"}
+		}
 		return noCase(c.Pattern)
 	}
 	noun := "images"

@@ -1,7 +1,9 @@
 package proof
 
 import (
+	"bytes"
 	"slices"
+
 	"strings"
 
 	"github.com/qcheck/qcheck/check"
@@ -66,14 +68,13 @@ func (p *prover) bitmaps() error {
 		return err
 	}
 	is := list(p.is)
-	origins := newOrigins(was)
-	taken := origins.taken
+	taken := make([]bool, len(was))
 	for i := range is {
 		b := &is[i]
-		if i%(1<<8) == 0 && p.ctx.Err() != nil {
-			return p.ctx.Err()
+		k := p.origin(was, taken, b)
+		if k >= 0 {
+			taken[k] = true
 		}
-		k := origins.take(b)
 		if !b.usable {
 			if k >= 0 && was[k].usable && p.sound(&was[k]) {
 				return refuse(b.EntryOffset, "bitmap %s, which is sound, cannot be used any more", check.Escape(b.Name))
@@ -88,13 +89,9 @@ func (p *prover) bitmaps() error {
 			return refuse(b.EntryOffset, "bitmap %s can be used, and does not have every bit that it had", check.Escape(b.Name))
 		}
 	}
-	names := make(map[string]struct{})
-	for _, name := range p.plan.Bitmaps {
-		names[name] = struct{}{}
-	}
 	for k := range was {
 		b := &was[k]
-		_, declared := names[string(b.Name)]
+		declared := slices.Contains(p.plan.Bitmaps, string(b.Name))
 		switch {
 		case !taken[k] && !declared && (b.usable || b.found):
 			return refuse(b.EntryOffset, "bitmap %s disappears", check.Escape(b.Name))
@@ -102,103 +99,55 @@ func (p *prover) bitmaps() error {
 			return refuse(b.EntryOffset, "bitmap %s, which is sound, is removed", check.Escape(b.Name))
 		}
 	}
-	before, after := countNames(was), countNames(is)
 	for _, name := range p.plan.Bitmaps {
-		if before[name] > 0 && after[name] >= before[name] {
+		n := func(all []bitmap) (n int) {
+			for i := range all {
+				if string(all[i].Name) == name {
+					n++
+				}
+			}
+			return n
+		}
+		if n(was) > 0 && n(is) >= n(was) {
 			return refuse(0, "bitmap %s is declared removed and is kept", check.Escape([]byte(name)))
 		}
 	}
 	return nil
 }
 
-func countNames(all []bitmap) map[string]int {
-	n := make(map[string]int)
-	for i := range all {
-		n[string(all[i].Name)]++
-	}
-	return n
-}
-
-// origins tells which of the bitmaps before one was: that of its name, or, where it has been
-// given a new one, that of its table. Each is taken once. There can be tens of thousands,
-// all of one name.
-type origins struct {
-	taken   []bool
-	byName  map[string][]int
-	byTable map[l1][]int // that is where a table is, and how long
-}
-
-func newOrigins(was []bitmap) *origins {
-	o := &origins{taken: make([]bool, len(was)), byName: make(map[string][]int), byTable: make(map[l1][]int)}
+// origin finds the bitmap that one was before: that of its name, or, where it has been
+// given a new one, that of its table.
+func (p *prover) origin(was []bitmap, taken []bool, b *bitmap) int {
 	for k := range was {
-		o.byName[string(was[k].Name)] = append(o.byName[string(was[k].Name)], k)
-		o.byTable[tableOf(&was[k])] = append(o.byTable[tableOf(&was[k])], k)
+		if !taken[k] && bytes.Equal(was[k].Name, b.Name) {
+			return k
+		}
 	}
-	return o
-}
-
-func tableOf(b *bitmap) l1 { return l1{b.TableOffset, uint64(b.TableSize)} }
-
-// take gives the first one that fits and is left, or -1.
-func (o *origins) take(b *bitmap) int {
-	if k := first(o, o.byName, string(b.Name)); k >= 0 {
-		return k
-	}
-	return first(o, o.byTable, tableOf(b))
-}
-
-func first[K comparable](o *origins, index map[K][]int, key K) int {
-	for list := index[key]; len(list) > 0; {
-		k := list[0]
-		list = list[1:]
-		index[key] = list
-		if !o.taken[k] {
-			o.taken[k] = true
+	for k := range was {
+		if !taken[k] && was[k].TableOffset == b.TableOffset && was[k].TableSize == b.TableSize {
 			return k
 		}
 	}
 	return -1
 }
 
-// suspects are the bitmaps with which the check before the repair has found something wrong.
-type suspects struct {
-	all    bool                // each could be meant
-	names  map[string]struct{} // escaped
-	places []qcow2.HostOffset  // of findings, in order
-}
-
-func (p *prover) suspects() *suspects {
-	if p.suspected != nil {
-		return p.suspected
-	}
-	s := &suspects{names: make(map[string]struct{})}
+// sound tells that the check before the repair has found nothing wrong with a bitmap
+// that a reader uses.
+func (p *prover) sound(b *bitmap) bool {
+	name := check.Escape(b.Name)
 	for i := range p.before.Result.Findings {
 		f := &p.before.Result.Findings[i]
 		if f.Severity == problem.Note {
 			continue
 		}
 		directory := f.Structure == problem.StructBitmapDirectory || f.Structure == problem.StructBitmapExtension
-		s.all = s.all || f.Code.Is(problem.Overlap) || f.Code.AboutBitmaps() && (f.Unlisted || directory && f.Bitmap == "")
-		s.names[f.Bitmap] = struct{}{}
-		s.places = append(s.places, f.Extent.Offset)
+		within := f.Extent.Offset >= b.EntryOffset && f.Extent.Offset < b.EntryOffset+qcow2.HostOffset(b.EntrySize())
+		overlap := f.Code.Is(problem.Overlap)
+		if within || overlap || f.Bitmap == name || f.Code.AboutBitmaps() && (f.Unlisted || directory && f.Bitmap == "") {
+			return false
+		}
 	}
-	slices.Sort(s.places)
-	p.suspected = s
-	return s
-}
-
-// sound tells that the check before the repair has found nothing wrong with a bitmap
-// that a reader uses.
-func (p *prover) sound(b *bitmap) bool {
-	s := p.suspects()
-	if s.all {
-		return false
-	}
-	if _, named := s.names[check.Escape(b.Name)]; named {
-		return false
-	}
-	k, _ := slices.BinarySearch(s.places, b.EntryOffset)
-	return k == len(s.places) || s.places[k] >= b.EntryOffset+qcow2.HostOffset(b.EntrySize())
+	return true
 }
 
 // givenUp tells that what a bitmap had is not relied on any more: it is removed, or has

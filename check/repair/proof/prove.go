@@ -15,8 +15,7 @@ import (
 
 // prover compares the image that there is with the one that there would be.
 type prover struct {
-	suspected *suspects           // see there
-	kept      map[string]struct{} // bitmaps, by escaped name, that have a table as before; see givenUp
+	kept map[string]struct{} // bitmaps, by escaped name, that have a table as before; see givenUp
 
 	ctx     context.Context
 	plan    *Plan

@@ -3,7 +3,6 @@ package imagefile
 import (
 	"io/fs"
 	"os"
-	"syscall"
 )
 
 // Info is what the system said of the file when it was opened: its owner, its mode.
@@ -12,17 +11,6 @@ func (f *File) Info() fs.FileInfo { return f.info }
 // ID tells the file from all others, by whatever name it was opened: the numbers of its
 // device and inode; of a block device its own number and 0, since it can have many nodes.
 func (f *File) ID() (device, inode uint64) { return idOf(f.info) }
-
-func idOf(info fs.FileInfo) (device, inode uint64) {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	switch {
-	case !ok:
-		return 0, 0
-	case info.Mode().IsRegular():
-		return uint64(st.Dev), uint64(st.Ino)
-	}
-	return uint64(st.Rdev), 0
-}
 
 // IsAt tells whether a path still leads to the file. It does not once another file was
 // renamed to it.
@@ -33,5 +21,8 @@ func (f *File) IsAt(path string) bool {
 	}
 	device, inode := idOf(info)
 	d, i := f.ID()
+	if device == 0 && inode == 0 && d == 0 && i == 0 {
+		return os.SameFile(info, f.info) // where there are no numbers to be had
+	}
 	return device == d && inode == i
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package fuzz
+package process
 
 import "context"
 
