@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native libfuzzer everywhere flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help
+.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native libfuzzer everywhere flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help fleet fleet-slurm
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -89,6 +89,11 @@ rescue-bench: build ## rescue disks with real file systems in many shapes after 
 
 rescue-docs: ## the same without the one of 1 TiB, and write what was measured to docs/rescue-measured.md
 	$(GO) test ./cmd/qcheck -timeout 0 -count 1 -run 'TestRescueBench$$' -rescue.all -rescue.docs $(RESCUE)
+fleet: ## one process checks 100,000 small images, beside qemu-img; takes some minutes
+	$(GO) test ./cmd/qcheck -timeout 0 -run 'TestManyImagesInOneProcess|TestWorkersThatAreKilled' -v -fleet.many 100000 -fleet.images 10000
+
+fleet-slurm: ## the Slurm script on 10,000 images, with the Slurm of this machine (as root)
+	$(GO) test ./cmd/qcheck -timeout 20m -run 'TestSlurmArray' -v -fleet.slurm -fleet.images 10000
 
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh

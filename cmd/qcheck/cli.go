@@ -26,6 +26,7 @@ type CLI struct {
 	Rescue   RescueCmd   `cmd:"" help:"Rebuild an image whose header or tables are gone."`
 	Metadump MetadumpCmd `cmd:"" help:"Copy the metadata of an image, and nothing that a guest has written, for a bug report."`
 	Explain  ExplainCmd  `cmd:"" help:"Explain the code of a finding."`
+	Summary  SummaryCmd  `cmd:"" help:"Sum up what checks of many images have written with -o jsonl."`
 	Corpus   CorpusCmd   `cmd:"" help:"Named healthy and broken images, to test with."`
 	Fuzz     FuzzCmd     `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
