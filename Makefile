@@ -8,7 +8,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 RACE_PACKAGES = $(shell $(GO) list ./... | grep -E '/(qcow2|refcount|check|fuzz|internal|qemutest)(/|$$)')
 
 .DEFAULT_GOAL := build
-.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native libfuzzer everywhere flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help fleet fleet-slurm
+.PHONY: build rescue-bench rescue-docs kills fuzz fuzz-mutants fuzz-native libfuzzer everywhere flips flips-docs test deps lint fmt-check vet staticcheck generate generate-check race demo bench picture-test clean help fleet fleet-slurm dist dist-test
 
 # Most of the memory of a short run is the program itself, which functions on boundaries of 16 bytes make smaller.
 build: ## build bin/qcheck, a static binary
@@ -95,6 +95,12 @@ fleet: ## one process checks 100,000 small images, beside qemu-img; takes some m
 fleet-slurm: ## the Slurm script on 10,000 images, with the Slurm of this machine (as root)
 	$(GO) test ./cmd/qcheck -timeout 20m -run 'TestSlurmArray' -v -fleet.slurm -fleet.images 10000
 
+dist: ## make the release in ./dist: static binaries, deb and rpm, manual pages, completions, bill of materials
+	@./.ci/dist.sh dist
+
+dist-test: ## make it twice and compare; install and remove the package on this system (as root)
+	@./.ci/dist-test.sh
+
 demo: build ## make a healthy and three broken images in ./demo, check them, repair one and take that back
 	@./.ci/demo.sh
 
@@ -102,7 +108,7 @@ bench: build ## measure qcheck against qemu-img (see docs/performance.md); takes
 	$(GO) run ./corpus/bench -qcheck bin/qcheck $(BENCH)
 
 clean: ## remove what the other targets made
-	rm -rf bin demo
+	rm -rf bin demo dist
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 state() {
-    find . -type f -not -path './.git/*' -not -path './bin/*' -not -path './demo/*' -not -path './bench-images/*' \
+    find . -type f -not -path './.git/*' -not -path './bin/*' -not -path './demo/*' -not -path './dist/*' -not -path './bench-images/*' \
         -exec sha256sum {} + | LC_ALL=C sort -k2
 }
 

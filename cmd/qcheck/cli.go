@@ -30,8 +30,10 @@ type CLI struct {
 	Corpus   CorpusCmd   `cmd:"" help:"Named healthy and broken images, to test with."`
 	Fuzz     FuzzCmd     `cmd:"" help:"Run a program on broken images, and keep those on which it crashes or hangs."`
 
-	Help       HelpCmd    `cmd:"" help:"Show how a command is used."`
-	VersionCmd VersionCmd `cmd:"" name:"version" help:"Show the version."`
+	Completion CompletionCmd `cmd:"" help:"Write the completions of a shell: flags, commands, codes, bitmaps of the image at hand."`
+	Man        ManCmd        `cmd:"" hidden:"" help:"Write manual pages to a folder."`
+	Help       HelpCmd       `cmd:"" help:"Show how a command is used."`
+	VersionCmd VersionCmd    `cmd:"" name:"version" help:"Show the version."`
 
 	Version kong.VersionFlag `help:"Show the version and exit."`
 }
