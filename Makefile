@@ -95,6 +95,7 @@ fleet: ## one process checks 100,000 small images, beside qemu-img; takes some m
 fleet-slurm: ## the Slurm script on 10,000 images, with the Slurm of this machine (as root)
 	$(GO) test ./cmd/qcheck -timeout 20m -run 'TestSlurmArray' -v -fleet.slurm -fleet.images 10000
 
+
 dist: ## make the release in ./dist: static binaries, deb and rpm, manual pages, completions, bill of materials
 	@./.ci/dist.sh dist
 
