@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-export VERSION=${VERSION:-1.2.3} TARGETS=${TARGETS:-linux/amd64 windows/amd64}
+export VERSION=${VERSION:-1.2.3} TARGETS=${TARGETS:-linux/amd64}
 
 ./.ci/dist.sh "$dir/one"
 ./.ci/dist.sh "$dir/two" > /dev/null
@@ -15,7 +15,6 @@ echo "dist-test: two builds, same bytes"
 
 grep -q '"name": "github.com/alecthomas/kong"' "$dir"/one/*linux-amd64.cdx.json
 tar -tzf "$dir"/one/*-linux-amd64.tar.gz | grep -q '/man/qcheck-info.1.gz$'
-tar -tzf "$dir"/one/*-windows-amd64.tar.gz | grep -q '/qcheck.exe$'
 [ "$(head -c 4 "$dir"/one/*.x86_64.rpm | od -An -tx1 | tr -d ' ')" = edabeedb ]
 
 if [ "$(id -u)" != 0 ] || ! command -v dpkg > /dev/null; then

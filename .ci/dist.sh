@@ -9,7 +9,7 @@ version=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo un
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 export SOURCE_DATE_EPOCH
 day=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%d)
-targets=${TARGETS:-linux/amd64 linux/arm64 linux/riscv64 darwin/amd64 darwin/arm64 windows/amd64}
+targets=${TARGETS:-linux/amd64 linux/arm64 linux/riscv64 darwin/amd64 darwin/arm64}
 # A package's version starts with a digit.
 package_version=${version#v}
 [[ $package_version =~ ^[0-9] ]] || package_version=0.0.0~git$package_version
