@@ -26,7 +26,6 @@ import (
 type server struct {
 	image    io.ReaderAt
 	size     int64
-	etag     atomic.Pointer[string]
 	requests atomic.Int64
 	bytes    atomic.Int64
 	// change: the image is another one after so many requests.
