@@ -342,8 +342,8 @@ func (e *Evidence) LeftOfBitmaps() []sniff.Run {
 // setsCopied tells whether the software that wrote the image sets COPIED.
 func (c *run) setsCopied() bool {
 	missing := uint64(0)
-	for i := range c.res.Findings {
-		if f := &c.res.Findings[i]; f.Code == problem.L2Copied {
+	for i := range c.kept {
+		if f := &c.kept[i]; f.Code == problem.L2Copied {
 			missing += f.Count
 		}
 	}

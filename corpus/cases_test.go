@@ -54,6 +54,7 @@ func TestCases(t *testing.T) {
 			}
 			assert.Empty(t, diff, "%s\n%s", c.Story, list(res.Findings))
 			assert.Equal(t, problem.Count(res.Findings), res.Totals)
+			checkReports(t, &c, res)
 
 			more := []int{2, 7}
 			if strings.HasPrefix(c.Name, "hostile/") || strings.Contains(c.Name, "-clusters-") {

@@ -251,12 +251,3 @@ func (f *finder) compare(l *l1table) {
 		l.wrong += len(wrong)
 	}
 }
-
-// encodeL1 gives the bytes of a table, padded to whole clusters.
-func (f *finder) encodeL1(entries []qcow2.L1Entry) []byte {
-	b := make([]byte, max(1, f.g.Clusters(uint64(len(entries))*8))*f.g.ClusterSize())
-	for i, e := range entries {
-		binary.BigEndian.PutUint64(b[i*8:], uint64(e))
-	}
-	return b
-}

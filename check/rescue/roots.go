@@ -2,7 +2,6 @@ package rescue
 
 import (
 	"bytes"
-	"slices"
 
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
@@ -188,7 +187,6 @@ func (f *finder) findLUKS() *qcow2.CryptoExtension {
 			continue
 		}
 		if len(b) < qcow2.LUKSHeaderSize {
-			b = slices.Clone(b)
 			more := make([]byte, qcow2.LUKSHeaderSize)
 			if f.r.readBase(more, int64(off)) != nil {
 				continue
