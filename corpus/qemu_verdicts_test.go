@@ -121,6 +121,9 @@ func TestPredictionIsWhatQEMUDoes(t *testing.T) {
 		if !assert.True(t, c.QEMU.Checked, "what QEMU does with %s is not recorded", c.Name) || c.Spec.DataFile != nil && c.Spec.DataFile.Name == "" {
 			continue // it opens with an option that names the data file
 		}
+		if c.Data && c.Spec.Crypt == qcow2.CryptLUKS {
+			continue // that it needs the key is all that is predicted; here no key opens it
+		}
 		img, err := c.Build()
 		require.NoError(t, err)
 		res := runCheck(t, &c, img, 1)

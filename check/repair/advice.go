@@ -27,10 +27,10 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 		case f.Code == problem.BitmapInUse:
 			wanted.dirty = opts.policy() == PolicyMark
 		case f.Severity == problem.Note:
-		case f.Repair == problem.RepairReattach, f.Code == problem.OwnerUnknown, f.Code == problem.L1Misplaced:
-			wanted.reattach = true
 		case f.Repair == problem.RepairLossy:
 			wanted.loss, wanted.reattach = true, true
+		case f.Repair == problem.RepairReattach, f.Code == problem.OwnerUnknown, f.Code == problem.L1Misplaced:
+			wanted.reattach = true
 		case f.Repair == problem.RepairSafe, f.Repair == problem.RepairPolicy:
 			wanted.all = true
 		}

@@ -169,7 +169,11 @@ func TestHeaderGone(t *testing.T) {
 			assert.Equal(t, qcow2.CryptLUKS, out.Header.CryptMethod)
 			assert.Equal(t, was.Extension(qcow2.ExtCrypto).Data, out.Extension(qcow2.ExtCrypto).Data)
 		}
-		assert.Equal(t, was.Header.CompressionType, out.Header.CompressionType)
+		res, err := check.Run(t.Context(), was, check.Options{NoBacking: true})
+		require.NoError(t, err)
+		if res.CompressedClusters > 0 { // else nothing in the file shows the method
+			assert.Equal(t, was.Header.CompressionType, out.Header.CompressionType)
+		}
 		assert.Equal(t, qcow2.ReadBitmapDirectory(was, bitmaps(was)).Entries == nil, qcow2.ReadBitmapDirectory(out, bitmaps(out)).Entries == nil)
 		sameDisks(t, was, out)
 	})

@@ -93,6 +93,9 @@ func TestCorpus(t *testing.T) {
 			want := codeWanted(&c)
 
 			args := []string{"-o", "json", "--bitmap-data", path}
+			if c.Data {
+				args = append(args, "--data")
+			}
 			if c.MemoryLimit > 0 {
 				args = append(args, "--memory", fmt.Sprint(c.MemoryLimit))
 			}
