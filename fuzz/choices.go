@@ -55,9 +55,13 @@ func NewMutantFrom(images *Images, choices []byte) (*Mutant, *corpus.Image, erro
 		return nil, nil, err
 	}
 	for len(m.Mutations) < maxMutations && len(src.left) > 0 {
+		had := len(src.left)
 		if mu, ok := mutate(rnd, img.Store); ok {
 			mu.apply(img.Store)
 			m.Mutations = append(m.Mutations, mu)
+		}
+		if len(src.left) == had {
+			src.Uint64() // nothing had to be chosen: the bytes come to an end all the same
 		}
 	}
 	return m, img, nil
