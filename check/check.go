@@ -74,6 +74,10 @@ type Options struct {
 	// Progress is told how far the check has come, from one goroutine at a
 	// time. The default is nil.
 	Progress func(Progress)
+	// Reject is asked about each finding, from one goroutine at a time; the check
+	// ends early, with [ErrRejected], when it is true of one. The default is nil:
+	// the check goes to its end.
+	Reject func(*problem.Finding) bool
 }
 
 // SiblingKind tells what the image uses another file for.
@@ -253,11 +257,19 @@ func newRun(ctx context.Context, img *qcow2.Image, opts Options) *run {
 	if opts.Jobs <= 0 {
 		opts.Jobs = runtime.GOMAXPROCS(0)
 	}
-	return &run{
+	c := &run{
 		ctx: ctx, img: img, h: &img.Header, g: img.Geometry, opts: opts,
 		res: &Result{Provisional: opts.Live}, Collector: problem.NewCollector(opts.MaxFindings, opts.Keep, img.Geometry),
 		counts: refcount.New(refcount.Options{MaxMemory: opts.MemoryLimit}),
 	}
+	if opts.Reject != nil {
+		c.Watch(func(f *problem.Finding) {
+			if opts.Reject(f) {
+				c.hopeless()
+			}
+		})
+	}
+	return c
 }
 
 func (c *run) runPasses() error {
@@ -298,7 +310,9 @@ func (e *PassError) Error() string {
 
 func (c *run) runPass(p pass) (err error) {
 	defer func() {
-		if r := recover(); r != nil {
+		if r := recover(); r == ErrRejected {
+			err = ErrRejected
+		} else if r != nil {
 			err = &PassError{Pass: p.name, Cause: r, Stack: debug.Stack()}
 		}
 	}()

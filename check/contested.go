@@ -102,6 +102,8 @@ func (c *run) settleRepairs(all []problem.Finding) {
 			f.Repair = problem.RepairNone // without it nothing would explain the wiped table
 		case lost && f.Code == problem.MarkedDirty:
 			f.Repair = problem.RepairReattach // while it may be due to this that the table is lost
+		case f.Code == problem.RefcountTooLow && len(c.doubts) > 0 && c.nearUnowned(f):
+			f.Repair = problem.RepairLossy // it tells which reference is the wrong one
 		case broken && f.Code == problem.SnapshotFieldsMissing,
 			// A table that is lost may have been lost to a pointer that leads to data.
 			len(c.lostTables) > 0 && (f.Code == problem.L2ReservedBits || f.Code == problem.CompressedCopied || f.Code == problem.SubclusterConflict),

@@ -209,7 +209,7 @@ func (s *scanner) reportEntry(ts *tableScan, i int, j *judgement) {
 		f := problem.Finding{Code: k.code, Snapshot: l.snapshot, Of: l.of, Path: s.c.entryPath(ts.t, i), Extent: s.c.entryExtent(ts.t, i), GuestOffset: &guest}
 		switch k.fault {
 		case faultReserved:
-			if j.faults&(faultMisaligned|faultPastEnd) != 0 {
+			if r := uint64(j.entry.Reserved(s.zeroFlag)); j.faults&(faultMisaligned|faultPastEnd) != 0 || r&(r-1) != 0 {
 				f.Repair = problem.RepairLossy // what stands there may be no entry at all
 			}
 		case faultMisaligned:

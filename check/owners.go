@@ -96,6 +96,7 @@ const (
 
 // doubt notes that a structure may own clusters that nobody could find.
 func (c *run) doubt(o Owner, why string) {
+	c.hopeless()
 	if len(c.doubts) < maxDoubts {
 		c.doubts = append(c.doubts, Doubt{Owner: o, Why: why})
 	}

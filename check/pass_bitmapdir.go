@@ -231,6 +231,7 @@ func (p *bitmapsPass) mendDirectory(d *qcow2.BitmapDirectory, sure int) (w direc
 	if sound == sure {
 		return w, false // the entries make sense: it is the count or the size that does not
 	}
+	p.hopeless()
 	if len(d.Entries) < sure {
 		if more := p.chain(p.ext.DirectoryOffset, qcow2.MaxBitmapDirectorySize, sure); more != nil {
 			for i := range more {

@@ -32,6 +32,7 @@ func (c *run) readSnapshotTable() snapshotTable {
 	if sound == len(t.Snapshots) && !t.Stop.Early() {
 		return t
 	}
+	c.hopeless()
 	// The entry that does not make sense may be the wrong one, or the one that
 	// leads there.
 	for i := min(sound, int(c.h.NbSnapshots)-2); i >= max(0, sound-1); i-- {

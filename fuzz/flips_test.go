@@ -27,7 +27,7 @@ import (
 
 var (
 	flipsKinds  = flag.String("flips.kinds", "*", "the images whose bits are flipped: names with wildcards, with commas between them")
-	flipsEvery  = flag.Uint64("flips.every", 24, "flip one of so many bits, chosen by their place (1: all)")
+	flipsEvery  = flag.Uint64("flips.every", 192, "flip one of so many bits, chosen by their place (1: all)")
 	flipsOne    = flag.String("flips.one", "", "flip one bit and tell everything of it: KIND:OFFSET:BIT")
 	flipsQEMU   = flag.Bool("flips.qemu", false, "ask qemu-img check too, where it is installed, and flip bits of images that QEMU makes")
 	flipsAsk    = flag.Uint64("flips.ask", 4, "with -flips.qemu: ask about one of so many flips")

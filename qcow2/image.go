@@ -92,6 +92,14 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	return img, nil
 }
 
+// Over gives the same image, read through r from now on: its first cluster must be the
+// same there, and its size.
+func (img *Image) Over(r io.ReaderAt) *Image {
+	same := *img
+	same.r = r
+	return &same
+}
+
 // Size is the size of the image file in bytes.
 func (img *Image) Size() int64 { return img.size }
 

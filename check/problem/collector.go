@@ -30,6 +30,7 @@ type Collector struct {
 	// stale tells that nobody relies on the bitmaps: nothing in them is worse than
 	// that they are stale.
 	stale bool
+	watch func(*Finding) // see Watch; nil for parts
 }
 
 // codeState is what a collector knows of one code.
@@ -68,6 +69,10 @@ func (c *Collector) BitmapsAreStale() { c.stale = true }
 // StaleBitmaps tells whether that was said.
 func (c *Collector) StaleBitmaps() bool { return c.stale }
 
+// Watch shows every finding to a function, from one goroutine at a time, as it comes and
+// before any are joined.
+func (c *Collector) Watch(seen func(*Finding)) { c.watch = seen }
+
 // room is how many findings of a code are kept.
 func (c *Collector) room(r *Rule) int {
 	if r.About == AboutRefcount && r.Facts&Recounted != 0 {
@@ -98,6 +103,9 @@ func (c *Collector) Add(x Finding) {
 	s := c.of(x.Code)
 	x.fill(s.rule)
 	x.Severity = c.severity(s, x.Severity)
+	if c.watch != nil {
+		c.watch(&x)
+	}
 	x.Unlisted = x.Unlisted || s.shut.Load()
 	if c.join(s, &x) {
 		return

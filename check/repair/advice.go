@@ -43,6 +43,7 @@ func advise(ctx context.Context, r io.ReaderAt, size int64, opts Options, p *Pla
 	try := func(option string, wanted bool, change func(o *Options)) error {
 		more := opts
 		more.Progress = nil
+		more.settled, more.turned, more.sizeOpen, more.open = opts.everything(), p.turned, p.sizeOpen, p.open
 		if change(&more); !wanted || more.same(&opts) {
 			return nil
 		}

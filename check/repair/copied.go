@@ -42,6 +42,9 @@ func (s *session) fixCopied(context.Context) (changed bool, err error) {
 // external data file nothing is counted, and every cluster is the only one of its kind.
 func (s *session) asReferenced(f *problem.Finding, e uint64) uint64 {
 	off := qcow2.L2Entry(e).Offset() // bits 9-55, as in an L1 entry
+	if s.twins[s.g.HostCluster(off)] || off == 0 && s.inDoubt() {
+		return e // it tells that there was a cluster
+	}
 	if s.h.HasDataFile() && f.Code == problem.L2Copied || off != 0 && s.ev.ShouldBeCopied(s.g.HostCluster(off)) {
 		return e | bitCopied
 	}
@@ -62,9 +65,17 @@ func (s *session) fixCopiedL2() (changed bool, err error) {
 		if err != nil {
 			return err
 		}
+		did := false
 		for _, i := range entries {
 			entry := raw[uint64(i)*size-first:]
+			if s.twins[s.g.HostCluster(qcow2.L2Entry(word64(entry)).Offset())] {
+				continue
+			}
+			did = true
 			binary.BigEndian.PutUint64(entry, binary.BigEndian.Uint64(entry)^bitCopied)
+		}
+		if !did {
+			return nil
 		}
 		changed = true
 		return s.o.write(x.Offset, raw, intent{reason: copiedFix.reason, codes: []problem.Code{problem.L2Copied}})

@@ -3,6 +3,7 @@ package repair
 import (
 	"context"
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/qcheck/qcheck/check/problem"
 	"github.com/qcheck/qcheck/qcow2"
@@ -31,13 +32,22 @@ var entryFixes = map[problem.Code]entryFix{
 		fix: func(s *session, f *problem.Finding, e uint64) uint64 { return e &^ qcow2.L1Entry(e).Reserved() }},
 	problem.L2ReservedBits: {lossy: true, reason: "clear reserved bits",
 		fix: func(s *session, f *problem.Finding, e uint64) uint64 {
-			return e &^ qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
+			r := qcow2.L2Entry(e).Reserved(s.h.ZeroFlag())
+			if bits.OnesCount64(r) > 1 && !s.losing() || s.h.Version == 2 && looksLikeVersion3(s.img.Head()) {
+				return e // what stands there is most likely another kind of entry
+			}
+			return e &^ r
 		}},
 	// Only those that read as zeros are safe: nothing is read from their place.
 	problem.L2Unaligned: {reason: "drop the place of a cluster that reads as zeros",
 		fix: func(s *session, f *problem.Finding, e uint64) uint64 { return bitZero }},
 	problem.CompressedCopied: {lossy: true, reason: "clear COPIED of compressed data",
-		fix: func(s *session, f *problem.Finding, e uint64) uint64 { return e &^ bitCopied }},
+		fix: func(s *session, f *problem.Finding, e uint64) uint64 {
+			if !decompresses(s.img, qcow2.L2Entry(e)) {
+				return e // it may be that it is not compressed at all
+			}
+			return e &^ bitCopied
+		}},
 	problem.SubclusterConflict: {lossy: true, reason: "say of each subcluster whether it is data or zero",
 		fix: (*session).separateSubclusters},
 	problem.SubclusterUnplaced: {reason: "clear the subcluster bitmap of compressed data",

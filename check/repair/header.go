@@ -61,7 +61,7 @@ func (s *session) zero(f *problem.Finding, reason string) error {
 func (s *session) growL1(f *problem.Finding) (bool, error) {
 	needed := s.h.L1Needed(s.g)
 	have := s.g.Clusters(uint64(s.h.L1Size)*8) * s.g.ClusterSize() / 8
-	if needed > qcow2.MaxL1Entries || !s.ev.Complete {
+	if needed > qcow2.MaxL1Entries || !s.ev.Complete || s.opts.sizeOpen {
 		return false, nil
 	}
 	if needed > have && !s.ownsMore(have, needed) {

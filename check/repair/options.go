@@ -1,7 +1,10 @@
 package repair
 
 import (
+	"cmp"
+
 	"github.com/qcheck/qcheck/check"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Scope says which findings a repair is for.
@@ -76,6 +79,21 @@ type Options struct {
 	NoBacking bool
 
 	perRound int // for tests: the default is findingsPerRound
+	// settled tells that wrong bits have been looked for, and turned are those that were found.
+	settled bool
+	turned  []patch
+	// sizeOpen tells that it may be the size of the disk that is wrong.
+	sizeOpen bool
+	// open are clusters with a reference too many, which may be the wrong one.
+	open []qcow2.HostCluster
+}
+
+// checkOptions are those of the checks while a plan is made.
+func (o *Options) checkOptions() check.Options {
+	return check.Options{
+		Jobs: o.Jobs, MemoryLimit: o.MemoryLimit, MaxFindings: o.MaxFindings, Keep: cmp.Or(o.perRound, findingsPerRound), Progress: o.Progress,
+		OpenSibling: o.OpenSibling, BitmapData: o.CompactBitmaps, Data: o.Data, NoBacking: o.NoBacking,
+	}
 }
 
 func (o *Options) scope() Scope {

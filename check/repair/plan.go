@@ -3,6 +3,7 @@ package repair
 import (
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/problem"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // Stage says when an edit is written. Between two stages everything is flushed.
@@ -49,6 +50,13 @@ type Plan struct {
 	// Kept tells that clusters which nothing refers to are kept because of what they hold,
 	// although nothing in the image will say so any more.
 	Kept bool
+	// turned are bits, or fields, with which everything agreed, in the order in which they
+	// were turned back.
+	turned []patch
+	// sizeOpen tells that it may be the size of the disk that is wrong.
+	sizeOpen bool
+	// open are clusters with a reference too many, which may be the wrong one.
+	open []qcow2.HostCluster
 	// Left are codes of findings that are left, and that a repair with one more
 	// option would settle, each with that option.
 	Left []Advice

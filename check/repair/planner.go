@@ -1,7 +1,6 @@
 package repair
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +33,8 @@ type session struct {
 	said *proof.Declared
 	// first is the evidence of the first round, before anything was decided.
 	first *check.Evidence
+	// twins are clusters that nothing is written about, see findTwins.
+	twins map[qcow2.HostCluster]bool
 }
 
 // fixer decides on what to change, and tells whether it has.
@@ -102,29 +103,28 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 	var lost []lostThing
 	var origin []problem.SnapshotRef
 	var said proof.Declared
+	var twins map[qcow2.HostCluster]bool
 	for round := range maxRounds {
 		img, err := qcow2.Open(o, o.size)
 		if err != nil {
 			return nil, err
 		}
 		o.bits = img.Geometry.ClusterBits
-		res, ev, err := check.Inspect(ctx, img, check.Options{
-			Jobs: opts.Jobs, MemoryLimit: opts.MemoryLimit, MaxFindings: opts.MaxFindings, Keep: cmp.Or(opts.perRound, findingsPerRound), Progress: opts.Progress,
-			OpenSibling: opts.OpenSibling, BitmapData: opts.CompactBitmaps, Data: opts.Data, NoBacking: opts.NoBacking,
-		})
+		res, ev, err := check.Inspect(ctx, img, opts.checkOptions())
 		if err != nil {
 			return nil, err
 		}
 		if round == 0 {
 			p.Before, first, header = res, ev, img.Header
-		} else if grown(p.Before, res, &header, &img.Header) {
+		} else if len(p.turned) == 0 && grown(p.Before, res, &header, &img.Header) {
 			return nil, errGrown
 		}
 		after := *res
 		after.Findings = ev.Findings // what advice goes by
 		p.After = &after
-		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first}
-		changed, err := s.fix(ctx)
+		s := &session{o: o, img: img, h: &img.Header, g: img.Geometry, res: res, ev: ev, opts: &opts, lost: &lost, origin: &origin, said: &said, first: first, twins: twins}
+		changed, err := s.step(ctx, round, p)
+		twins = s.twins
 		if err != nil {
 			return nil, err
 		}
@@ -143,6 +143,27 @@ func work(ctx context.Context, r io.ReaderAt, size int64, opts Options) (*Plan, 
 		return p, nil
 	}
 	return nil, ErrNoProgress
+}
+
+// maxTurned bounds how many bits one plan turns back. One is the rule; a second one may
+// only show when the rest is in order.
+const maxTurned = 4
+
+// step decides on something to change: first of all on a bit to turn back, then on
+// repairs, and when there is nothing left to repair on another bit.
+func (s *session) step(ctx context.Context, round int, p *Plan) (changed bool, err error) {
+	if round == 0 {
+		if changed, err = s.correct(ctx, p); changed || err != nil {
+			return changed, err
+		}
+		if err = s.findTwins(ctx); err != nil {
+			return false, err
+		}
+	}
+	if changed, err = s.fix(ctx); changed || err != nil || round == 0 || s.opts.settled || len(p.turned) == maxTurned {
+		return changed, err
+	}
+	return s.correct(ctx, p)
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/qcheck/qcheck/check"
 	"github.com/qcheck/qcheck/check/repair/proof"
+	"github.com/qcheck/qcheck/qcow2"
 )
 
 // prove holds that the plan is safe, by a package that knows nothing of how it was made.
@@ -22,13 +23,38 @@ func (p *Plan) prove(ctx context.Context, r io.ReaderAt, said proof.Declared, fi
 		c := p.Edits.from(s)
 		plan.Stages = append(plan.Stages, (*proofCursor)(&c))
 	}
+	result := p.Before
+	if len(p.turned) > 0 {
+		// What the image says with the bits turned back is what must not change. That it
+		// says so was found out by a check of all of it.
+		var err error
+		if r, result, first, err = p.mended(ctx, r, opts); err != nil {
+			return err
+		}
+	}
 	err := proof.Prove(ctx, r, p.OldSize, &plan,
 		proof.Allowed{DataLoss: opts.AllowDataLoss, Reattach: opts.Reattach, Bitmaps: opts.policy() != PolicyMark, Unowned: opts.FreeUnowned, Device: opts.Device},
-		proof.Before{Result: p.Before, Doubts: first.Doubts, Snapshots: first.Snapshots, Bitmaps: first.Bitmaps})
+		proof.Before{Result: result, Doubts: first.Doubts, Snapshots: first.Snapshots, Bitmaps: first.Bitmaps})
 	if refused, ok := errors.AsType[*proof.Error](err); ok {
 		return &RefusedError{Err: refused}
 	}
 	return err
+}
+
+// mended gives the image as it was but for what was turned back, and what a check says of it.
+func (p *Plan) mended(ctx context.Context, r io.ReaderAt, opts *Options) (io.ReaderAt, *check.Result, *check.Evidence, error) {
+	base := newOverlay(r, p.OldSize, opts.Device)
+	for i := range p.turned {
+		if err := base.write(p.turned[i].at, p.turned[i].new, intent{}); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	img, err := qcow2.Open(base, p.OldSize)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	res, ev, err := check.Inspect(ctx, img, opts.checkOptions())
+	return base, res, ev, err
 }
 
 // proofCursor shows a plan's edits to its proof.

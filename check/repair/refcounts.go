@@ -267,7 +267,7 @@ func (r *refcounter) set(d refcount.Diff) (changed bool, err error) {
 		b := r.g.RefcountBlock(r.block.raw)
 		for i := entry; i < entry+k; i++ {
 			cl := qcow2.HostCluster(index*r.per() + i)
-			if lowers && !r.mayLower(cl, d) {
+			if lowers && !r.mayLower(cl, d) || !lowers && r.twins[cl] {
 				continue
 			}
 			if lowers && (r.doubt || r.o.gaveUp) {

@@ -22,5 +22,10 @@ func (s *session) fixSnapshots(context.Context) (bool, error) {
 			return false, nil // something else lies there
 		}
 	}
+	for i := range s.ev.Snapshots {
+		if e := &s.ev.Snapshots[i]; oddText(e.ID) || oddText(e.Name) {
+			return false, nil // it is the size of the extra data that is wrong, and they stand elsewhere
+		}
+	}
 	return true, s.writeSnapshots(s.ev.Snapshots, []problem.Code{problem.SnapshotFieldsMissing})
 }
