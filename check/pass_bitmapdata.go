@@ -77,7 +77,7 @@ const dataChunk = 1 << 20
 // readData reads data into a buffer that is used over and over.
 func (p *bitmapsPass) readData(x qcow2.Extent) ([]byte, error) {
 	if uint64(cap(p.buf)) < x.Length {
-		p.buf = make([]byte, max(x.Length, dataChunk))
+		p.buf = make([]byte, x.Length)
 	}
 	b := p.buf[:x.Length]
 	return b, p.img.ReadAt(b, x.Offset)

@@ -252,7 +252,12 @@ func testRepair(t *testing.T, img source, opts Options, leave func(f *problem.Fi
 	}
 	assert.Equal(t, o.size, second.NewSize)
 
-	before, now := disks(t, img, img.Size()), disks(t, o, o.size)
+	// With a flipped bit another part of the file, or nothing, was read.
+	flippedBack := newOverlay(img, img.Size(), false)
+	for _, p := range plan.turned {
+		require.NoError(t, flippedBack.write(p.at, p.new, intent{}))
+	}
+	before, now := disks(t, flippedBack, img.Size()), disks(t, o, o.size)
 	for name, was := range before {
 		d := now[name]
 		if d == nil {

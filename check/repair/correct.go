@@ -31,8 +31,8 @@ import (
 const (
 	// trialsRead is how many times the metadata may be read in all, trialsBytes what
 	// may be read besides, and trialCost what a trial counts for at least, in bytes.
-	trialsRead  = 16
-	trialsBytes = 512 << 20
+	trialsRead  = 6
+	trialsBytes = 64 << 20
 	trialCost   = 64 << 10
 	// smallMetadata is up to how many bytes of metadata every bit of the fixed
 	// structures is tried, whatever is wrong.
@@ -50,6 +50,7 @@ type corrector struct {
 	odd  int
 	// reach is what all that is wrong may be due to.
 	reach reach
+	own   []ownPlace
 	// read is what trials have read so far, and limit what they may.
 	read, limit, full uint64
 
@@ -133,6 +134,7 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 	if err := c.balance(ctx); err != nil {
 		return nil, err
 	}
+	c.narrow()
 	if c.mild && c.img.GeometryOK {
 		c.odd = c.oddities(c.img, c.res, c.ev, len(c.before.high))
 	}
@@ -184,14 +186,13 @@ func (c *corrector) wanted() bool {
 		switch {
 		case c.severe(f):
 			severe = true
-		case f.Code == problem.BitmapExtraData, f.Code == problem.DataShared, f.Code == problem.MappedPastDisk:
+		case f.Code == problem.BitmapExtraData, f.Code == problem.DataShared, f.Code == problem.MappedPastDisk, f.Code == problem.BitmapTrailingBits:
 			mild = true
 		case f.Code == problem.SnapshotIDAmbiguous:
 			mild = mild || c.oddNames()
 		}
 	}
 	c.mild = !severe
-	c.reach = c.within()
 	return severe || mild
 }
 

@@ -25,6 +25,21 @@ const (
 	placeRefcounts
 )
 
+// reach is the kinds of bytes that entries of a kind are among.
+func (k placeKind) reach() reach {
+	switch k {
+	case placeL1:
+		return reachL1Entry
+	case placeL2, placeL2Bitmap:
+		return reachL2Entry
+	case placeBitmaps:
+		return reachBitmapTable
+	case placeRefcounts:
+		return reachRefTableEntry
+	}
+	return reachAll
+}
+
 const (
 	// maxPlaces bounds the entries at fault that are looked at: one bit does not make
 	// more of them than that, unless it is one of a structure that leads to them.
@@ -59,7 +74,7 @@ func (c *corrector) structural() bool {
 	if !c.img.GeometryOK || !c.before.known || c.before.cut || len(c.before.low)+len(c.before.high) > 1<<12 {
 		return true
 	}
-	return slices.ContainsFunc(c.ev.Findings, func(f problem.Finding) bool {
+	return slices.ContainsFunc(c.res.Findings, func(f problem.Finding) bool {
 		if bearable(&f) || f.Severity < problem.Warning {
 			return false
 		}
@@ -94,15 +109,17 @@ func (c *corrector) listFixed() {
 }
 
 func (c *corrector) listExtensions() {
+	const what = "head of a header extension"
 	for i := range c.img.Extensions {
 		e := &c.img.Extensions[i]
 		if c.reach&reachExtensions != 0 {
-			c.flip(e.Offset, 8, "head of a header extension", placeHeader)
+			c.flipField(e.Offset, 4, what, placeHeader, func(v uint64) bool { return worthType(qcow2.ExtensionType(v)) })
+			c.flipField(e.Offset+4, 4, what, placeHeader, func(v uint64) bool { return worthLength(e.Type, v) && v < c.g.ClusterSize() })
 		}
 		switch e.Type {
 		case qcow2.ExtBitmaps:
 			if c.reach&reachBitmaps != 0 {
-				c.flip(e.DataOffset(), qcow2.BitmapsExtensionSize, "bitmaps extension", placeBitmaps)
+				c.flipBitmapsExtension(e.DataOffset())
 			}
 		case qcow2.ExtCrypto:
 			c.flip(e.DataOffset(), 16, "encryption extension", placeHeader)
@@ -175,8 +192,8 @@ func (c *corrector) listEntries(ctx context.Context) error {
 			clusters = append(clusters, d.cluster)
 		}
 	}
-	for i := range c.ev.Findings {
-		if f := &c.ev.Findings[i]; f.Cluster != nil && (f.Code == problem.MetadataOverlap || f.Code == problem.DataShared || f.Code == problem.L2TableShared || f.Code == problem.BitmapOverlap || f.Code == problem.RefcountBlockOverlap) {
+	for i := range c.res.Findings {
+		if f := &c.res.Findings[i]; f.Cluster != nil && (f.Code == problem.MetadataOverlap || f.Code == problem.DataShared || f.Code == problem.L2TableShared || f.Code == problem.BitmapOverlap || f.Code == problem.RefcountBlockOverlap) {
 			clusters = append(clusters, *f.Cluster)
 		}
 	}
@@ -188,8 +205,8 @@ func (c *corrector) listEntries(ctx context.Context) error {
 	for i := range uses { // first, since it is known what kind of entry each is
 		w.use(uses[i])
 	}
-	for i := range c.ev.Findings {
-		if f := &c.ev.Findings[i]; !f.Unlisted && !bearable(f) && f.Severity != problem.Note {
+	for i := range c.res.Findings {
+		if f := &c.res.Findings[i]; !f.Rest && !bearable(f) && f.Severity != problem.Note {
 			w.finding(f)
 		}
 	}
@@ -212,11 +229,12 @@ type entryBits struct {
 	leads     bool // only bits that lead elsewhere are of interest
 }
 
-// use lists the bits of what leads to a cluster.
+// use lists the bits of the entry of a table that leads to a cluster. What leads to a table
+// is a field, see [corrector.listFixed].
 func (w *entryBits) use(u check.Use) {
-	kind := placeOther
+	var kind placeKind
 	switch {
-	case u.Ref.Length == 0:
+	case u.Ref.Length == 0 || u.Ref.Offset < qcow2.HostOffset(w.g.ClusterSize()):
 		return
 	case u.Data, u.Owner.Structure == problem.StructDataCluster:
 		kind = placeL2
@@ -226,52 +244,46 @@ func (w *entryBits) use(u check.Use) {
 		kind = placeBitmaps
 	case u.Owner.Structure == problem.StructRefcountBlock:
 		kind = placeRefcounts
+	default:
+		return
 	}
-	what := u.Owner.String()
-	if u.Ref.Offset < qcow2.HostOffset(w.g.ClusterSize()) {
-		kind, what = placeHeader, "where "+what+" is"
-	}
-	w.extent(u.Ref, "entry for "+what, kind)
+	w.extent(u.Ref, "entry for "+u.Owner.String(), kind)
 }
 
 // finding lists the bits that a finding is about.
 func (w *entryBits) finding(f *problem.Finding) {
-	kind, what := placeOther, string(f.Structure)
-	if path := f.Path.String(); path != "" {
-		what = path
+	what := string(f.Structure)
+	if f.Path != "" {
+		what = f.Path
 	}
 	x := f.Extent
-	switch code := f.Code; {
-	case code == problem.L1ReservedBits, code == problem.L1Unaligned, code == problem.L1PastEnd, code == problem.L1Copied:
-		kind = placeL1
-	case code >= problem.L2ReservedBits && code <= problem.DataFileOffset, code == problem.DataShared, code == problem.MappedPastDisk:
-		kind = placeL2
+	switch f.Code.About() {
+	case problem.AboutL1Entry:
+		w.extent(x, what, placeL1)
+	case problem.AboutL2Entry, problem.AboutCluster:
 		if w.g.ExtendedL2 {
 			first := x.Offset &^ 15
 			x.Length, x.Offset = (x.Length+uint64(x.Offset-first)+15)&^15, first
 		}
-	case code >= problem.RefcountEntryReserved && code <= problem.RefcountEntryPastEnd:
-		kind = placeRefcounts
-	case code == problem.RefcountTooLow, code == problem.RefcountTooHigh, code == problem.RefcountMissing, code == problem.OwnerUnknown:
-		return // see refcounts
-	case code == problem.BitmapTrailingBits:
-		w.tail(f)
-		return
-	case f.Structure == problem.StructBitmapTable || f.Structure == problem.StructBitmapData:
-		kind = placeBitmaps
-	case f.Code.AboutBitmaps():
-		w.flip(x.Offset, int(min(x.Length, 64)), what, placeBitmaps)
-		return
+		w.extent(x, what, placeL2)
+	case problem.AboutRefcountEntry:
+		w.extent(x, what, placeRefcounts)
+	case problem.AboutBitmapEntry:
+		w.extent(x, what, placeBitmaps)
+	case problem.AboutBitmapData:
+		if f.Code == problem.BitmapTrailingBits {
+			w.tail(f)
+		}
+	case problem.AboutSnapshot, problem.AboutBitmap, problem.AboutBitmapExtension:
+		if w.mild && x.Length <= 64 { // no field that anything depends on
+			w.flip(x.Offset, int(x.Length), what, placeOther)
+		}
 	}
-	w.extent(x, what, kind)
 }
 
 // extent lists the bits of entries.
 func (w *entryBits) extent(x qcow2.Extent, what string, kind placeKind) {
-	if x.Length%8 != 0 || x.Offset%8 != 0 || kind == placeHeader || kind == placeOther {
-		if x.Length <= 64 {
-			w.flip(x.Offset, int(x.Length), what, kind)
-		}
+	if x.Length%8 != 0 || x.Offset%8 != 0 || w.reach&kind.reach() == 0 {
 		return
 	}
 	for at := x.Offset; at < x.Offset+qcow2.HostOffset(x.Length); at += 8 {
@@ -293,6 +305,9 @@ func (w *entryBits) entry(at qcow2.HostOffset, what string, kind placeKind) {
 		kind = placeL2Bitmap
 	}
 	e := binary.BigEndian.Uint64(raw)
+	if !w.explains(at, e, kind) {
+		return
+	}
 	for bit := range 64 {
 		v := e ^ 1<<bit
 		if !w.plausible(e, v, kind) {
@@ -455,7 +470,7 @@ func (w *entryBits) refcounts() {
 			continue // not by one bit of theirs
 		}
 		for _, d := range list {
-			if len(w.before.low) > 1 || len(w.before.low) == 1 && d != w.before.low[0] {
+			if len(w.own) > 0 || len(w.before.low) > 1 || len(w.before.low) == 1 && d != w.before.low[0] {
 				continue // that would still be low
 			}
 			diff := d.refcount ^ d.references

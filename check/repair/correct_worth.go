@@ -126,3 +126,38 @@ func (c *corrector) flipBitmap(at qcow2.HostOffset, what string) {
 	c.flipField(at+qcow2.BitmapFieldNameSize, 2, what, placeBitmaps, nil)
 	c.flipField(at+qcow2.BitmapFieldExtraDataSize, 4, what, placeBitmaps, nil)
 }
+
+// flipBitmapsExtension lists the bits of the bitmaps extension.
+func (c *corrector) flipBitmapsExtension(at qcow2.HostOffset) {
+	const what = "bitmaps extension"
+	c.flipField(at+qcow2.BitmapsExtNbBitmaps, 4, what, placeBitmaps, func(v uint64) bool { return v > 0 && v <= qcow2.MaxBitmaps })
+	c.flipField(at+qcow2.BitmapsExtReserved, 4, what, placeBitmaps, func(v uint64) bool { return v == 0 })
+	c.flipField(at+qcow2.BitmapsExtDirectorySize, 8, what, placeBitmaps, func(v uint64) bool {
+		return v > 0 && v <= qcow2.MaxBitmapDirectorySize && v < uint64(c.o.size)
+	})
+	c.flipField(at+qcow2.BitmapsExtDirectoryOffset, 8, what, placeBitmaps, c.worthTable)
+}
+
+// worthType tells whether a header extension is of a type that is known.
+func worthType(t qcow2.ExtensionType) bool {
+	switch t {
+	case qcow2.ExtEnd, qcow2.ExtBackingFormat, qcow2.ExtFeatureNames, qcow2.ExtBitmaps, qcow2.ExtCrypto, qcow2.ExtDataFile:
+		return true
+	}
+	return false
+}
+
+// worthLength tells whether a header extension can be so long.
+func worthLength(t qcow2.ExtensionType, n uint64) bool {
+	switch t {
+	case qcow2.ExtEnd:
+		return n == 0
+	case qcow2.ExtBitmaps:
+		return n == qcow2.BitmapsExtensionSize
+	case qcow2.ExtCrypto:
+		return n == 16
+	case qcow2.ExtFeatureNames:
+		return n%48 == 0
+	}
+	return n > 0
+}

@@ -160,10 +160,19 @@ func (s *session) step(ctx context.Context, round int, p *Plan) (changed bool, e
 			return false, err
 		}
 	}
-	if changed, err = s.fix(ctx); changed || err != nil || round == 0 || s.opts.settled || len(p.turned) == maxTurned {
+	if changed, err = s.fix(ctx); changed || err != nil || round == 0 {
 		return changed, err
 	}
-	return s.correct(ctx, p)
+	if !s.opts.settled && len(p.turned) < maxTurned {
+		if changed, err = s.correct(ctx, p); changed || err != nil {
+			return changed, err
+		}
+	}
+	before := len(s.twins)
+	if err = s.findTwins(ctx); err != nil || len(s.twins) >= before {
+		return false, err
+	}
+	return s.fix(ctx) // what was held back need not be any more
 }
 
 func (s *session) fix(ctx context.Context) (changed bool, err error) {
