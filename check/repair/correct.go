@@ -210,10 +210,11 @@ func (c *corrector) oddNames() bool {
 }
 
 // bearable tells of a finding that says nothing about whether the metadata agrees: marks
-// of a writer, and other files.
+// of a writer, other files, and what only a look at all data shows.
 func bearable(f *problem.Finding) bool {
 	switch f.Code {
-	case problem.MarkedDirty, problem.MarkedCorrupt, problem.DataFileMissing, problem.DataFileUnnamed, problem.BackingUnreadable, problem.BackingFormatMissing, problem.BackingFormatWrong:
+	case problem.MarkedDirty, problem.MarkedCorrupt, problem.DataFileMissing, problem.DataFileUnnamed, problem.BackingUnreadable, problem.BackingFormatMissing, problem.BackingFormatWrong,
+		problem.CompressedUnreadable, problem.ClusterNotStored, problem.BitmapDataUniform, problem.BitmapDataUnreadable:
 		return true
 	}
 	return false

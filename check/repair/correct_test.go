@@ -79,6 +79,7 @@ func TestFlippedBitIsTurnedBack(t *testing.T) {
 		bits []int
 	}{
 		{"plain", field(qcow2.FieldClusterBits), []int{0, 1, 3, 20}},
+		{"bitmaps", field(qcow2.FieldVersion), []int{0}},
 		{"plain", field(qcow2.FieldL1TableOffset), []int{3, 16, 18, 40}},
 		{"plain", field(qcow2.FieldRefcountTableOffset), []int{3, 16, 17, 50}},
 		{"plain", field(qcow2.FieldRefcountTableClusters), []int{1, 4, 12}},
@@ -105,6 +106,7 @@ func TestFlippedBitIsTurnedBack(t *testing.T) {
 		{"extended", field(qcow2.FieldIncompatibleFeatures), []int{4}},
 		{"extended", corpus.L2Bitmap(0), []int{32, 40, 63}}, // zero, over data
 		{"wide refcounts", field(qcow2.FieldL1TableOffset), []int{16, 17, 18}},
+		{"bitmaps", field(qcow2.FieldSize), []int{40}}, // the table of the bitmap contradicts, too
 		{"bitmaps", corpus.ExtensionData(qcow2.ExtBitmaps, 16, 8), []int{3, 16, 19, 40}}, // the directory's offset
 		{"bitmaps", corpus.ExtensionData(qcow2.ExtBitmaps, 0, 4), []int{0, 4}},
 		{"bitmaps", corpus.BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), []int{9, 17, 33}},
@@ -158,6 +160,27 @@ func TestAmbiguousFlipIsLeft(t *testing.T) {
 			assert.Equal(t, check.VerdictCorrupt, p.After.Verdict)
 			assert.True(t, bytes.Equal(bad, now), "something was written")
 		})
+	}
+}
+
+// TestSizeIsNotTurnedToNothing: a disk is not made smaller because a smaller one would not
+// crash QEMU.
+func TestSizeIsNotTurnedToNothing(t *testing.T) {
+	t.Parallel()
+	for _, c := range corpus.Cases() {
+		if !strings.HasPrefix(c.Name, "header/crash") {
+			continue
+		}
+		img, err := c.Build()
+		require.NoError(t, err)
+		p, err := Make(t.Context(), img, img.Size(), Options{})
+		require.NoError(t, err)
+		o := after(t, img, p)
+		var was, is [8]byte
+		_, err = img.ReadAt(was[:], qcow2.FieldSize)
+		require.NoError(t, err)
+		require.NoError(t, o.read(is[:], qcow2.FieldSize))
+		assert.Equal(t, was, is, c.Name)
 	}
 }
 

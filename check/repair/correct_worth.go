@@ -2,6 +2,7 @@ package repair
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -64,13 +65,20 @@ func (c *corrector) worthTable(v uint64) bool {
 	return v != 0 && v < uint64(c.o.size) && (!c.img.GeometryOK || c.g.Aligned(qcow2.HostOffset(v)))
 }
 
-// worthSize tells whether the L1 table is large enough for a disk.
+// worthSize tells whether the L1 table is as long as a disk needs. Nothing else tells of a
+// disk that is too small.
 func (c *corrector) worthSize(v uint64) bool {
 	if !c.img.GeometryOK {
 		return true
 	}
 	needed := c.g.L1EntriesFor(v)
-	return needed <= uint64(c.h.L1Size)
+	return v > 0 && (needed == uint64(c.h.L1Size) || needed < uint64(c.h.L1Size) && c.keepsState())
+}
+
+// keepsState tells of a snapshot with the state of a machine, for which QEMU makes the L1
+// table longer.
+func (c *corrector) keepsState() bool {
+	return slices.ContainsFunc(c.ev.Snapshots, func(s qcow2.Snapshot) bool { return s.VMState() > 0 })
 }
 
 // holds tells whether the file holds a table, the last part of its last cluster left aside.
