@@ -106,7 +106,7 @@ func TestFlippedBitIsTurnedBack(t *testing.T) {
 		{"extended", field(qcow2.FieldIncompatibleFeatures), []int{4}},
 		{"extended", corpus.L2Bitmap(0), []int{32, 40, 63}}, // zero, over data
 		{"wide refcounts", field(qcow2.FieldL1TableOffset), []int{16, 17, 18}},
-		{"bitmaps", field(qcow2.FieldSize), []int{40}}, // the table of the bitmap contradicts, too
+		{"bitmaps", field(qcow2.FieldSize), []int{40}},                                   // the table of the bitmap contradicts, too
 		{"bitmaps", corpus.ExtensionData(qcow2.ExtBitmaps, 16, 8), []int{3, 16, 19, 40}}, // the directory's offset
 		{"bitmaps", corpus.ExtensionData(qcow2.ExtBitmaps, 0, 4), []int{0, 4}},
 		{"bitmaps", corpus.BitmapField("b0", qcow2.BitmapFieldTableOffset, 8), []int{9, 17, 33}},
