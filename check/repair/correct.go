@@ -31,9 +31,9 @@ import (
 const (
 	// trialsRead is how many times the metadata may be read in all, trialsBytes what
 	// may be read besides, and trialCost what a trial counts for at least, in bytes.
-	trialsRead  = 6
-	trialsBytes = 64 << 20
-	trialCost   = 64 << 10
+	trialsRead  = 8
+	trialsBytes = 4 << 20
+	trialCost   = 8 << 10
 	// smallMetadata is up to how many bytes of metadata every bit of the fixed
 	// structures is tried, whatever is wrong.
 	smallMetadata = 4 << 20
@@ -144,29 +144,38 @@ func (c *corrector) search(ctx context.Context) (*patch, error) {
 		return nil, err
 	}
 	whole, err := c.tryAll(ctx)
-	if err != nil || !whole {
-		return nil, err
-	}
-	if len(c.found) == 0 {
+	if err == nil && whole && len(c.found) == 0 {
 		c.list = nil
 		c.listFields()
-		if whole, err = c.tryAll(ctx); err != nil || !whole {
-			return nil, err
-		}
+		whole, err = c.tryAll(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !whole {
+		c.keepOpen(true)
+		return nil, nil
 	}
 	best, ok, err := c.choose()
 	if err != nil || !ok {
-		for i := range c.found {
-			c.opts.sizeOpen = c.opts.sizeOpen || c.found[i].at&^7 == qcow2.FieldSize
-		}
-		if len(c.found) > 1 && len(c.before.low) <= fewWrong {
-			for _, d := range c.before.low {
-				c.opts.open = append(c.opts.open, d.cluster)
-			}
-		}
+		c.keepOpen(false)
 		return nil, err
 	}
 	return &best.patch, nil
+}
+
+// keepOpen notes what must stay as it is, since nobody knows which of several bits it was:
+// of those that were found, or of any where not all could be tried.
+func (c *corrector) keepOpen(any bool) {
+	c.opts.sizeOpen = c.opts.sizeOpen || any
+	for i := range c.found {
+		c.opts.sizeOpen = c.opts.sizeOpen || c.found[i].at&^7 == qcow2.FieldSize
+	}
+	if (any || len(c.found) > 1) && len(c.before.low) <= fewWrong {
+		for _, d := range c.before.low {
+			c.opts.open = append(c.opts.open, d.cluster)
+		}
+	}
 }
 
 // headerUnknown tells of an image of a later version of the format, of which nobody
