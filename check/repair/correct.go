@@ -32,7 +32,7 @@ const (
 	// trialsRead is how many times the metadata may be read in all, trialsBytes what
 	// may be read besides, and trialCost what a trial counts for at least, in bytes.
 	trialsRead  = 8
-	trialsBytes = 4 << 20
+	trialsBytes = 16 << 20
 	trialCost   = 8 << 10
 	// smallMetadata is up to how many bytes of metadata every bit of the fixed
 	// structures is tried, whatever is wrong.
@@ -171,7 +171,8 @@ func (c *corrector) keepOpen(any bool) {
 	for i := range c.found {
 		c.opts.sizeOpen = c.opts.sizeOpen || c.found[i].at&^7 == qcow2.FieldSize
 	}
-	if (any || len(c.found) > 1) && len(c.before.low) <= fewWrong {
+	shared := any && (len(c.ev.Doubts) > 0 || c.res.Has(problem.DataShared))
+	if (shared || len(c.found) > 1) && len(c.before.low) <= fewWrong {
 		for _, d := range c.before.low {
 			c.opts.open = append(c.opts.open, d.cluster)
 		}
