@@ -74,7 +74,7 @@ func (c *corrector) structural() bool {
 	if !c.img.GeometryOK || !c.before.known || c.before.cut || len(c.before.low)+len(c.before.high) > 1<<12 {
 		return true
 	}
-	return slices.ContainsFunc(c.res.Findings, func(f problem.Finding) bool {
+	return slices.ContainsFunc(c.ev.Findings, func(f problem.Finding) bool {
 		if bearable(&f) || f.Severity < problem.Warning {
 			return false
 		}
@@ -192,8 +192,8 @@ func (c *corrector) listEntries(ctx context.Context) error {
 			clusters = append(clusters, d.cluster)
 		}
 	}
-	for i := range c.res.Findings {
-		if f := &c.res.Findings[i]; f.Cluster != nil && (f.Code == problem.MetadataOverlap || f.Code == problem.DataShared || f.Code == problem.L2TableShared || f.Code == problem.BitmapOverlap || f.Code == problem.RefcountBlockOverlap) {
+	for i := range c.ev.Findings {
+		if f := &c.ev.Findings[i]; f.Cluster != nil && (f.Code == problem.MetadataOverlap || f.Code == problem.DataShared || f.Code == problem.L2TableShared || f.Code == problem.BitmapOverlap || f.Code == problem.RefcountBlockOverlap) {
 			clusters = append(clusters, *f.Cluster)
 		}
 	}
@@ -205,8 +205,8 @@ func (c *corrector) listEntries(ctx context.Context) error {
 	for i := range uses { // first, since it is known what kind of entry each is
 		w.use(uses[i])
 	}
-	for i := range c.res.Findings {
-		if f := &c.res.Findings[i]; !f.Rest && !bearable(f) && f.Severity != problem.Note {
+	for i := range c.ev.Findings {
+		if f := &c.ev.Findings[i]; !f.Unlisted && !bearable(f) && f.Severity != problem.Note {
 			w.finding(f)
 		}
 	}
@@ -253,8 +253,8 @@ func (w *entryBits) use(u check.Use) {
 // finding lists the bits that a finding is about.
 func (w *entryBits) finding(f *problem.Finding) {
 	what := string(f.Structure)
-	if f.Path != "" {
-		what = f.Path
+	if path := f.Path.String(); path != "" {
+		what = path
 	}
 	x := f.Extent
 	switch f.Code.About() {

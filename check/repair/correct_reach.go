@@ -68,8 +68,8 @@ func (c *corrector) balanced() bool {
 // narrow finds out what all that is wrong may be due to, and where.
 func (c *corrector) narrow() {
 	c.reach = reachAll
-	for i := range c.res.Findings {
-		f := &c.res.Findings[i]
+	for i := range c.ev.Findings {
+		f := &c.ev.Findings[i]
 		if !c.severe(f) && !(c.mild && f.Severity == problem.Warning) {
 			continue
 		}
@@ -99,7 +99,7 @@ func (c *corrector) ownPlace(f *problem.Finding) (x ownPlace, ok bool) {
 	subject := f.Code.About()
 	x.l2 = subject == problem.AboutL2Entry
 	switch {
-	case f.Rest, f.Extent.Length == 0, f.Code == problem.MappedPastDisk, f.Code.Is(problem.Overlap), copiedCode(f.Code) && !c.balanced():
+	case f.Unlisted, f.Extent.Length == 0, f.Code == problem.MappedPastDisk, f.Code.Is(problem.Overlap), copiedCode(f.Code) && !c.balanced():
 		return x, false
 	case x.l2, subject == problem.AboutL1Entry, subject == problem.AboutRefcountEntry, subject == problem.AboutBitmapEntry:
 	default:

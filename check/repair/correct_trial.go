@@ -104,8 +104,8 @@ func (c *corrector) agrees(ctx context.Context, res *check.Result, ev *check.Evi
 		return false, 0, nil
 	}
 	left := 0
-	for i := range res.Findings {
-		f := &res.Findings[i]
+	for i := range ev.Findings {
+		f := &ev.Findings[i]
 		switch {
 		case bearable(f), f.Severity == problem.Note, f.Code == problem.RefcountTooHigh:
 		case f.Code == problem.OwnerUnknown, f.Code == problem.OrphanL2Table, f.Severity >= problem.InDoubt,
