@@ -106,8 +106,8 @@ func TestHostileSnapshotNames(t *testing.T) {
 	}
 }
 
-// Snapshots that the header does not lead to come back by --reattach, and are freed by nothing
-// but --free-unowned.
+// Snapshots that the header does not lead to come back by --reattach, or by every repair where
+// one flipped bit has lost them, and are freed by nothing but --free-unowned.
 func TestLostSnapshots(t *testing.T) {
 	ops := []corpus.Op{corpus.Write{Length: 1 << 20, Pattern: 1}}
 	for i := range 3 {
@@ -132,7 +132,7 @@ func TestLostSnapshots(t *testing.T) {
 				assert.True(t, plan.Before.Has(problem.SnapshotsOrphaned), "%v", plan.Before.Findings)
 				o := after(t, img, plan)
 				switch {
-				case opts.Reattach:
+				case opts.Reattach, strings.HasPrefix(damage.String(), "flip"): // a bit is turned back by every repair
 					assert.Equal(t, check.VerdictClean, plan.After.Verdict, "%s: %v", wayName(opts), plan.After.Findings)
 					assert.Equal(t, want, byEntry(t, o, o.size), "everything is back")
 					assert.Empty(t, plan.Lost)
@@ -189,7 +189,7 @@ func TestWipedTable(t *testing.T) {
 func TestGivenUpDataIsKept(t *testing.T) {
 	img, err := corpus.Build(corpus.Spec{Size: 8 << 20, Ops: []corpus.Op{corpus.Write{Length: 1 << 20, Pattern: 1}}})
 	require.NoError(t, err)
-	_, err = corpus.FlipBits(corpus.L2Entry(1<<16), 1<<12).Apply(img)
+	_, err = corpus.FlipBits(corpus.L2Entry(1<<16), 7<<12).Apply(img) // one bit alone would be turned back
 	require.NoError(t, err)
 	plan, err := Make(t.Context(), img, img.Size(), Options{AllowDataLoss: true})
 	require.NoError(t, err)
