@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/bits-and-blooms/bitset"
+
 	"github.com/qcheck/qcheck/check/sniff"
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -250,20 +252,20 @@ func (f *finder) zero(off qcow2.HostOffset) bool {
 	return ok && sniff.Zero(b)
 }
 
-// clusterSet is a set of clusters.
-type clusterSet struct{ words []uint64 }
+// clusterSet is a set of the clusters of a file.
+type clusterSet struct{ in *bitset.BitSet }
 
-func newClusterSet(n uint64) *clusterSet { return &clusterSet{make([]uint64, n/64+1)} }
+func newClusterSet(n uint64) *clusterSet { return &clusterSet{bitset.New(uint(n))} }
 
+// set puts a cluster into the set; one past the end of the file is left out, since the
+// set would grow for it.
 func (b *clusterSet) set(i uint64) {
-	if i/64 < uint64(len(b.words)) {
-		b.words[i/64] |= 1 << (i % 64)
+	if i < uint64(b.in.Len()) {
+		b.in.Set(uint(i))
 	}
 }
 
-func (b *clusterSet) has(i uint64) bool {
-	return i/64 < uint64(len(b.words)) && b.words[i/64]>>(i%64)&1 != 0
-}
+func (b *clusterSet) has(i uint64) bool { return i < uint64(b.in.Len()) && b.in.Test(uint(i)) }
 
 // sortedOffsets gives offsets in order, each once.
 func sortedOffsets(list []qcow2.HostOffset) []qcow2.HostOffset {

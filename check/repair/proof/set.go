@@ -1,8 +1,9 @@
 package proof
 
 import (
-	"math/bits"
 	"slices"
+
+	"github.com/bits-and-blooms/bitset"
 
 	"github.com/qcheck/qcheck/qcow2"
 )
@@ -10,31 +11,46 @@ import (
 // set is a set of clusters. It takes 8 KiB for each 65,536 clusters of which one is in
 // it, and nothing for others.
 type set struct {
-	chunks map[uint64]*setChunk
+	chunks map[uint64]*bitset.BitSet
 	sorted []uint64 // the keys of chunks, while none is added
 }
 
 const chunkBits = 16
 
-type setChunk [1 << chunkBits / 64]uint64
-
-func newSet() *set { return &set{chunks: make(map[uint64]*setChunk)} }
+func newSet() *set { return &set{chunks: make(map[uint64]*bitset.BitSet)} }
 
 func (s *set) add(first qcow2.HostCluster, n uint64) {
 	for c, end := uint64(first), uint64(first)+n; c < end; {
 		key := c >> chunkBits
-		ch := s.chunks[key]
-		if ch == nil {
-			ch = new(setChunk)
-			s.chunks[key] = ch
-			s.sorted = nil
-		}
 		stop := min(end, (key+1)<<chunkBits)
-		for c < stop {
-			lo := c % 64
-			k := min(64-lo, stop-c)
-			ch[c%(1<<chunkBits)/64] |= ^uint64(0) >> (64 - k) << lo
-			c += k
+		addRange(s.chunk(key), uint(c%(1<<chunkBits)), uint(stop-c))
+		c = stop
+	}
+}
+
+// chunk gives a chunk, made if there is none.
+func (s *set) chunk(key uint64) *bitset.BitSet {
+	ch := s.chunks[key]
+	if ch == nil {
+		ch = bitset.New(1 << chunkBits)
+		s.chunks[key] = ch
+		s.sorted = nil
+	}
+	return ch
+}
+
+// addRange sets n bits. Most ranges are new, and are turned as whole words.
+func addRange(ch *bitset.BitSet, from, n uint) {
+	for at := from; at < from+n; {
+		next, ok := ch.NextSet(at)
+		if !ok {
+			next = from + n
+		}
+		next = min(next, from+n)
+		ch.FlipRange(at, next)
+		at = next
+		for at < from+n && ch.Test(at) {
+			at++
 		}
 	}
 }
@@ -49,7 +65,11 @@ func (s *set) any(first qcow2.HostCluster, n uint64) bool {
 	last := uint64(first) + n - 1
 	if key := uint64(first) >> chunkBits; key == last>>chunkBits {
 		ch := s.chunks[key]
-		return ch != nil && ch.any(uint64(first)%(1<<chunkBits), last%(1<<chunkBits))
+		if ch == nil {
+			return false
+		}
+		c, ok := ch.NextSet(uint(first) % (1 << chunkBits))
+		return ok && uint64(c) <= last%(1<<chunkBits)
 	}
 	next, ok := s.next(first)
 	return ok && uint64(next) <= last
@@ -62,8 +82,8 @@ func (s *set) next(from qcow2.HostCluster) (qcow2.HostCluster, bool) {
 	}
 	key := uint64(from) >> chunkBits
 	if ch := s.chunks[key]; ch != nil {
-		if c, ok := ch.next(uint64(from) % (1 << chunkBits)); ok {
-			return qcow2.HostCluster(key<<chunkBits + c), true
+		if c, ok := ch.NextSet(uint(from) % (1 << chunkBits)); ok {
+			return qcow2.HostCluster(key<<chunkBits + uint64(c)), true
 		}
 	}
 	i, found := slices.BinarySearch(s.sorted, key)
@@ -73,8 +93,8 @@ func (s *set) next(from qcow2.HostCluster) (qcow2.HostCluster, bool) {
 	if i >= len(s.sorted) {
 		return 0, false
 	}
-	c, _ := s.chunks[s.sorted[i]].next(0)
-	return qcow2.HostCluster(s.sorted[i]<<chunkBits + c), true
+	c, _ := s.chunks[s.sorted[i]].NextSet(0)
+	return qcow2.HostCluster(s.sorted[i]<<chunkBits + uint64(c)), true
 }
 
 // freeze makes the set ready to be asked, by several goroutines at once.
@@ -87,42 +107,10 @@ func (s *set) freeze() *set {
 	return s
 }
 
-func (ch *setChunk) next(from uint64) (uint64, bool) {
-	w := from / 64
-	word := ch[w] >> (from % 64) << (from % 64)
-	for word == 0 {
-		if w++; w == uint64(len(ch)) {
-			return 0, false
-		}
-		word = ch[w]
-	}
-	return w*64 + uint64(bits.TrailingZeros64(word)), true
-}
-
-// any tells whether one from lo to hi is in the set.
-func (ch *setChunk) any(lo, hi uint64) bool {
-	w, end := lo/64, hi/64
-	word := ch[w] >> (lo % 64) << (lo % 64)
-	for ; w < end; word = ch[w] {
-		if word != 0 {
-			return true
-		}
-		w++
-	}
-	return word<<(63-hi%64) != 0
-}
-
 // join adds all of another set.
 func (s *set) join(other *set) {
 	for key, from := range other.chunks {
-		ch := s.chunks[key]
-		if ch == nil {
-			ch = new(setChunk)
-			s.chunks[key] = ch
-		}
-		for i := range from {
-			ch[i] |= from[i]
-		}
+		s.chunk(key).InPlaceUnion(from)
 	}
 }
 
