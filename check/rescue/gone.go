@@ -120,9 +120,10 @@ func (s *search) missHoles() {
 }
 
 // missZeroTables notes what L2 tables of zeros may have mapped, where there is data that
-// belongs nowhere.
+// belongs nowhere. Compressed data that belongs nowhere can share its clusters with data
+// that other tables map, and is not seen then.
 func (s *search) missZeroTables(orphans bool) {
-	if !orphans && s.f.refs != nil && !s.countedPastEnd() {
+	if !orphans && s.f.refs != nil && len(s.f.packed) == 0 && !s.countedPastEnd() {
 		return
 	}
 	cover := s.f.g.L2Coverage()

@@ -128,6 +128,20 @@ func TestRescueDisks(t *testing.T) {
 	}
 }
 
+// Compressed data that a table led to shares its clusters with data that others lead to, so
+// that no orphan shows the loss.
+func TestRescueCompressedDisk(t *testing.T) {
+	if raceDetector {
+		t.Skip("most of it is other programs")
+	}
+	dir := t.TempDir()
+	base := guestdisk.BuildRaw(t, dir, guestdisk.Spec{FS: guestdisk.All[0], Data: 24 << 20})
+	d := base.Image(t, filepath.Join(dir, "disk.qcow2"), guestdisk.Shape{Compress: true})
+	r := rescueDisk(t, d, guestdisk.L2Tables)
+	assert.Equal(t, 2, r.code, "a table is gone, and with it what it led to: %s", r.row())
+	assert.Zero(t, r.Wrong)
+}
+
 // rescueShapes are the kinds of images that the long measurement takes.
 var rescueShapes = []struct {
 	name string
