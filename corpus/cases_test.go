@@ -54,7 +54,9 @@ func TestCases(t *testing.T) {
 			}
 			assert.Empty(t, diff, "%s\n%s", c.Story, list(res.Findings))
 			assert.Equal(t, problem.Count(res.Findings), res.Totals)
-			checkReports(t, &c, res)
+			if !c.NotQcow2() { // else there is no result, and the report is of another kind
+				checkReports(t, &c, res)
+			}
 
 			more := []int{2, 7}
 			if strings.HasPrefix(c.Name, "hostile/") || strings.Contains(c.Name, "-clusters-") {

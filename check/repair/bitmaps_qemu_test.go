@@ -62,7 +62,7 @@ func bitmapsOfInfo(t *testing.T, path string) []qemutest.InfoBitmap {
 // loads, with every bit set, and in the state that they were in.
 func TestRepairedBitmapsInQEMU(t *testing.T) {
 	qemutest.Require(t, qemutest.QemuDaemon)
-	every := stride(6, 16)
+	every := stride(12, 48)
 	for i, c := range bitmapCases() {
 		if c.Unreadable != nil || c.Spec.Crypt != 0 || c.Spec.DataFile != nil || len(c.Name) > 8 && c.Name[:8] == "hostile/" {
 			continue
@@ -156,7 +156,7 @@ func TestIncrementalBackupAfterRepair(t *testing.T) {
 // bitmaps could be, none are left in doubt.
 func TestPoliciesLeaveNoLeaks(t *testing.T) {
 	qemutest.Require(t)
-	every := stride(2, 12)
+	every := stride(4, 36)
 	for i, c := range bitmapCases() {
 		if c.Unreadable != nil || c.Spec.Crypt != 0 || c.Spec.DataFile != nil || c.Long || strings.HasPrefix(c.Name, "hostile/") || strings.HasPrefix(c.Name, "header/crash") {
 			continue

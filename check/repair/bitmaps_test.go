@@ -84,7 +84,7 @@ func sayings(t testing.TB, img *qcow2.Image, res *check.Result, digest bool) map
 }
 
 func TestBitmapCases(t *testing.T) {
-	every := stride(2, 9)
+	every := stride(4, 27)
 	for i, c := range bitmapCases() {
 		for k, policy := range policies {
 			// Some have tens of thousands of bitmaps.
@@ -189,7 +189,7 @@ func TestBitmapDamagesTogether(t *testing.T) {
 			{Name: "sound", GranularityBits: 9, Auto: true, Dirty: []corpus.Range{{Offset: 3 * mib, Length: 9 * mib}}},
 			{Name: "b1", GranularityBits: 16, Dirty: []corpus.Range{{Length: mib}}},
 		}}
-	runs := 250 / stride(2, 5)
+	runs := 250 / stride(4, 15)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range runs {
 		picked := []corpus.Damage{damages[i%len(damages)]}

@@ -208,7 +208,7 @@ var ways = []struct {
 // could be read reads otherwise but for what is said to be lost, no sound bitmap
 // changes, and a second repair finds nothing to do.
 func TestRepairCorpus(t *testing.T) {
-	every := stride(4, 32)
+	every := stride(8, 96)
 	for i, c := range repairCases() {
 		for k, way := range ways {
 			if (i*3+k)%every != 0 {

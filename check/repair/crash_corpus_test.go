@@ -15,7 +15,7 @@ import (
 // Real repairs: of the damaged images of the corpus that are small enough to be held
 // many times over.
 func TestCrashCorpus(t *testing.T) {
-	every := stride(6, 48)
+	every := stride(12, 144)
 	var cases, states atomic.Int64
 	t.Run("cases", func(t *testing.T) {
 		for i, c := range repairCases() {
@@ -61,7 +61,7 @@ func crashRepair(t *testing.T, img source, opts Options, seed int) (states int) 
 
 	w := s.applied(t)
 	r := rand.New(rand.NewPCG(uint64(seed), 29))
-	oneIn := stride(6, 12)
+	oneIn := stride(12, 24)
 	w.everyCrash(r, func(n int, c *world) {
 		if r.IntN(oneIn) != 0 {
 			return

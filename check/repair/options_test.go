@@ -26,7 +26,7 @@ func TestOptionsTogetherLoseNoMore(t *testing.T) {
 		{"loss and reattach", loss, reattach}, {"loss and all-dirty", loss, dirty}, {"loss and remove", loss, remove},
 		{"reattach and all-dirty", reattach, dirty}, {"reattach and remove", reattach, remove},
 	}
-	every := stride(3, 24)
+	every := stride(6, 72)
 	for i, c := range corpus.Cases() {
 		if i%every != 0 || c.Huge || c.Long || c.QEMUSlow || c.NotQcow2() || c.Healthy() || len(c.Unreadable) > 0 {
 			continue

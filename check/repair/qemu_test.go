@@ -42,7 +42,7 @@ func hashOf(t *testing.T, path, snapshot string) [sha256.Size]byte {
 // read before reads the same.
 func TestRepairedImagesSatisfyQEMU(t *testing.T) {
 	qemutest.Require(t)
-	every := stride(6, 15)
+	every := stride(12, 45)
 	for i, c := range repairCases() {
 		if c.Spec.Size > 64<<30 || c.Spec.Backing != nil || c.Spec.DataFile != nil || c.Spec.Crypt != 0 {
 			continue
@@ -59,7 +59,7 @@ func TestRepairedImagesSatisfyQEMU(t *testing.T) {
 			})
 		}
 	}
-	for i := range 120 / stride(4, 20) {
+	for i := range 120 / stride(8, 60) {
 		r := rand.New(rand.NewPCG(uint64(i), 37))
 		way := ways[i%len(ways)]
 		t.Run(fmt.Sprintf("together/%d/%s", i, way.name), func(t *testing.T) {

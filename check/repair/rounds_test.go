@@ -14,7 +14,7 @@ import (
 // However few findings a round goes by, and however few of them have words, the same
 // comes of a repair.
 func TestRepairInSmallRounds(t *testing.T) {
-	every := stride(8, 100)
+	every := stride(16, 300)
 	for i, c := range repairCases() {
 		for k, way := range ways {
 			if (i*2+k)%every != 0 || c.QEMUSlow { // too many for so small rounds

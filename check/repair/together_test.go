@@ -92,7 +92,7 @@ var faults = []corpus.Damage{
 // a second repair finds nothing to do.
 func TestFaultsTogether(t *testing.T) {
 	all := func(*problem.Finding) bool { return true }
-	for i := range 1200 / stride(6, 24) {
+	for i := range 1200 / stride(10, 72) {
 		r := rand.New(rand.NewPCG(uint64(i), 31))
 		way := ways[i%len(ways)]
 		t.Run(fmt.Sprintf("%d/%s", i, way.name), func(t *testing.T) {
