@@ -28,11 +28,11 @@ func readerCases() []Case {
 		}
 		s := Spec{ClusterBits: 9, Size: 256 * 512, Compression: typ}
 		for i := range uint64(200) {
-			// Of all lengths: some do not shrink, some begin or end at the end of a sector.
+			// Noise does not shrink, so that none of them is stored compressed.
 			s.Ops = append(s.Ops, Write{Offset: i * 512, Length: 512 - i*2, Pattern: byte(i), Noise: true},
 				Write{Offset: i * 512, Length: 512, Pattern: byte(i), Noise: i%7 == 0, Compressed: i%7 == 0})
 		}
-		add(name+"-many-clusters-512", "compressed clusters of 512 bytes, some of which noise leaves uncompressed", s)
+		add(name+"-many-clusters-512", "clusters of 512 bytes, none of them compressed: a compressed write of noise leaves it as it is", s)
 		packed := Spec{ClusterBits: 9, Size: 256 * 512, Compression: typ}
 		for i := range uint64(250) {
 			packed.Ops = append(packed.Ops, Write{Offset: i * 512, Length: 512, Pattern: byte(i), Compressed: true})
